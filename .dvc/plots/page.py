@@ -1,0 +1,27 @@
+"""Write page.html, the page that `dvc plots` fills, with Vega inside it: it draws with no network."""
+
+from pathlib import Path
+
+import vl_convert
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>DVC plots</title>
+{refresh_tag}
+<!-- Vega, Vega-Lite and Vega-Embed: BSD-3-Clause, https://github.com/vega -->
+<script>BUNDLE</script>
+<style>
+body { font-family: sans-serif }
+body > div { display: inline-block; margin: 4px; vertical-align: top; max-width: 100% }
+</style>
+</head>
+<body>
+{plot_divs}
+</body>
+</html>
+"""
+
+page = PAGE.replace("BUNDLE", vl_convert.javascript_bundle())
+Path(__file__).with_name("page.html").write_text(page, encoding="utf-8")

@@ -1,0 +1,48 @@
+# make        set up, fetch the data, run every stage that is not up to date, show the results
+# make test   set up, lint, check types, run the tests
+
+PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+export PYTHONDONTWRITEBYTECODE :=  # keep compiled modules: without them TensorFlow takes three times as long to start
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+run: .venv/ready
+	@dvc repro
+	@fashion results
+	@echo
+	@echo "Open $(CURDIR)/reports/index.html"
+
+test: .venv/ready
+	ruff check
+	ruff format --check
+	lint-imports
+	mypy
+	pytest
+
+format: .venv/ready
+	ruff check --fix
+	ruff format
+
+deps: .venv/ready
+	python -m fashion.contract
+
+lock: .venv/ready
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest --upgrade \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
+
+clean:
+	rm -rf .venv data/raw data/*.npz models reports/index.html
+
+.venv/ready: requirements.lock pyproject.toml .dvc/plots/page.py
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed, and none was found; name one: make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv .venv
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.lock
+	$(BIN)/python -m pip install --quiet --require-hashes -r .venv/uv.lock
+	uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	python .dvc/plots/page.py
+	dvc config --local plots.html_template plots/page.html
+	@touch $@
+
+.PHONY: run test format deps lock clean

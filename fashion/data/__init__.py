@@ -1,0 +1,1 @@
+"""From a download to training, validation and test arrays."""

@@ -1,0 +1,74 @@
+"""The IDX format of the MNIST family of data sets, for unsigned bytes.
+
+A file is a header (two zero bytes, the type of the elements, the number of dimensions, each dimension as a
+big-endian 32-bit number) and then the elements, the last dimension fastest: http://yann.lecun.com/exdb/mnist/.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from fashion.data.dataset import Split
+from fashion.errors import UserError
+from fashion.files import read_bytes
+
+UNSIGNED_BYTE = 0x08
+
+
+def encode(array: UInt8[np.ndarray, "..."]) -> bytes:
+    """Return `array` as the bytes of an IDX file."""
+    header = bytes([0, 0, UNSIGNED_BYTE, array.ndim])
+    return header + np.array(array.shape, dtype=">u4").tobytes() + array.tobytes()
+
+
+def decode(content: bytes, ndim: int, source: str) -> UInt8[np.ndarray, "..."]:
+    """Return the array in an IDX file: `content` is its bytes, `source` the name used in errors.
+
+    Raises:
+        UserError: the content is not an IDX array of unsigned bytes with `ndim` dimensions and exactly the length
+            that its header states.
+    """
+    header_length = 4 + 4 * ndim
+    expected = bytes([0, 0, UNSIGNED_BYTE, ndim])
+    if content[:4] != expected:
+        raise UserError(
+            f"{source}: starts with bytes {content[:4].hex(' ') or '(none)'}, expected {expected.hex(' ')} "
+            f"(an IDX file of unsigned bytes in {ndim} dimensions)"
+        )
+    if len(content) < header_length:
+        raise UserError(f"{source}: ends inside its header, after {len(content)} of {header_length} bytes")
+    shape = tuple(int(n) for n in np.frombuffer(content, dtype=">u4", count=ndim, offset=4))
+    if 0 in shape:
+        raise UserError(f"{source}: its header states the empty shape {shape}")
+    if len(content) != header_length + math.prod(shape):
+        raise UserError(
+            f"{source}: {len(content):,} bytes long, expected {header_length + math.prod(shape):,} "
+            f"for the shape {shape} that its header states"
+        )
+    return np.frombuffer(content, dtype=np.uint8, offset=header_length).reshape(shape)
+
+
+def read_split(images: Path, labels: Path, classes: int) -> Split:
+    """Read a split from two IDX files.
+
+    Raises:
+        UserError: a file is not IDX, the two differ in length, a label is not below `classes`, or a class is missing.
+    """
+    split = Split(
+        decode(read_bytes(images), ndim=3, source=str(images)),
+        decode(read_bytes(labels), ndim=1, source=str(labels)),
+    )
+    if len(split.images) != len(split.labels):
+        raise UserError(f"{images} has {len(split.images):,} images, but {labels} has {len(split.labels):,} labels")
+    found, counts = np.unique(split.labels, return_counts=True)
+    if found[-1] >= classes:
+        raise UserError(f"{labels}: has the label {found[-1]}, expected 0 to {classes - 1} (params.yaml: dataset.classes)")
+    if len(found) < classes:
+        missing = sorted(set(range(classes)) - set(found.tolist()))
+        raise UserError(f"{labels}: no image is labelled {missing}, expected every class of params.yaml: dataset.classes")
+    if counts.min() < 2:
+        rare = found[counts < 2].tolist()
+        raise UserError(f"{labels}: a single image is labelled {rare}, expected at least two of each class")
+    return split

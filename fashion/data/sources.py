@@ -1,0 +1,167 @@
+"""Getting the raw files from the first source that has them, and letting in nothing but the expected bytes.
+
+A source is one line of params.yaml: a web folder (`https://.../`), a package of the Debian or Ubuntu archive
+(`debian:NAME`, which needs neither root nor an installation) or a folder named by an environment variable (`env:NAME`).
+What is verified is the payload, the uncompressed IDX file: the archives around it differ between the sources.
+"""
+
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from fashion.errors import UserError
+from fashion.files import atomic_write
+from fashion.params import RawFile
+
+Download = Callable[[str], Path]
+"""From a file's name to a copy of it on this machine, compressed or not; raises `SourceError`."""
+
+
+class SourceError(Exception):
+    """A source cannot serve a file; the message says why."""
+
+
+def fetch(
+    files: Mapping[str, RawFile], sources: tuple[str, ...], folder: Path, timeout: float, retries: int
+) -> None:
+    """Write each file's payload to `folder`/KEY.idx, from the first source that has it.
+
+    Args:
+        files: what to fetch, by key.
+        sources: where to look, in this order.
+        folder: where to write; it is the same byte for byte whichever source served it.
+        timeout: seconds without an answer before a download is given up.
+        retries: further attempts per file of a web folder.
+
+    Raises:
+        UserError: no source had a file, each with its reason; or the folder cannot be written.
+    """
+    missing = dict(files)
+    failures: list[str] = []
+    for source in sources:
+        with tempfile.TemporaryDirectory(prefix="fashion-fetch-") as scratch:
+            try:
+                download = _open(source, Path(scratch), timeout, retries)
+                for key, file in list(missing.items()):
+                    payload = _verified_payload(download(file.name), file)
+                    with atomic_write(folder / f"{key}.idx") as out:
+                        out.write(payload)
+                    del missing[key]
+                    print(f"{file.name}: {len(payload):,} bytes from {source}, SHA-256 as expected", flush=True)
+            except (SourceError, OSError) as error:
+                failures.append(f"{source}: {error}")
+                print(f"{failures[-1]}; trying the next source", flush=True)
+        if not missing:
+            return
+    names = ", ".join(f"{file.name} or {file.name}.gz" for file in missing.values())
+    raise UserError(
+        "no source had every file:\n"
+        + "".join(f"  - {failure}\n" for failure in failures)
+        + f"To place the files by hand, put {names}\n"
+        "into a folder and name it: FASHION_MNIST_DIR=that/folder dvc repro"
+    )
+
+
+def _open(source: str, scratch: Path, timeout: float, retries: int) -> Download:
+    kind, _, name = source.partition(":")
+    match kind:
+        case "debian":
+            return _debian_package(name, scratch)
+        case "env":
+            return _user_folder(name)
+        case _:
+            return _web_folder(source, scratch, timeout, retries)
+
+
+def _web_folder(url: str, scratch: Path, timeout: float, retries: int) -> Download:
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel("WARNING")
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=timeout)
+
+    def download(name: str) -> Path:
+        archive = f"{name}.gz"
+        shelf = pooch.create(scratch, base_url=url, registry={archive: None}, retry_if_failed=retries)
+        try:
+            return Path(shelf.fetch(archive, downloader=downloader))
+        except requests.exceptions.HTTPError as error:
+            raise SourceError(f"{archive}: {error}") from error
+        except requests.exceptions.Timeout as error:
+            raise SourceError(f"{archive}: no answer within {timeout:g} seconds") from error
+        except requests.exceptions.RequestException as error:
+            raise SourceError(f"{archive}: {_root_cause(error)}") from error
+
+    return download
+
+
+def _debian_package(package: str, scratch: Path) -> Download:
+    for program in ("apt-get", "dpkg-deb"):
+        if shutil.which(program) is None:
+            raise SourceError(f"{program} is not on this machine (it is on Debian and Ubuntu)")
+    lists, cache, root = scratch / "lists", scratch / "cache", scratch / "root"
+    for folder in (lists / "partial", cache / "archives" / "partial", root):
+        folder.mkdir(parents=True)
+    options = ["-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={cache}", "-o", "APT::Sandbox::User="]
+    _command(["apt-get", "-qq", *options, "update"], scratch)
+    _command(["apt-get", "-qq", *options, "download", package], scratch)
+    for archive in scratch.glob("*.deb"):
+        _command(["dpkg-deb", "-x", str(archive), str(root)], scratch)
+    return lambda name: _find(root.rglob, name, f"the package {package}")
+
+
+def _user_folder(variable: str) -> Download:
+    value = os.environ.get(variable)
+    if not value:
+        raise SourceError("this environment variable is not set")
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is not a folder")
+    return lambda name: _find(folder.glob, name, str(folder))
+
+
+def _find(search: Callable[[str], Iterable[Path]], name: str, where: str) -> Path:
+    for candidate in (f"{name}.gz", name):
+        for path in search(candidate):
+            return path
+    raise SourceError(f"neither {name}.gz nor {name} is in {where}")
+
+
+def _command(words: list[str], folder: Path) -> None:
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise SourceError(f"`{words[0]} {words[-2]} {words[-1]}` failed: {last_line}")
+
+
+def _verified_payload(path: Path, file: RawFile) -> bytes:
+    """Return the uncompressed content of `path`, reading at most one byte more than is expected."""
+    with path.open("rb") as stream:
+        start = stream.read(2)
+    try:
+        with gzip.open(path) if start == b"\x1f\x8b" else path.open("rb") as stream:
+            payload = stream.read(file.length + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise SourceError(f"{path.name} is damaged: {error}") from error
+    if len(payload) != file.length:
+        found = f"{len(payload):,}" if len(payload) < file.length else "more"
+        raise SourceError(f"{path.name} holds {found} bytes, expected {file.length:,}; it starts with {payload[:20]!r}")
+    digest = hashlib.sha256(payload).hexdigest()
+    if digest != file.sha256:
+        raise SourceError(f"{path.name} has the SHA-256 {digest}, expected {file.sha256}")
+    return payload
+
+
+def _root_cause(error: BaseException) -> str:
+    """Return the innermost reason of a failed request, without the addresses of objects around it."""
+    reason: object = error
+    while isinstance(reason, BaseException) and reason.args and isinstance(reason.args[-1], BaseException):
+        reason = getattr(reason.args[-1], "reason", None) or reason.args[-1]
+    return str(reason).rpartition(">: ")[2]

@@ -1,0 +1,1 @@
+"""From predicted probabilities to metrics, figures and the report page. Imports no TensorFlow."""

@@ -1,0 +1,229 @@
+"""Pictures for people: arrays in, a matplotlib `Figure` out. Touches no disk and no display.
+
+The style is set here and nowhere else, so that a user's own matplotlibrc changes no byte of a picture.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from jaxtyping import Int64, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fashion.data.dataset import Split
+from fashion.evaluation.metrics import Labels, Probabilities, reliability
+
+COLOURS = ("#7b4fc9", "#0a94a8", "#e4632a", "#5a8f29")
+INK, GREY, RIGHT, WRONG = "#222222", "#8a8a8a", "#1b7837", "#c1272d"
+
+mpl.rcParams.update(mpl.rcParamsDefault)
+mpl.rcParams.update(
+    {
+        "axes.edgecolor": GREY,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlesize": 11,
+        "axes.titleweight": "bold",
+        "figure.dpi": 110,
+        "figure.titlesize": 13,
+        "figure.titleweight": "bold",
+        "font.size": 10,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+    }
+)
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def samples(split: Split, classes: Sequence[str], title: str, columns: int = 12) -> Figure:
+    """Draw the first images of each class, a class per row with its name."""
+    figure, axes = _grid(len(classes), columns, cell=(0.62, 0.62), title=title, left=1.2)
+    for label, row in enumerate(axes):
+        row[0].text(-0.15, 0.5, classes[label], transform=row[0].transAxes, ha="right", va="center")
+        for ax, index in zip(row, np.flatnonzero(split.labels == label), strict=False):
+            _show(ax, split.images[index])
+    return figure
+
+
+def learning_curves(histories: Mapping[str, pd.DataFrame], quantity: str) -> Figure:
+    """Draw `quantity` ("accuracy" or "loss") on training and validation images per epoch, a panel per model."""
+    figure = Figure(figsize=(4.6 * len(histories), 3.8), layout="constrained")
+    figure.suptitle(f"{quantity.capitalize()} against validation {quantity}")
+    panels = figure.subplots(1, len(histories), sharey=True, squeeze=False)[0]
+    for ax, colour, (name, history) in zip(panels, COLOURS, histories.items(), strict=False):
+        ax.set_title(name.upper())
+        for column, style, label in ((quantity, "--", "training"), (f"val_{quantity}", "-", "validation")):
+            ax.plot(history["epoch"], history[column], style, color=colour, marker="o", markersize=3.5)
+            ax.annotate(
+                label,
+                (history["epoch"].iloc[-1], history[column].iloc[-1]),
+                xytext=(7, 0),
+                textcoords="offset points",
+                color=colour,
+                va="center",
+            )
+        ax.set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.margins(x=0.03)
+        ax.grid(axis="y", alpha=0.3)
+    panels[0].set_ylabel(quantity)
+    return figure
+
+
+def confusion(matrix: Int64[np.ndarray, "classes classes"], classes: Sequence[str], title: str) -> Figure:
+    """Draw a confusion matrix, actual classes in rows; colour is the share of the row, the diagonal left out."""
+    size = 1.6 + 0.56 * len(classes)
+    figure = Figure(figsize=(size + 0.4, size), layout="constrained")
+    ax = figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    mistakes = np.where(np.eye(len(classes), dtype=bool), np.nan, shares)
+    scale = mpl.colormaps["Oranges"].with_extremes(bad="#eef3ee")
+    top = max(float(np.nanmax(mistakes)), 1e-9)
+    ax.imshow(mistakes, cmap=scale, vmin=0, vmax=top)
+    for (row, column), count in np.ndenumerate(matrix):
+        if count:
+            dark = row != column and shares[row, column] > 0.6 * top
+            ax.text(
+                column,
+                row,
+                f"{count:,}",
+                ha="center",
+                va="center",
+                fontsize=9,
+                fontweight="bold" if row == column else "normal",
+                color="white" if dark else INK,
+            )
+    ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(classes)), classes)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("actual")
+    ax.set_title(title)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    return figure
+
+
+def predictions(
+    split: Split,
+    probabilities: Probabilities,
+    indices: Int64[np.ndarray, "m"],
+    classes: Sequence[str],
+    title: str,
+    columns: int = 6,
+) -> Figure:
+    """Draw images with their actual label, predicted label and confidence: green where right, red where wrong."""
+    rows = max(1, -(-len(indices) // columns))
+    figure, axes = _grid(rows, columns, cell=(1.55, 2.0), title=title)
+    for ax, index in zip(axes.flat, indices, strict=False):
+        answer = int(probabilities[index].argmax())
+        actual = int(split.labels[index])
+        _show(ax, split.images[index])
+        ax.set_title(f"actual: {classes[actual]}", fontsize=8.5, fontweight="normal", pad=4)
+        ax.text(
+            0.5,
+            -0.05,
+            f"predicted: {classes[answer]}\nconfidence {probabilities[index, answer]:.1%}",
+            transform=ax.transAxes,
+            ha="center",
+            va="top",
+            fontsize=8.5,
+            color=RIGHT if answer == actual else WRONG,
+        )
+    return figure
+
+
+def reliability_diagram(
+    models: Mapping[str, Probabilities], labels: Labels, errors: Mapping[str, float], bins: int
+) -> Figure:
+    """Draw accuracy against confidence per bin, a panel per model, and below it how many images each bin holds."""
+    figure = Figure(figsize=(4.4 * len(models), 4.8), layout="constrained")
+    figure.suptitle("When a model is sure, is it right?")
+    panels = figure.subplots(2, len(models), sharex=True, sharey="row", squeeze=False, height_ratios=(4, 1))
+    middles = (np.arange(bins) + 0.5) / bins
+    for (upper, lower), colour, (name, probabilities) in zip(panels.T, COLOURS, models.items(), strict=False):
+        images, confidence, accuracy = reliability(probabilities, labels, bins)
+        filled = images > 0
+        upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+        upper.plot(confidence[filled], accuracy[filled], marker="o", color=colour)
+        upper.set_title(f"{name.upper()}: calibration error {errors[name]:.1%}")
+        upper.text(0.04, 0.9, "below the dotted line:\ntoo sure of itself", color=GREY, va="top", fontsize=9)
+        upper.grid(alpha=0.3)
+        upper.set(xlim=(0, 1), ylim=(0, 1.02))
+        lower.bar(middles, images, width=0.9 / bins, color=colour)
+        lower.set_xlabel("confidence")
+    panels[0, 0].set_ylabel("accuracy")
+    panels[1, 0].set_ylabel("images")
+    return figure
+
+
+def data_audit(audit: Mapping[str, Any], splits: Mapping[str, Split], classes: Sequence[str]) -> Figure:
+    """Draw the images per class and split, and the closest pairs of a test image and a known one.
+
+    Args:
+        audit: as `fashion.data.audit.audit` returns it.
+        splits: "train", "validation" and "test".
+        classes: the names of the classes.
+    """
+    figure = Figure(figsize=(9.2, 7.2), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+    upper.suptitle("Images per class")
+    for ax, (name, counts) in zip(upper.subplots(1, 3, sharey=True), audit["images"].items(), strict=True):
+        bars = ax.barh(classes, list(counts.values()), color=COLOURS[1])
+        ax.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8.5)
+        ax.set_title(f"{name}: {sum(counts.values()):,}")
+        ax.set_xticks([])
+        ax.spines["bottom"].set_visible(False)
+        ax.margins(x=0.2)
+    ax.invert_yaxis()
+    near = audit["near_duplicates"]
+    lower.suptitle(f"Closest of {near['test_images']:,} test images (above) within {near['distance']:g} grey levels of another (below)")
+    columns = max(1, len(near["closest"]))
+    axes = lower.subplots(2, columns, squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for (above, below), pair in zip(axes.T, near["closest"], strict=False):
+        other = splits[pair["split"]]
+        _show(above, splits["test"].images[pair["test_image"]])
+        _show(below, other.images[pair["image"]])
+        above.set_title(classes[splits["test"].labels[pair["test_image"]]], fontsize=8, fontweight="normal")
+        below.text(
+            0.5,
+            -0.06,
+            f"{classes[other.labels[pair['image']]]}\n{pair['split']}\ndistance {pair['distance']:.1f}",
+            transform=below.transAxes,
+            ha="center",
+            va="top",
+            fontsize=8,
+        )
+    return figure
+
+
+def _grid(
+    rows: int, columns: int, cell: tuple[float, float], title: str, left: float = 0.0
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure of empty cells, each `cell` inches wide and high, with `left` inches kept free for names."""
+    width, height = left + cell[0] * columns, 0.55 + cell[1] * rows
+    figure = Figure(figsize=(width + 0.1, height + 0.1))
+    figure.suptitle(title, y=1 - 0.12 / height, va="top")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    figure.subplots_adjust(
+        left=left / width + 0.005, right=0.995, bottom=0.06 * bool(left == 0), top=1 - 0.5 / height, wspace=0.08, hspace=0.08
+    )
+    for ax in axes.flat:
+        ax.axis("off")
+    return figure, axes
+
+
+def _show(ax: Axes, image: UInt8[np.ndarray, "height width"]) -> None:
+    ax.imshow(image, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")

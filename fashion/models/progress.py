@@ -1,0 +1,45 @@
+"""What a person sees of a training while it runs."""
+
+import time
+
+import keras
+from tqdm import tqdm
+
+Logs = dict[str, float]
+
+
+class Progress(keras.callbacks.Callback):
+    """Prints a line per epoch and, on a terminal, keeps a bar with throughput and time left below them."""
+
+    def __init__(self, images: int, batch_size: int, epochs: int) -> None:
+        """Prepare to follow `epochs` passes over `images` training images."""
+        super().__init__()
+        self.images, self.batch_size, self.epochs = images, batch_size, epochs
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        self.bar = tqdm(
+            total=self.epochs * self.images,
+            desc=self.model.name,
+            unit=" images",
+            unit_scale=True,
+            dynamic_ncols=True,
+            leave=False,
+            disable=None,  # not on a terminal: no bar
+        )
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self.started = time.monotonic()
+        self.epochs_done = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        seen = self.epochs_done * self.images + min((batch + 1) * self.batch_size, self.images)
+        self.bar.update(seen - self.bar.n)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        measures = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
+        tqdm.write(
+            f"{self.model.name} epoch {epoch + 1}/{self.epochs}  {measures}  {time.monotonic() - self.started:.1f} s"
+        )
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        self.bar.close()

@@ -1,0 +1,63 @@
+"""Training a network, the same bytes for the same machine, code, params and data."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import keras
+import pandas as pd
+import tensorflow as tf
+
+from fashion.data.dataset import Split
+from fashion.models.progress import Progress
+from fashion.params import Training
+
+P = TypeVar("P", bound=Training)
+
+
+def train(
+    build: Callable[[P, tuple[int, int], int], keras.Model], params: P, train: Split, validation: Split
+) -> tuple[keras.Model, pd.DataFrame]:
+    """Build a network and train it with Adam on the sparse categorical cross-entropy.
+
+    Returns:
+        The trained network and its history, a row per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy,
+        learning_rate. As always in Keras, loss and accuracy are means over the epoch while the weights still move;
+        val_loss and val_accuracy are measured at its end.
+    """
+    keras.utils.set_random_seed(params.seed)
+    tf.config.experimental.enable_op_determinism()
+    model = build(params, train.image_shape, train.class_count)
+    model.compile(
+        optimizer=keras.optimizers.Adam(params.learning_rate),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    rates = LearningRates()
+    fitted = model.fit(
+        train.images,
+        train.labels,
+        batch_size=params.batch_size,
+        epochs=params.epochs,
+        validation_data=(validation.images, validation.labels),
+        callbacks=[rates, Progress(len(train.images), params.batch_size, params.epochs)],
+        verbose=0,
+    )
+    history = pd.DataFrame(
+        {
+            "epoch": range(1, params.epochs + 1),
+            **{name: fitted.history[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")},
+            "learning_rate": rates.values,
+        }
+    )
+    return model, history
+
+
+class LearningRates(keras.callbacks.Callback):
+    """Notes the learning rate at the end of each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[float] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.values.append(float(self.model.optimizer.learning_rate))

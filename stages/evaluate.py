@@ -1,0 +1,41 @@
+"""Evaluate a trained model on the test split: the only stage that lets a model see the test images."""
+
+import argparse
+from pathlib import Path
+
+from fashion.errors import run
+from fashion.params import load_params
+
+
+def main() -> None:
+    """Run the stage."""
+    parser = argparse.ArgumentParser(prog="python -m stages.evaluate", description=__doc__)
+    parser.add_argument("model", type=Path, help="trained model (.keras)")
+    parser.add_argument("test", type=Path, help="test split (.npz)")
+    parser.add_argument("probabilities", type=Path, help="predicted probabilities to write, float32 (n, classes) (.npy)")
+    parser.add_argument("metrics", type=Path, help="metrics to write (.json)")
+    parser.add_argument("confusion", type=Path, help="confusion matrix to write, a row per cell (.csv)")
+    args = parser.parse_args()
+    params = load_params()
+
+    import numpy as np
+
+    from fashion.data import dataset
+    from fashion.evaluation import metrics
+    from fashion.files import atomic_write, write_json, write_text
+    from fashion.models import archive
+
+    classes = params.dataset.classes
+    test = dataset.load(args.test)
+    model = archive.load(args.model)
+    probabilities = model.predict(test.images, batch_size=500, verbose=0)
+
+    with atomic_write(args.probabilities) as file:
+        np.save(file, probabilities)
+    summary = metrics.summary(probabilities, test.labels, classes, params.evaluation.calibration_bins)
+    write_json(args.metrics, {"parameters": model.count_params(), **summary})
+    write_text(args.confusion, metrics.confusion_csv(probabilities, test.labels, classes))
+
+
+if __name__ == "__main__":
+    run(main)

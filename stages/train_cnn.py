@@ -1,0 +1,32 @@
+"""Train the convolutional network on the training split."""
+
+import argparse
+from pathlib import Path
+
+from fashion.errors import run
+from fashion.params import load_params
+
+
+def main() -> None:
+    """Run the stage."""
+    parser = argparse.ArgumentParser(prog="python -m stages.train_cnn", description=__doc__)
+    parser.add_argument("train", type=Path, help="training split (.npz)")
+    parser.add_argument("validation", type=Path, help="validation split (.npz)")
+    parser.add_argument("model", type=Path, help="trained model to write (.keras)")
+    parser.add_argument("history", type=Path, help="history to write, a row per epoch (.csv)")
+    args = parser.parse_args()
+    params = load_params()
+
+    from fashion.data import dataset
+    from fashion.files import write_text
+    from fashion.models import archive, cnn, training
+
+    model, history = training.train(
+        cnn.build, params.cnn, dataset.load(args.train), dataset.load(args.validation)
+    )
+    archive.save(model, args.model)
+    write_text(args.history, history.to_csv(index=False, float_format="%.6g"))
+
+
+if __name__ == "__main__":
+    run(main)
