@@ -1,7 +1,7 @@
 # make        set up, fetch the data, run every stage that is not up to date, show the results
 # make test   set up, lint, check types, run the tests
 
-PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=  # keep compiled modules: without them TensorFlow takes three times as long to start
@@ -16,7 +16,7 @@ run: .venv/ready
 test: .venv/ready
 	ruff check
 	ruff format --check
-	lint-imports
+	lint-imports --no-logo
 	mypy
 	pytest
 
@@ -37,8 +37,8 @@ clean:
 .venv/ready: requirements.lock pyproject.toml .dvc/plots/page.py
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed, and none was found; name one: make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
-	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.lock
-	$(BIN)/python -m pip install --quiet --require-hashes -r .venv/uv.lock
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r .venv/uv.txt
 	uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	python .dvc/plots/page.py

@@ -11,9 +11,13 @@ def main() -> None:
     """Run the `fashion` command."""
     parser = argparse.ArgumentParser(prog="fashion", description="Work with the models of this pipeline.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    results = commands.add_parser("results", help="print the table of results", description="Print the table of results.")
+    results = commands.add_parser(
+        "results", help="print the table of results", description="Print the table of results."
+    )
     results.add_argument("--json", action="store_true", help="print the metrics as JSON, for programs")
-    results.add_argument("--reports", type=Path, default=Path("reports"), help="where the metrics are (default: reports)")
+    results.add_argument(
+        "--reports", type=Path, default=Path("reports"), help="where the metrics are (default: reports)"
+    )
     results.set_defaults(command=show_results)
     args = parser.parse_args()
     args.command(args)

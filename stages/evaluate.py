@@ -12,7 +12,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.evaluate", description=__doc__)
     parser.add_argument("model", type=Path, help="trained model (.keras)")
     parser.add_argument("test", type=Path, help="test split (.npz)")
-    parser.add_argument("probabilities", type=Path, help="predicted probabilities to write, float32 (n, classes) (.npy)")
+    parser.add_argument(
+        "probabilities", type=Path, help="predicted probabilities to write, float32 (n, classes) (.npy)"
+    )
     parser.add_argument("metrics", type=Path, help="metrics to write (.json)")
     parser.add_argument("confusion", type=Path, help="confusion matrix to write, a row per cell (.csv)")
     args = parser.parse_args()

@@ -42,7 +42,7 @@ def main() -> None:
         read_json(args.audit),
     )
     models = {
-        name: report.Model(pd.read_csv(history), read_json(Path(metrics)), np.load(probabilities))
+        name: report.ModelResults(pd.read_csv(history), read_json(Path(metrics)), np.load(probabilities))
         for name, history, metrics, probabilities in args.models
     }
     pictures = {

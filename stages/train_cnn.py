@@ -21,9 +21,7 @@ def main() -> None:
     from fashion.files import write_text
     from fashion.models import archive, cnn, training
 
-    model, history = training.train(
-        cnn.build, params.cnn, dataset.load(args.train), dataset.load(args.validation)
-    )
+    model, history = training.train(cnn.build, params.cnn, dataset.load(args.train), dataset.load(args.validation))
     archive.save(model, args.model)
     write_text(args.history, history.to_csv(index=False, float_format="%.6g"))
 

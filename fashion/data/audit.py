@@ -72,9 +72,7 @@ def nearest(
     a = images.reshape(len(images), -1).astype(np.float32)
     b = others.reshape(len(others), -1).astype(np.float32)
     half_norms = np.einsum("ij,ij->i", b, b) / 2
-    index = np.concatenate(
-        [np.argmax(a[i : i + BLOCK] @ b.T - half_norms, axis=1) for i in range(0, len(a), BLOCK)]
-    )
+    index = np.concatenate([np.argmax(a[i : i + BLOCK] @ b.T - half_norms, axis=1) for i in range(0, len(a), BLOCK)])
     return index, np.sqrt(((a.astype(np.float64) - b[index]) ** 2).mean(axis=1))
 
 

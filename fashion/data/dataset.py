@@ -51,7 +51,7 @@ def load(path: Path) -> Split:
         UserError: the file is missing or not such a file.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Split(arrays["images"], arrays["labels"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a split written by the preprocess stage ({error}); run `dvc repro`") from error

@@ -56,19 +56,18 @@ def read_split(images: Path, labels: Path, classes: int) -> Split:
     Raises:
         UserError: a file is not IDX, the two differ in length, a label is not below `classes`, or a class is missing.
     """
-    split = Split(
-        decode(read_bytes(images), ndim=3, source=str(images)),
-        decode(read_bytes(labels), ndim=1, source=str(labels)),
-    )
-    if len(split.images) != len(split.labels):
-        raise UserError(f"{images} has {len(split.images):,} images, but {labels} has {len(split.labels):,} labels")
-    found, counts = np.unique(split.labels, return_counts=True)
+    pictures = decode(read_bytes(images), ndim=3, source=str(images))
+    numbers = decode(read_bytes(labels), ndim=1, source=str(labels))
+    if len(pictures) != len(numbers):
+        raise UserError(f"{images} has {len(pictures):,} images, but {labels} has {len(numbers):,} labels")
+    found = np.unique(numbers)
     if found[-1] >= classes:
-        raise UserError(f"{labels}: has the label {found[-1]}, expected 0 to {classes - 1} (params.yaml: dataset.classes)")
+        raise UserError(
+            f"{labels}: has the label {found[-1]}, expected 0 to {classes - 1} (params.yaml: dataset.classes)"
+        )
     if len(found) < classes:
         missing = sorted(set(range(classes)) - set(found.tolist()))
-        raise UserError(f"{labels}: no image is labelled {missing}, expected every class of params.yaml: dataset.classes")
-    if counts.min() < 2:
-        rare = found[counts < 2].tolist()
-        raise UserError(f"{labels}: a single image is labelled {rare}, expected at least two of each class")
-    return split
+        raise UserError(
+            f"{labels}: no image is labelled {missing}, expected every class of params.yaml: dataset.classes"
+        )
+    return Split(pictures, numbers)

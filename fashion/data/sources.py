@@ -28,9 +28,7 @@ class SourceError(Exception):
     """A source cannot serve a file; the message says why."""
 
 
-def fetch(
-    files: Mapping[str, RawFile], sources: tuple[str, ...], folder: Path, timeout: float, retries: int
-) -> None:
+def fetch(files: Mapping[str, RawFile], sources: tuple[str, ...], folder: Path, timeout: float, retries: int) -> None:
     """Write each file's payload to `folder`/KEY.idx, from the first source that has it.
 
     Args:

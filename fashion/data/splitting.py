@@ -24,7 +24,7 @@ def stratified_split(
     take[largest_remainders] += 1
     if (take < 1).any() or (take >= counts).any():
         raise UserError(
-            f"params.yaml: split.validation_images: {validation_images} of {len(labels)} images leave a class without "
+            f"params.yaml: validation.images: {validation_images} of {len(labels)} images leave a class without "
             f"a training or validation image (images per class: {counts.tolist()})"
         )
     generator = np.random.default_rng(seed)

@@ -4,6 +4,7 @@ The style is set here and nowhere else, so that a user's own matplotlibrc change
 """
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], quantity: str) -> Fig
     figure = Figure(figsize=(4.6 * len(histories), 3.8), layout="constrained")
     figure.suptitle(f"{quantity.capitalize()} against validation {quantity}")
     panels = figure.subplots(1, len(histories), sharey=True, squeeze=False)[0]
-    for ax, colour, (name, history) in zip(panels, COLOURS, histories.items(), strict=False):
+    for ax, colour, (name, history) in zip(panels, itertools.cycle(COLOURS), histories.items(), strict=False):
         ax.set_title(name.upper())
         for column, style, label in ((quantity, "--", "training"), (f"val_{quantity}", "-", "validation")):
             ax.plot(history["epoch"], history[column], style, color=colour, marker="o", markersize=3.5)
@@ -87,23 +88,20 @@ def confusion(matrix: Int64[np.ndarray, "classes classes"], classes: Sequence[st
     figure = Figure(figsize=(size + 0.4, size), layout="constrained")
     ax = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    mistakes = np.where(np.eye(len(classes), dtype=bool), np.nan, shares)
-    scale = mpl.colormaps["Oranges"].with_extremes(bad="#eef3ee")
-    top = max(float(np.nanmax(mistakes)), 1e-9)
-    ax.imshow(mistakes, cmap=scale, vmin=0, vmax=top)
-    for (row, column), count in np.ndenumerate(matrix):
-        if count:
-            dark = row != column and shares[row, column] > 0.6 * top
-            ax.text(
-                column,
-                row,
-                f"{count:,}",
-                ha="center",
-                va="center",
-                fontsize=9,
-                fontweight="bold" if row == column else "normal",
-                color="white" if dark else INK,
-            )
+    np.fill_diagonal(shares, 0)
+    most = max(float(shares.max()), 1e-9)
+    ax.imshow(shares, cmap="Oranges", vmin=0, vmax=most)
+    for row, column in np.argwhere(matrix):
+        ax.text(
+            column,
+            row,
+            f"{matrix[row, column]:,}",
+            ha="center",
+            va="center",
+            fontsize=9,
+            fontweight="bold" if row == column else "normal",
+            color="white" if shares[row, column] > 0.6 * most else INK,
+        )
     ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(classes)), classes)
     ax.set_xlabel("predicted")
@@ -124,7 +122,7 @@ def predictions(
 ) -> Figure:
     """Draw images with their actual label, predicted label and confidence: green where right, red where wrong."""
     rows = max(1, -(-len(indices) // columns))
-    figure, axes = _grid(rows, columns, cell=(1.55, 2.0), title=title)
+    figure, axes = _grid(rows, columns, cell=(1.55, 2.25), title=title)
     for ax, index in zip(axes.flat, indices, strict=False):
         answer = int(probabilities[index].argmax())
         actual = int(split.labels[index])
@@ -151,7 +149,9 @@ def reliability_diagram(
     figure.suptitle("When a model is sure, is it right?")
     panels = figure.subplots(2, len(models), sharex=True, sharey="row", squeeze=False, height_ratios=(4, 1))
     middles = (np.arange(bins) + 0.5) / bins
-    for (upper, lower), colour, (name, probabilities) in zip(panels.T, COLOURS, models.items(), strict=False):
+    for (upper, lower), colour, (name, probabilities) in zip(
+        panels.T, itertools.cycle(COLOURS), models.items(), strict=False
+    ):
         images, confidence, accuracy = reliability(probabilities, labels, bins)
         filled = images > 0
         upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
@@ -176,7 +176,7 @@ def data_audit(audit: Mapping[str, Any], splits: Mapping[str, Split], classes: S
         classes: the names of the classes.
     """
     figure = Figure(figsize=(9.2, 7.2), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.15, 1))[:, 0]
     upper.suptitle("Images per class")
     for ax, (name, counts) in zip(upper.subplots(1, 3, sharey=True), audit["images"].items(), strict=True):
         bars = ax.barh(classes, list(counts.values()), color=COLOURS[1])
@@ -187,9 +187,9 @@ def data_audit(audit: Mapping[str, Any], splits: Mapping[str, Split], classes: S
         ax.margins(x=0.2)
     ax.invert_yaxis()
     near = audit["near_duplicates"]
-    lower.suptitle(f"Closest of {near['test_images']:,} test images (above) within {near['distance']:g} grey levels of another (below)")
-    columns = max(1, len(near["closest"]))
-    axes = lower.subplots(2, columns, squeeze=False)
+    lower.suptitle(f"Test images within {near['distance']:g} grey levels of another split's: {near['test_images']:,}")
+    lower.supylabel("nearest          test", fontsize=10)
+    axes = lower.subplots(2, max(1, len(near["closest"])), squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
     for (above, below), pair in zip(axes.T, near["closest"], strict=False):
@@ -212,13 +212,22 @@ def data_audit(audit: Mapping[str, Any], splits: Mapping[str, Split], classes: S
 def _grid(
     rows: int, columns: int, cell: tuple[float, float], title: str, left: float = 0.0
 ) -> tuple[Figure, np.ndarray]:
-    """Return a figure of empty cells, each `cell` inches wide and high, with `left` inches kept free for names."""
-    width, height = left + cell[0] * columns, 0.55 + cell[1] * rows
-    figure = Figure(figsize=(width + 0.1, height + 0.1))
-    figure.suptitle(title, y=1 - 0.12 / height, va="top")
+    """Return a figure of empty cells, each `cell` inches wide and high, with `left` inches kept free for names.
+
+    A cell is as high as it is wide for the image, and the rest of its height is kept free below it for words.
+    """
+    width, height = left + cell[0] * columns + 0.1, 0.6 + cell[1] * rows
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, y=1 - 0.1 / height, va="top")
+    words = cell[1] - cell[0]
     axes = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
-        left=left / width + 0.005, right=0.995, bottom=0.06 * bool(left == 0), top=1 - 0.5 / height, wspace=0.08, hspace=0.08
+        left=(left + 0.05) / width,
+        right=1 - 0.05 / width,
+        bottom=words / height,
+        top=1 - (0.6 if words else 0.5) / height,
+        wspace=0.08,
+        hspace=words / cell[0] + 0.08,
     )
     for ax in axes.flat:
         ax.axis("off")

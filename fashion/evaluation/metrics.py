@@ -46,9 +46,9 @@ def confusion_matrix(probabilities: Probabilities, labels: Labels) -> Int64[np.n
 
 def confusion_csv(probabilities: Probabilities, labels: Labels, classes: tuple[str, ...]) -> str:
     """Return the confusion matrix as CSV: a row per cell with the columns actual, predicted, count."""
-    table = pd.DataFrame(confusion_matrix(probabilities, labels), index=classes, columns=classes)
-    table = table.rename_axis(index="actual", columns="predicted").stack().rename("count")
-    return table.reset_index().to_csv(index=False)
+    matrix = confusion_matrix(probabilities, labels)
+    cells = pd.MultiIndex.from_product([classes, classes], names=["actual", "predicted"])
+    return pd.DataFrame({"count": matrix.ravel()}, index=cells).to_csv()
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

@@ -19,7 +19,7 @@ SHOWN_PREDICTIONS = 18
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelResults:
     """What the pipeline recorded of one model.
 
     Attributes:
@@ -43,7 +43,7 @@ class Data:
     audit: Mapping[str, Any]
 
 
-def draw(data: Data, models: Mapping[str, Model], bins: int) -> dict[str, Figure]:
+def draw(data: Data, models: Mapping[str, ModelResults], bins: int) -> dict[str, Figure]:
     """Return every picture of the report by name; `bins` is the number of intervals of the reliability diagram."""
     test = data.splits["test"]
     histories = {name: model.history for name, model in models.items()}
@@ -65,7 +65,9 @@ def draw(data: Data, models: Mapping[str, Model], bins: int) -> dict[str, Figure
         title, probabilities = name.upper(), model.probabilities
         mistakes = most_confident_mistakes(probabilities, test.labels, SHOWN_PREDICTIONS)
         pictures[f"confusion_{name}"] = figures.confusion(
-            confusion_matrix(probabilities, test.labels), data.classes, f"{title}: test images by actual and predicted class"
+            confusion_matrix(probabilities, test.labels),
+            data.classes,
+            f"{title}: test images by actual and predicted class",
         )
         pictures[f"predictions_{name}"] = figures.predictions(
             test, probabilities, first, data.classes, f"{title}: the first {len(first)} test images"
@@ -76,7 +78,7 @@ def draw(data: Data, models: Mapping[str, Model], bins: int) -> dict[str, Figure
     return pictures
 
 
-def page(data: Data, models: Mapping[str, Model], pictures: Mapping[str, bytes]) -> str:
+def page(data: Data, models: Mapping[str, ModelResults], pictures: Mapping[str, bytes]) -> str:
     """Return the report as one HTML page that holds its pictures (PNG, by name) and needs no network."""
     template = jinja2.Template(
         Path(__file__).with_suffix(".html").read_text(encoding="utf-8"),
@@ -85,10 +87,11 @@ def page(data: Data, models: Mapping[str, Model], pictures: Mapping[str, bytes])
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return template.render(
+    html: str = template.render(
         data=data,
         models=models,
         header=results.HEADER,
         rows=results.rows({name: model.metrics for name, model in models.items()}),
         pictures={name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()},
     )
+    return html

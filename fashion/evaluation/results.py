@@ -42,6 +42,8 @@ def markdown(results: Mapping[str, Metrics]) -> str:
     """Return the table as Markdown, aligned so that it reads as well on a terminal."""
     table = [HEADER, *rows(results)]
     widths = [max(len(row[column]) for row in table) for column in range(len(HEADER))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table
+    ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])

@@ -8,7 +8,7 @@ from fashion.params import Cnn
 
 
 def build(params: Cnn, image_shape: tuple[int, int], class_count: int) -> keras.Model:
-    """Return the untrained network: raw pixels (uint8, (n, height, width)) in, class probabilities (n, class_count) out.
+    """Return the untrained network: raw pixels (uint8, (n, height, width)) in, probabilities (n, class_count) out.
 
     Raises:
         UserError: the images are too small for so many convolutions and poolings.

@@ -7,7 +7,7 @@ from fashion.params import Dnn
 
 
 def build(params: Dnn, image_shape: tuple[int, int], class_count: int) -> keras.Model:
-    """Return the untrained network: raw pixels (uint8, (n, height, width)) in, class probabilities (n, class_count) out."""
+    """Return the untrained network: raw pixels (uint8, (n, height, width)) in, probabilities (n, class_count) out."""
     model = keras.Sequential(name="dnn")
     model.add(keras.Input(image_shape, dtype="uint8"))
     model.add(layers.Rescaling(1 / 255))

@@ -13,6 +13,8 @@ from fashion.params import Training
 
 P = TypeVar("P", bound=Training)
 
+STEPS_PER_CALL = 10  # steps that TensorFlow takes between two returns to Python; changes time alone, no result
+
 
 def train(
     build: Callable[[P, tuple[int, int], int], keras.Model], params: P, train: Split, validation: Split
@@ -31,6 +33,7 @@ def train(
         optimizer=keras.optimizers.Adam(params.learning_rate),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
+        steps_per_execution=STEPS_PER_CALL,
     )
     rates = LearningRates()
     fitted = model.fit(

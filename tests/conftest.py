@@ -1,0 +1,126 @@
+"""A small data set of other class names and sizes, and a clone of this project that uses it."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from fashion.data import idx
+
+ROOT = Path(__file__).parents[1]
+CLASSES = ["upright", "level", "slope"]
+SHAPE = (20, 24)
+
+
+def draw_lines(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return noisy images (uint8, (count, *SHAPE)) of an upright, a level or a sloping line, and their labels."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.uint8) % len(CLASSES)
+    images = generator.integers(0, 80, (count, *SHAPE)).astype(np.uint8)
+    for image, label, at in zip(images, labels, generator.integers(3, 17, count), strict=True):
+        match CLASSES[label]:
+            case "upright":
+                image[:, at : at + 2] = 220
+            case "level":
+                image[at : at + 2, :] = 220
+            case _:
+                image[np.arange(20), (np.arange(20) + at) % 24] = 220
+    return images, labels
+
+
+@pytest.fixture(scope="session")
+def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the four IDX files of a small data set, as a user would place them by hand."""
+    folder = tmp_path_factory.mktemp("by-hand")
+    for part, count, seed in (("train", 360, 1), ("t10k", 90, 2)):
+        images, labels = draw_lines(count, seed)
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx.encode(images))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx.encode(labels))
+    return folder
+
+
+def small_params(raw_folder: Path) -> dict[str, Any]:
+    """Return the project's own params, with the small data set in place of the real one and short trainings."""
+    params: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
+    params["dataset"] = {"name": "Lines", "classes": CLASSES}
+    params["fetch"]["sources"] = ["env:FASHION_MNIST_DIR"]
+    for file in params["fetch"]["files"].values():
+        content = (raw_folder / file["name"]).read_bytes()
+        file |= {"length": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    params["validation"]["images"] = 60
+    params["dnn"] |= {"epochs": 2, "hidden_units": [16], "batch_size": 50}
+    params["cnn"] |= {"epochs": 2, "filters": [4, 8], "dense_units": [16], "batch_size": 50}
+    return params
+
+
+@dataclass(frozen=True)
+class Project:
+    """A clone of this project in a folder of its own, with the small data set."""
+
+    folder: Path
+    environment: Mapping[str, str]
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command in the clone; what it says goes into the failure of the test when it ends badly."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
+        if check and done.returncode:
+            pytest.fail(f"{' '.join(command)} exited {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done
+
+    def commit(self, message: str) -> None:
+        """Commit everything that git does not ignore."""
+        self.run("git", "add", "--all")
+        self.run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", message)
+
+    def edit_params(self, edit: Callable[[Any], None]) -> None:
+        """Change params.yaml in place."""
+        path = self.folder / "params.yaml"
+        params = YAML(typ="safe").load(path)
+        edit(params)
+        YAML().dump(params, path)
+
+
+def clone(folder: Path, raw_folder: Path) -> Project:
+    """Clone the working tree as it is now, without what git ignores, and give it the small data set."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).exists() and not name.startswith("reports/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "FASHION_MNIST_DIR": str(raw_folder),
+    }
+    project = Project(folder, environment)
+    YAML().dump(small_params(raw_folder), folder / "params.yaml")
+    project.run("git", "init", "-q")
+    project.commit("a clone with the small data set")
+    return project
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory, raw_folder: Path) -> Project:
+    """Return a clone in which the whole pipeline has run once and been committed. Leave it as you found it."""
+    project = clone(tmp_path_factory.mktemp("project"), raw_folder)
+    project.run("dvc", "repro")
+    project.commit("first run")
+    return project

@@ -1,0 +1,34 @@
+"""The file that carries a split from stage to stage."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fashion.data import dataset
+from fashion.errors import UserError
+
+SPLIT = dataset.Split(np.arange(24, dtype=np.uint8).reshape(4, 2, 3), np.array([0, 1, 2, 1], np.uint8))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    dataset.save(SPLIT, tmp_path / "split.npz")
+    loaded = dataset.load(tmp_path / "split.npz")
+    np.testing.assert_array_equal(loaded.images, SPLIT.images)
+    np.testing.assert_array_equal(loaded.labels, SPLIT.labels)
+    assert (loaded.image_shape, loaded.class_count) == ((2, 3), 3)
+
+
+def test_the_same_arrays_are_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one.npz", "two.npz"):
+        dataset.save(SPLIT, tmp_path / name)
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 no archive", b"text"])
+def test_what_is_no_split_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "split.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"split\.npz: not a split .* run `dvc repro`"):
+        dataset.load(path)

@@ -1,0 +1,91 @@
+"""The networks take raw pixels, train to the same bytes, and come back from their archive."""
+
+import io
+import zipfile
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fashion.data.dataset import Split
+from fashion.errors import UserError
+from fashion.models import archive, cnn, dnn, training
+from fashion.params import Cnn, Dnn
+from tests.conftest import SHAPE, draw_lines
+
+DNN = Dnn(hidden_units=(16, 8), epochs=3, batch_size=32, learning_rate=0.01, seed=1)
+CNN = Cnn(filters=(4, 8), kernel_size=3, dense_units=(16,), epochs=2, batch_size=32, learning_rate=0.01, seed=1)
+TRAIN, VALIDATION = Split(*draw_lines(300, 1)), Split(*draw_lines(60, 2))
+
+BOTH = pytest.mark.parametrize(("build", "params"), [(dnn.build, DNN), (cnn.build, CNN)], ids=["dnn", "cnn"])
+
+
+@BOTH
+def test_raw_pixels_in_probabilities_out(build: Any, params: Any) -> None:
+    probabilities = build(params, SHAPE, 3).predict(VALIDATION.images, verbose=0)
+    assert probabilities.shape == (60, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_layers_are_those_of_the_params() -> None:
+    assert dnn.build(DNN, SHAPE, 3).count_params() == (480 + 1) * 16 + (16 + 1) * 8 + (8 + 1) * 3
+    # 20 x 24 pixels: convolved to 18 x 22, pooled to 9 x 11, convolved to 7 x 9, pooled to 3 x 4
+    assert cnn.build(CNN, SHAPE, 3).count_params() == 10 * 4 + 37 * 8 + (3 * 4 * 8 + 1) * 16 + (16 + 1) * 3
+
+
+def test_the_first_layer_scales_to_one() -> None:
+    white = np.full((1, *SHAPE), 255, np.uint8)
+    assert dnn.build(DNN, SHAPE, 3).layers[0](white).numpy().max() == pytest.approx(1)
+
+
+def test_images_too_small_for_the_convolutions() -> None:
+    with pytest.raises(UserError, match=r"params\.yaml: cnn\.filters: images of 8 x 8 pixels are too small for 2"):
+        cnn.build(CNN, (8, 8), 3)
+
+
+@BOTH
+def test_two_trainings_give_the_same_bytes_and_learn(build: Any, params: Any, tmp_path: Path) -> None:
+    contents = []
+    for name in ("one.keras", "two.keras"):
+        model, history = training.train(build, params, TRAIN, VALIDATION)
+        archive.save(model, tmp_path / name)
+        contents.append(((tmp_path / name).read_bytes(), history.to_csv()))
+    assert contents[0] == contents[1]
+    assert history["val_accuracy"].iloc[-1] > 0.6  # three classes: guessing gives 0.33
+    assert history["learning_rate"].tolist() == pytest.approx([0.01] * params.epochs)
+
+
+def test_another_seed_gives_another_model() -> None:
+    histories = [training.train(dnn.build, DNN.model_copy(update={"seed": s}), TRAIN, VALIDATION)[1] for s in (1, 2)]
+    assert (histories[0]["loss"] != histories[1]["loss"]).all()
+
+
+def test_a_line_per_epoch_where_there_is_no_terminal() -> None:
+    with redirect_stdout(io.StringIO()) as said:
+        training.train(dnn.build, DNN, TRAIN, VALIDATION)
+    lines = said.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines] == [f"dnn epoch {n}/3" for n in (1, 2, 3)]
+    assert all("val_accuracy 0." in line for line in lines)
+
+
+def test_an_archive_holds_no_date_and_comes_back(tmp_path: Path) -> None:
+    model = cnn.build(CNN, SHAPE, 3)
+    archive.save(model, tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as file:
+        assert {info.date_time for info in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert b"date_saved" not in file.read("metadata.json")
+    loaded = archive.load(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        loaded.predict(VALIDATION.images, verbose=0), model.predict(VALIDATION.images, verbose=0)
+    )
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no archive"])
+def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "model.keras"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.keras: not a Keras model .* run `dvc repro`"):
+        archive.load(path)

@@ -1,0 +1,83 @@
+"""Every mistake in params.yaml gets one clear line that names the key."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fashion.errors import UserError
+from fashion.params import load_params
+from tests.conftest import ROOT
+
+TEXT = (ROOT / "params.yaml").read_text()
+ADVICE = "; write it so that both agree (a number as 0.001 or 1.0e-3, a text in quotes, true or false)"
+
+
+def problem(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> str:
+    monkeypatch.chdir(folder)
+    Path("params.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        load_params()
+    return str(error.value)
+
+
+def edited(section: str, key: str, value: str) -> str:
+    text, edits = re.subn(rf"(?ms)^({section}:$.*?^  {key}:)[^\n]*", rf"\1 {value}", TEXT, count=1)
+    assert edits == 1
+    return text
+
+
+def test_the_projects_own_params_are_read() -> None:
+    assert len(load_params(ROOT / "params.yaml").dataset.classes) == 10
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("epochs", "many", "should be a valid integer, found 'many'"),
+        ("epochs", "8.0", "should be a valid integer, found 8.0"),
+        ("epochs", "true", "should be a valid integer, found True"),
+        ("epochs", "0", "should be greater than 0, found 0"),
+        ("learning_rate", ".inf", "should be less than or equal to 1, found inf"),
+        ("learning_rate", "2.5", "should be less than or equal to 1, found 2.5"),
+        ("learning_rate", "1e-3", f"PyYAML reads '1e-3' and DVC reads 0.001{ADVICE}"),
+        ("learning_rate", "on", f"PyYAML reads True and DVC reads 'on'{ADVICE}"),
+        ("seed", "0777", f"PyYAML reads 511 and DVC reads 777{ADVICE}"),
+        ("hidden_units", "64", "should be a valid tuple, found 64"),
+    ],
+)
+def test_a_wrong_value(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str, value: str, says: str) -> None:
+    assert problem(monkeypatch, tmp_path, edited("dnn", key, value)) == f"params.yaml: dnn.{key}: {says}"
+
+
+def test_a_wrong_value_in_a_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    line = problem(monkeypatch, tmp_path, edited("cnn", "filters", "[8, -1]"))
+    assert line == "params.yaml: cnn.filters.1: should be greater than 0, found -1"
+
+
+def test_a_missing_and_an_unknown_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lines = problem(monkeypatch, tmp_path, TEXT.replace("hidden_units:", "hiden_units:")).splitlines()
+    assert lines == ["params.yaml: dnn.hidden_units: missing", "params.yaml: dnn.hiden_units: unknown key"]
+
+
+def test_an_unknown_section(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert problem(monkeypatch, tmp_path, TEXT + "\nrnn: {}\n") == "params.yaml: rnn: unknown key"
+
+
+def test_an_address_of_no_known_kind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    line = problem(monkeypatch, tmp_path, TEXT.replace("debian:", "gentoo:"))
+    assert re.match(r"params\.yaml: fetch\.sources\.\d: .* found 'gentoo:dataset-fashion-mnist'", line)
+
+
+def test_a_key_given_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert 'found duplicate key "dnn"' in problem(monkeypatch, tmp_path, TEXT + "\ndnn: {}\n")
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "a: [1", "\0"])
+def test_what_is_no_mapping(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    assert "params.yaml" in problem(monkeypatch, tmp_path, text)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        load_params(tmp_path / "params.yaml")

@@ -1,0 +1,226 @@
+"""The real dvc.yaml from end to end, through the real `dvc`, on a small generated data set."""
+
+import hashlib
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from tests.conftest import CLASSES, Project, clone
+
+PICTURES = ["samples_train", "samples_test", "data_audit", "accuracy", "loss", "reliability"] + [
+    f"{kind}_{model}" for kind in ("confusion", "predictions", "mistakes") for model in ("dnn", "cnn")
+]
+TRAIN_DNN = {"train_dnn"}
+TRAIN_CNN = {"train_cnn"}
+TRAIN = TRAIN_DNN | TRAIN_CNN
+EVALUATE = {"evaluate@dnn", "evaluate@cnn"}
+EVERY = {"fetch", "preprocess", "plot"} | TRAIN | EVALUATE
+
+STALE_AFTER_EDIT = {
+    "fashion/__init__.py": set(),
+    "fashion/cli.py": set(),
+    "fashion/contract.py": set(),
+    "fashion/errors.py": EVERY,
+    "fashion/files.py": EVERY,
+    "fashion/params.py": set(),
+    "fashion/data/__init__.py": set(),
+    "fashion/data/audit.py": {"preprocess"},
+    "fashion/data/dataset.py": EVERY - {"fetch"},
+    "fashion/data/idx.py": {"preprocess"},
+    "fashion/data/sources.py": {"fetch"},
+    "fashion/data/splitting.py": {"preprocess"},
+    "fashion/evaluation/__init__.py": set(),
+    "fashion/evaluation/figures.py": {"plot"},
+    "fashion/evaluation/metrics.py": EVALUATE | {"plot"},
+    "fashion/evaluation/report.html": {"plot"},
+    "fashion/evaluation/report.py": {"plot"},
+    "fashion/evaluation/results.py": {"plot"},
+    "fashion/models/__init__.py": TRAIN | EVALUATE,
+    "fashion/models/archive.py": TRAIN | EVALUATE,
+    "fashion/models/cnn.py": TRAIN_CNN,
+    "fashion/models/dnn.py": TRAIN_DNN,
+    "fashion/models/progress.py": TRAIN,
+    "fashion/models/training.py": TRAIN,
+    "stages/__init__.py": set(),
+    "stages/evaluate.py": EVALUATE,
+    "stages/fetch.py": {"fetch"},
+    "stages/plot.py": {"plot"},
+    "stages/preprocess.py": {"preprocess"},
+    "stages/train_cnn.py": TRAIN_CNN,
+    "stages/train_dnn.py": TRAIN_DNN,
+}
+STALE_AFTER_PARAM = {
+    "dataset.name": {"preprocess", "plot"} | EVALUATE,
+    "fetch.timeout": {"fetch"},
+    "validation.seed": {"preprocess"},
+    "audit.near_duplicate_distance": {"preprocess"},
+    "dnn.epochs": TRAIN_DNN,
+    "cnn.epochs": TRAIN_CNN,
+    "evaluation.calibration_bins": EVALUATE | {"plot"},
+}
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def stale(project: Project) -> set[str]:
+    with Repo(str(project.folder)) as repo:
+        return {name.rpartition(":")[2] for name in repo.status()}
+
+
+def stages_run(output: str) -> list[str]:
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage ")]
+
+
+def test_every_output_is_there(project: Project) -> None:
+    reports = project.folder / "reports"
+    assert sorted(path.stem for path in (reports / "figures").iterdir()) == sorted(PICTURES)
+    for model in ("dnn", "cnn"):
+        history = pd.read_csv(reports / model / "history.csv")
+        assert list(history) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
+        assert history["epoch"].tolist() == [1, 2]
+        metrics = json.loads((reports / model / "metrics.json").read_text())
+        assert list(metrics["recall"]) == CLASSES
+        probabilities = np.load(project.folder / "models" / model / "probabilities.npy")
+        assert probabilities.shape == (90, len(CLASSES))
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_page_holds_every_picture_and_asks_the_network_for_nothing(project: Project) -> None:
+    page = (project.folder / "reports" / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == len(PICTURES)
+    addresses = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"'>)]{1,9})""", page)
+    assert {address[:5] for address in addresses if not address.startswith("#")} == {"data:"}
+    assert all(name in page for name in CLASSES)
+
+
+def test_git_sees_reports_and_dvc_holds_the_rest(project: Project) -> None:
+    tracked = project.run("git", "ls-files").stdout.splitlines()
+    assert {"reports/cnn/metrics.json", "reports/cnn/history.csv", "reports/figures/loss.png"} <= set(tracked)
+    assert not [path for path in tracked if path.startswith(("data/", "models/"))]
+
+
+def test_nothing_is_stale_after_a_run(project: Project) -> None:
+    assert stale(project) == set()
+
+
+def test_the_tables_name_every_source_file_and_section(project: Project) -> None:
+    sources = {
+        str(path.relative_to(project.folder))
+        for folder in ("fashion", "stages")
+        for path in (project.folder / folder).rglob("*.*")
+        if path.suffix in {".py", ".html"}
+    }
+    assert sources == set(STALE_AFTER_EDIT)
+    sections = YAML(typ="safe").load(project.folder / "params.yaml")
+    assert set(sections) == {key.split(".")[0] for key in STALE_AFTER_PARAM}
+
+
+@pytest.mark.parametrize("file", STALE_AFTER_EDIT)
+def test_stages_stale_after_editing_a_file(project: Project, file: str) -> None:
+    path = project.folder / file
+    before = path.read_bytes()
+    try:
+        path.write_bytes(before + b"\n# edited\n")
+        assert stale(project) == STALE_AFTER_EDIT[file]
+    finally:
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize("key", STALE_AFTER_PARAM)
+def test_stages_stale_after_editing_a_param(project: Project, key: str) -> None:
+    path = project.folder / "params.yaml"
+    before = path.read_bytes()
+    section, name = key.split(".")
+
+    def edit(params: Any) -> None:
+        value = params[section][name]
+        params[section][name] = value + ("s" if isinstance(value, str) else 1)
+
+    try:
+        project.edit_params(edit)
+        assert stale(project) == STALE_AFTER_PARAM[key]
+    finally:
+        path.write_bytes(before)
+
+
+def test_a_second_run_does_nothing(project: Project) -> None:
+    before = digest(project.folder / "dvc.lock")
+    output = project.run("dvc", "repro").stdout
+    assert stages_run(output) == []
+    assert "up to date" in output
+    assert digest(project.folder / "dvc.lock") == before
+
+
+@pytest.fixture
+def edited(project: Project) -> Iterator[Project]:
+    """Yield the project with one more epoch for the CNN, and put it back afterwards."""
+    project.edit_params(lambda params: params["cnn"].update(epochs=3))
+    yield project
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout", "-q")
+
+
+def test_changed_epochs_rerun_one_model_and_going_back_trains_nothing(edited: Project) -> None:
+    model = edited.folder / "models" / "cnn" / "model.keras"
+    lock, trained = digest(edited.folder / "dvc.lock"), digest(model)
+
+    assert stages_run(edited.run("dvc", "repro").stdout) == ["train_cnn", "evaluate@cnn", "plot"]
+    assert digest(model) != trained
+    difference = json.loads(edited.run("dvc", "metrics", "diff", "--json").stdout)
+    assert set(difference) == {"reports/cnn/metrics.json"}
+
+    edited.edit_params(lambda params: params["cnn"].update(epochs=2))
+    assert stages_run(edited.run("dvc", "repro").stdout) == []
+    assert digest(model) == trained
+    assert digest(edited.folder / "dvc.lock") == lock
+    assert edited.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_two_clones_give_the_same_bytes(project: Project, tmp_path: Path, raw_folder: Path) -> None:
+    other = clone(tmp_path, raw_folder)
+    other.run("dvc", "repro", "train_cnn")
+    locks = [YAML(typ="safe").load(place.folder / "dvc.lock")["stages"] for place in (project, other)]
+    assert set(locks[1]) == {"fetch", "preprocess", "train_cnn"}
+    assert locks[1] == {name: locks[0][name] for name in locks[1]}
+
+
+def test_an_interrupted_training_leaves_nothing(project: Project, tmp_path: Path) -> None:
+    project.edit_params(lambda params: params["dnn"].update(epochs=100_000))
+    try:
+        training = subprocess.Popen(
+            [
+                "python",
+                "-m",
+                "stages.train_dnn",
+                "data/train.npz",
+                "data/validation.npz",
+                tmp_path / "m.keras",
+                tmp_path / "h.csv",
+            ],
+            cwd=project.folder,
+            env=project.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert training.stdout is not None
+        assert training.stdout.readline().startswith("dnn epoch 1/100000")
+        training.send_signal(signal.SIGTERM)
+        _, said = training.communicate(timeout=60)
+    finally:
+        project.run("git", "checkout", "-q", "params.yaml")
+    assert training.returncode == 128 + signal.SIGTERM
+    assert said == "interrupted: no output was written\n"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,233 @@
+"""Whatever goes wrong at a source is told, the next source is tried, and only verified files are left."""
+
+import gzip
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from fashion.data import sources
+from fashion.errors import UserError
+from fashion.params import RawFile
+
+PAYLOAD = bytes(range(256)) * 40
+FILE = RawFile(name="labels-idx1-ubyte", length=len(PAYLOAD), sha256=hashlib.sha256(PAYLOAD).hexdigest())
+ARCHIVE = gzip.compress(PAYLOAD)
+
+
+class Server(BaseHTTPRequestHandler):
+    """Serves /KIND/labels-idx1-ubyte.gz in the way that KIND names."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        kind = self.path.split("/")[1]
+        self.asked.append(kind)
+        body = {
+            "good": ARCHIVE,
+            "plain": PAYLOAD,
+            "truncated": ARCHIVE[:-20],
+            "corrupt": ARCHIVE[:30] + bytes(8) + ARCHIVE[38:],
+            "other": gzip.compress(bytes(len(PAYLOAD))),
+            "short": gzip.compress(PAYLOAD[:-1]),
+            "bomb": gzip.compress(bytes(50_000_000)),
+            "html": b"<!DOCTYPE html><title>Sign in</title>",
+            "empty": b"",
+            "cut": ARCHIVE,
+        }.get(kind)
+        if kind == "flaky" and self.asked.count("flaky") == 2:
+            body = ARCHIVE
+        if body is None:
+            self.send_error(503 if kind == "flaky" else 404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if kind == "cut" else body)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Yield a port that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def fetch(folder: Path, *where: str, retries: int = 0) -> None:
+    sources.fetch({"train_labels": FILE}, where, folder, timeout=0.5, retries=retries)
+
+
+def left(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("kind", ["good", "plain"])
+def test_a_good_source(server: str, tmp_path: Path, kind: str) -> None:
+    fetch(tmp_path, f"{server}/{kind}/")
+    assert left(tmp_path) == {"train_labels.idx": PAYLOAD}
+
+
+FAULTS = {
+    "truncated": "damaged: Compressed file ended before the end-of-stream marker",
+    "corrupt": "damaged: ",
+    "other": f"has the SHA-256 {hashlib.sha256(bytes(len(PAYLOAD))).hexdigest()}, expected {FILE.sha256}",
+    "short": "holds 10,239 bytes, expected 10,240",
+    "bomb": "holds more bytes, expected 10,240",
+    "html": "holds 37 bytes, expected 10,240; it starts with b'<!DOCTYPE html><titl'",
+    "empty": "holds 0 bytes, expected 10,240",
+    "cut": "IncompleteRead",
+    "missing": "404",
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_is_told_and_the_next_source_serves(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    fetch(tmp_path, f"{server}/{kind}/", f"{server}/good/")
+    assert left(tmp_path) == {"train_labels.idx": PAYLOAD}
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{server}/{kind}/: labels-idx1-ubyte.gz")
+    assert FAULTS[kind] in first
+    assert first.endswith("; trying the next source")
+    assert second == f"labels-idx1-ubyte: 10,240 bytes from {server}/good/, SHA-256 as expected"
+
+
+def test_refused_and_silent_connections(silent_port: int, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = listener.getsockname()[1]
+    with pytest.raises(UserError) as error:
+        fetch(tmp_path, f"http://127.0.0.1:{closed}/", f"http://127.0.0.1:{silent_port}/")
+    assert "Connection refused" in str(error.value)
+    assert "no answer within 0.5 seconds" in str(error.value)
+    assert left(tmp_path) == {}
+
+
+def test_a_passing_fault_is_retried(server: str, tmp_path: Path) -> None:
+    Server.asked.clear()
+    fetch(tmp_path, f"{server}/flaky/", retries=1)
+    assert left(tmp_path) == {"train_labels.idx": PAYLOAD}
+
+
+def test_when_all_fail_each_reason_and_the_way_out_are_told(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FASHION_MNIST_DIR", raising=False)
+    with pytest.raises(UserError) as error:
+        fetch(tmp_path, f"{server}/missing/", f"{server}/html/", "env:FASHION_MNIST_DIR")
+    lines = str(error.value).splitlines()
+    assert lines[0] == "no source had every file:"
+    assert [line.split(": ")[0] for line in lines[1:4]] == [
+        f"  - {server}/missing/",
+        f"  - {server}/html/",
+        "  - env:FASHION_MNIST_DIR",
+    ]
+    assert lines[3].endswith("this environment variable is not set")
+    assert lines[4:] == [
+        "To place the files by hand, put labels-idx1-ubyte or labels-idx1-ubyte.gz",
+        "into a folder and name it: FASHION_MNIST_DIR=that/folder dvc repro",
+    ]
+    assert left(tmp_path) == {}
+
+
+@pytest.mark.parametrize(("name", "content"), [(FILE.name, PAYLOAD), (f"{FILE.name}.gz", ARCHIVE)])
+def test_a_folder_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_bytes(content)
+    monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path / "mine"))
+    fetch(tmp_path / "raw", "env:FASHION_MNIST_DIR")
+    assert left(tmp_path / "raw") == {"train_labels.idx": PAYLOAD}
+
+
+@pytest.mark.parametrize(("value", "says"), [("nowhere", "nowhere is not a folder"), (".", "neither .* is in")])
+def test_a_folder_that_does_not_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, says: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FASHION_MNIST_DIR", value)
+    with pytest.raises(UserError, match=says):
+        fetch(tmp_path / "raw", "env:FASHION_MNIST_DIR")
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty folder that is the whole of PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def write_program(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_a_machine_without_apt(programs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="apt-get is not on this machine"):
+        fetch(tmp_path / "raw", "debian:dataset-fashion-mnist")
+    assert list(programs.iterdir()) == []
+
+
+def test_an_apt_that_fails(programs: Path, tmp_path: Path) -> None:
+    write_program(programs / "apt-get", "echo 'E: no route to the archive' >&2; exit 100")
+    write_program(programs / "dpkg-deb", "exit 0")
+    with pytest.raises(UserError, match=r"`apt-get .* update` failed: E: no route to the archive"):
+        fetch(tmp_path / "raw", "debian:dataset-fashion-mnist")
+
+
+def test_a_package_is_unpacked_and_not_installed(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "labels.gz").write_bytes(ARCHIVE)
+    write_program(programs / "apt-get", 'case "$*" in *download*) : > package.deb;; esac; echo "$*" >> "$LOG"')
+    write_program(
+        programs / "dpkg-deb",
+        f'/bin/mkdir -p "$3/usr/share" && /bin/cp {tmp_path}/labels.gz "$3/usr/share/{FILE.name}.gz"',
+    )
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    fetch(tmp_path / "raw", "debian:dataset-fashion-mnist")
+    assert left(tmp_path / "raw") == {"train_labels.idx": PAYLOAD}
+    update, download = (tmp_path / "log").read_text().splitlines()
+    assert update.endswith(" update")
+    assert download.endswith(" download dataset-fashion-mnist")
+    assert "Dir::State::Lists=" in update
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    """The kernel's own limit on the size of a file stands in for the end of the disk."""
+    (tmp_path / FILE.name).write_bytes(PAYLOAD)
+    script = (
+        "import resource; from pathlib import Path; from tests.test_sources import fetch;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)); fetch(Path('raw'), 'env:FASHION_MNIST_DIR')"
+    )
+    environment = {
+        **os.environ,
+        "FASHION_MNIST_DIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1])]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "cannot write raw/train_labels.idx: File too large" in done.stderr
+    assert list((tmp_path / "raw").iterdir()) == []
