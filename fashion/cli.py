@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from fashion.errors import run
+from fashion.errors import run_command
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def show_results(args: argparse.Namespace) -> None:
 
 def entry_point() -> None:
     """Run the `fashion` command and exit."""
-    run(main)
+    run_command(main)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What each stage of dvc.yaml must declare, read off the code: DVC sees neither imports nor the use of params.
 
-`python -m fashion.contract` writes the code dependencies and the params of every stage into dvc.yaml; `problems` says
-which lines it would add or remove.
+For developers, with the dev extra installed: `python -m fashion.contract` writes the code dependencies and the params
+of every stage into dvc.yaml; `problems` says which lines it would add or remove.
 
 A stage's code is its script and every first-party module that the script imports, directly or not, with two
 exceptions: a module that holds nothing but a docstring, and fashion/params.py, whose values all come from params.yaml.
@@ -12,32 +12,33 @@ sections that its script takes from `load_params()`.
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grimp
 from ruamel.yaml import YAML
 
+from fashion.files import atomic_write
+
+ROOT = Path(__file__).parents[1]
 PACKAGES = ("fashion", "stages")
-NOT_TRACKED = "fashion.params"
+SCHEMA = "fashion.params"
 
 
 class Contract:
-    """The code and the params of each stage, as found in the source tree under `root`."""
+    """The code and the params of each stage, as found in the source tree that this module is part of."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self) -> None:
         self.imports = grimp.build_graph(*PACKAGES, cache_dir=None)
 
     def code(self, stage: str) -> list[str]:
         """Return the source files that the script of `stage` reaches, itself included, relative to the root."""
-        module = f"stages.{stage}"
-        reached = {module, *self.imports.find_upstream_modules(module)} - {NOT_TRACKED}
+        script = f"stages.{stage}"
+        reached = {script, *self.imports.find_upstream_modules(script)} - {SCHEMA}
         reached |= {parent for name in reached for parent in _parents(name)}
-        return sorted(file for name in reached for file in self._files(name))
+        return sorted(file for name in reached for file in _files(name))
 
     def params(self, stage: str) -> list[str]:
         """Return the sections of params.yaml that the script of `stage` reads."""
-        tree = ast.parse((self.root / "stages" / f"{stage}.py").read_text(encoding="utf-8"))
+        tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text(encoding="utf-8"))
         return sorted(
             {
                 node.attr
@@ -46,18 +47,12 @@ class Contract:
             }
         )
 
-    def _files(self, module: str) -> Iterator[str]:
-        path = self.root / Path(*module.split("."))
-        source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if _has_code(source):
-            yield from (str(file.relative_to(self.root)) for file in source.parent.glob(f"{source.stem}.*"))
 
-
-def problems(root: Path) -> list[str]:
-    """Return a line for each code dependency or param that dvc.yaml lacks or has without need."""
-    contract = Contract(root)
+def problems(pipeline: Path) -> list[str]:
+    """Return a line for each code dependency or param that the dvc.yaml at `pipeline` lacks or has without need."""
+    contract = Contract()
     lines = []
-    for name, stage in _read(root)["stages"].items():
+    for name, stage in _yaml().load(pipeline)["stages"].items():
         for key, declared, found in (
             ("deps", [dep for dep in stage["deps"] if _is_code(dep)], contract.code(name)),
             ("params", stage["params"], contract.params(name)),
@@ -67,20 +62,16 @@ def problems(root: Path) -> list[str]:
     return lines
 
 
-def write(root: Path) -> None:
+def write(pipeline: Path) -> None:
     """Write the code dependencies and the params of every stage into dvc.yaml; keep all else, comments included."""
-    contract = Contract(root)
-    pipeline = _read(root)
-    for name, stage in pipeline["stages"].items():
+    contract = Contract()
+    content = _yaml().load(pipeline)
+    for name, stage in content["stages"].items():
         data = [dep for dep in stage["deps"] if not _is_code(dep)]
         stage["deps"] = [*data, *contract.code(name)]
         stage["params"] = contract.params(name)
-    with (root / "dvc.yaml").open("w", encoding="utf-8") as file:
-        _yaml().dump(pipeline, file)
-
-
-def _read(root: Path) -> Any:
-    return _yaml().load((root / "dvc.yaml").read_text(encoding="utf-8"))
+    with atomic_write(pipeline) as file:
+        _yaml().dump(content, file)
 
 
 def _yaml() -> YAML:
@@ -100,10 +91,18 @@ def _parents(module: str) -> Iterator[str]:
         yield module
 
 
+def _files(module: str) -> Iterator[str]:
+    path = ROOT / Path(*module.split("."))
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if _has_code(source):
+        belonging = (source.with_suffix(suffix) for suffix in (".py", ".html"))
+        yield from (str(file.relative_to(ROOT)) for file in belonging if file.exists())
+
+
 def _has_code(source: Path) -> bool:
     tree = ast.parse(source.read_text(encoding="utf-8"))
     return len(tree.body) > (ast.get_docstring(tree) is not None)
 
 
 if __name__ == "__main__":
-    write(Path())
+    write(ROOT / "dvc.yaml")

@@ -11,8 +11,8 @@ class UserError(Exception):
     """Something the user can put right; the message tells what was found, what was expected and what to do."""
 
 
-def run(main: Callable[[], None]) -> NoReturn:
-    """Run a command and exit: 0 when done, 1 after a `UserError`, 128 + the signal's number when interrupted.
+def run_command(main: Callable[[], None]) -> NoReturn:
+    """Run a command and exit: 0 when done, 1 after a `UserError` or `OSError`, 128 + its number after a signal.
 
     SIGTERM unwinds the stack just as Ctrl-C does, so that temporary files are removed in both cases.
     """
@@ -22,9 +22,12 @@ def run(main: Callable[[], None]) -> NoReturn:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt as interrupt:
         number = interrupt.args[0] if interrupt.args else signal.SIGINT
-        print("interrupted: no output was written", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         sys.exit(128 + number)
     sys.exit(0)
 

@@ -9,15 +9,26 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, Strict, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from fashion.errors import UserError
 
+
+def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("names one class twice")
+    return names
+
+
+Name = Annotated[str, StringConstraints(min_length=1)]
+Classes = Annotated[tuple[Name, ...], Strict(False), Field(max_length=256), AfterValidator(_unique)]
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 Source = Annotated[str, StringConstraints(pattern="^(https?://.+/|debian:.+|env:.+)$")]
-Units = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Strict(False)]
+Count = Annotated[int, Field(gt=0, le=1_000_000)]
+Units = Annotated[tuple[Count, ...], Strict(False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -30,20 +41,20 @@ class Section(BaseModel):
 class Dataset(Section):
     """What the images are of."""
 
-    name: str
-    classes: Annotated[tuple[str, ...], Strict(False), Field(min_length=2, max_length=256)]
+    name: Name
+    classes: Classes
 
 
 class RawFile(Section):
     """One IDX file of the data set, as it is before compression."""
 
-    name: str
+    name: Name
     length: Annotated[int, Field(gt=0)]
     sha256: Sha256
 
 
 class RawFiles(Section):
-    """The four IDX files of a data set."""
+    """The four IDX files of a data set; the fetch stage writes each as KEY.idx."""
 
     train_images: RawFile
     train_labels: RawFile
@@ -54,8 +65,8 @@ class RawFiles(Section):
 class Fetch(Section):
     """Where the data come from."""
 
-    sources: Annotated[tuple[Source, ...], Strict(False), Field(min_length=1)]
-    timeout: Annotated[float, Field(gt=0)]
+    sources: Annotated[tuple[Source, ...], Strict(False)]
+    timeout: Annotated[float, Field(gt=0, le=3600)]
     retries: Annotated[int, Field(ge=0, le=10)]
     files: RawFiles
 
@@ -63,7 +74,7 @@ class Fetch(Section):
 class Validation(Section):
     """The images set aside from the training images to choose by."""
 
-    images: Annotated[int, Field(gt=0)]
+    images: Count
     seed: Seed
 
 
@@ -76,8 +87,8 @@ class Audit(Section):
 class Training(Section):
     """What every model's training is told."""
 
-    epochs: Annotated[int, Field(gt=0)]
-    batch_size: Annotated[int, Field(gt=0)]
+    epochs: Count
+    batch_size: Count
     learning_rate: Annotated[float, Field(gt=0, le=1)]
     seed: Seed
 
@@ -91,15 +102,15 @@ class Dnn(Training):
 class Cnn(Training):
     """The convolutional network."""
 
-    filters: Annotated[Units, Field(min_length=1)]
-    kernel_size: Annotated[int, Field(gt=0)]
+    filters: Units
+    kernel_size: Count
     dense_units: Units
 
 
 class Evaluation(Section):
     """How the predictions are judged."""
 
-    calibration_bins: Annotated[int, Field(gt=0)]
+    calibration_bins: Count
 
 
 class Params(Section):
@@ -125,40 +136,50 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         text = path.read_text(encoding="utf-8")
         values = yaml.safe_load(text)
         values_of_dvc = YAML(typ="safe").load(text)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    except (yaml.YAMLError, YAMLError) as error:
+    except (yaml.YAMLError, YAMLError, ValueError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    problems = list(_disagreements(values, values_of_dvc))
-    if not problems:
-        try:
-            return Params.model_validate(values)
-        except ValidationError as error:
-            problems = [_explain(details) for details in error.errors()]
-    raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
+    if problems := [_advise(*difference) for difference in _differences(values, values_of_dvc)]:
+        raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{path}: {_explain(details)}" for details in error.errors())) from error
 
 
-def _disagreements(ours: Any, dvcs: Any, key: str = "") -> Iterator[str]:
-    """Yield a line for each scalar that the two versions of YAML read differently, `1e-3` and `on` among them."""
-    if isinstance(ours, dict) and isinstance(dvcs, dict) and ours.keys() == dvcs.keys():
-        for name in ours:
-            yield from _disagreements(ours[name], dvcs[name], f"{key}.{name}" if key else str(name))
-    elif isinstance(ours, list) and isinstance(dvcs, list) and len(ours) == len(dvcs):
+def _differences(ours: Any, dvcs: Any, key: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:
+    """Yield the key and both readings of each scalar that the two versions of YAML read differently."""
+    if isinstance(ours, dict) and isinstance(dvcs, dict):
+        for name in ours | dvcs:
+            if name in ours and name in dvcs:
+                yield from _differences(ours[name], dvcs[name], (*key, name))
+            elif name in ours:  # a key, and not a value, that is read differently: `on:`
+                yield (*key, name), name, "another key"
+    elif isinstance(ours, list) and isinstance(dvcs, list):
         for index, (our, dvc) in enumerate(zip(ours, dvcs, strict=True)):
-            yield from _disagreements(our, dvc, f"{key}.{index}")
-    elif type(ours) is not type(dvcs) or ours != dvcs:
-        yield (
-            f"{key}: PyYAML reads {ours!r} and DVC reads {dvcs!r}; write it so that both agree "
-            "(a number as 0.001 or 1.0e-3, a text in quotes, true or false)"
-        )
+            yield from _differences(our, dvc, (*key, index))
+    elif repr(ours) != repr(dvcs):
+        yield key, ours, dvcs
 
 
-def _explain(details: Any) -> str:
-    key = ".".join(str(part) for part in details["loc"]) or "(top level)"
+def _advise(key: tuple[Any, ...], ours: Any, dvcs: Any) -> str:
+    return (
+        f"{_dotted(key)}: PyYAML reads {ours!r} and DVC reads {dvcs!r}; write it so that both agree "
+        "(a number as 0.001 or 1.0e-3, a text in quotes, true or false)"
+    )
+
+
+def _explain(details: ErrorDetails) -> str:
     match details["type"]:
         case "missing":
-            return f"{key}: missing"
+            problem = "missing"
         case "extra_forbidden":
-            return f"{key}: unknown key"
+            problem = "unknown key"
         case _:
-            return f"{key}: {details['msg'].replace('Input should', 'should')}, found {details['input']!r}"
+            problem = f"{details['msg'].replace('Input should', 'should')}, found {details['input']!r}"
+    return f"{_dotted(details['loc'])}: {problem}"
+
+
+def _dotted(key: tuple[Any, ...]) -> str:
+    return ".".join(map(str, key)) or "(top level)"

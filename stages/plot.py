@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fashion.errors import run
+from fashion.errors import run_command
 from fashion.params import load_params
 
 
@@ -45,16 +45,14 @@ def main() -> None:
         name: report.ModelResults(pd.read_csv(history), read_json(Path(metrics)), np.load(probabilities))
         for name, history, metrics, probabilities in args.models
     }
-    pictures = {
-        name: figures.png(figure)
-        for name, figure in report.draw(data, models, params.evaluation.calibration_bins).items()
-    }
+    bins = params.evaluation.calibration_bins
+    pictures = {name: figures.png(figure) for name, figure in report.draw(data, models, bins).items()}
 
     for name, picture in pictures.items():
         with atomic_write(args.figures / f"{name}.png") as file:
             file.write(picture)
-    write_text(args.page, report.page(data, models, pictures))
+    write_text(args.page, report.page(data, models, pictures, bins))
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

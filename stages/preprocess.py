@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fashion.errors import run
+from fashion.errors import run_command
 from fashion.params import load_params
 
 
@@ -36,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

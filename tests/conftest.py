@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
 from fashion.data import idx
+
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["upright", "level", "slope"]
@@ -81,7 +85,18 @@ class Project:
     def commit(self, message: str) -> None:
         """Commit everything that git does not ignore."""
         self.run("git", "add", "--all")
-        self.run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", message)
+        self.run(
+            "git",
+            "-c",
+            "user.name=test",
+            "-c",
+            "user.email=test@localhost",
+            "-c",
+            "commit.gpgsign=false",
+            "commit",
+            "-qm",
+            message,
+        )
 
     def edit_params(self, edit: Callable[[Any], None]) -> None:
         """Change params.yaml in place."""
@@ -110,6 +125,7 @@ def clone(folder: Path, raw_folder: Path) -> Project:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "FASHION_MNIST_DIR": str(raw_folder),
     }
+    environment.pop("PYTHONUNBUFFERED", None)  # a stage must not rely on it to be heard
     project = Project(folder, environment)
     YAML().dump(small_params(raw_folder), folder / "params.yaml")
     project.run("git", "init", "-q")

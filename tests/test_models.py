@@ -1,6 +1,8 @@
 """The networks take raw pixels, train to the same bytes, and come back from their archive."""
 
 import io
+import re
+import sys
 import zipfile
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -68,6 +70,21 @@ def test_a_line_per_epoch_where_there_is_no_terminal() -> None:
     lines = said.getvalue().splitlines()
     assert [line.split("  ")[0] for line in lines] == [f"dnn epoch {n}/3" for n in (1, 2, 3)]
     assert all("val_accuracy 0." in line for line in lines)
+
+
+class Terminal(io.StringIO):
+    """Stands in for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_with_throughput_and_time_left_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    training.train(dnn.build, DNN.model_copy(update={"epochs": 20}), TRAIN, VALIDATION)
+    assert re.search(
+        r"dnn: +\d+%\|.*\| [\d.]+k?/6\.00k \[\d\d:\d\d<\d\d:\d\d, +[\d.]+k? images/s\]", terminal.getvalue()
+    )
 
 
 def test_an_archive_holds_no_date_and_comes_back(tmp_path: Path) -> None:

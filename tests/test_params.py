@@ -43,11 +43,16 @@ def test_the_projects_own_params_are_read() -> None:
         ("learning_rate", "1e-3", f"PyYAML reads '1e-3' and DVC reads 0.001{ADVICE}"),
         ("learning_rate", "on", f"PyYAML reads True and DVC reads 'on'{ADVICE}"),
         ("seed", "0777", f"PyYAML reads 511 and DVC reads 777{ADVICE}"),
+        ("seed", ".nan", "should be a valid integer, found nan"),
         ("hidden_units", "64", "should be a valid tuple, found 64"),
+        ("hidden_units", "['8']", "should be a valid integer, found '8'"),
     ],
 )
 def test_a_wrong_value(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str, value: str, says: str) -> None:
-    assert problem(monkeypatch, tmp_path, edited("dnn", key, value)) == f"params.yaml: dnn.{key}: {says}"
+    assert (
+        problem(monkeypatch, tmp_path, edited("dnn", key, value))
+        == f"params.yaml: dnn.{key}{'.0' * ('[' in value)}: {says}"
+    )
 
 
 def test_a_wrong_value_in_a_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -58,6 +63,16 @@ def test_a_wrong_value_in_a_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_a_missing_and_an_unknown_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lines = problem(monkeypatch, tmp_path, TEXT.replace("hidden_units:", "hiden_units:")).splitlines()
     assert lines == ["params.yaml: dnn.hidden_units: missing", "params.yaml: dnn.hiden_units: unknown key"]
+
+
+def test_a_class_named_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    line = problem(monkeypatch, tmp_path, TEXT.replace("- Sandal", "- Sneaker"))
+    assert line.startswith("params.yaml: dataset.classes: Value error, names one class twice, found [")
+
+
+def test_a_key_that_is_read_differently(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    line = problem(monkeypatch, tmp_path, TEXT.replace("audit:", "audit:\n  on: 1"))
+    assert line == f"params.yaml: audit.True: PyYAML reads True and DVC reads 'another key'{ADVICE}"
 
 
 def test_an_unknown_section(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -73,7 +88,7 @@ def test_a_key_given_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert 'found duplicate key "dnn"' in problem(monkeypatch, tmp_path, TEXT + "\ndnn: {}\n")
 
 
-@pytest.mark.parametrize("text", ["", "- a list", "a: [1", "\0"])
+@pytest.mark.parametrize("text", ["", "- a list", "a: [1", "\0", "a: 2026-13-45"])
 def test_what_is_no_mapping(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
     assert "params.yaml" in problem(monkeypatch, tmp_path, text)
 

@@ -196,31 +196,50 @@ def test_two_clones_give_the_same_bytes(project: Project, tmp_path: Path, raw_fo
     assert locks[1] == {name: locks[0][name] for name in locks[1]}
 
 
-def test_an_interrupted_training_leaves_nothing(project: Project, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_leaves_nothing(project: Project, tmp_path: Path, number: signal.Signals) -> None:
     project.edit_params(lambda params: params["dnn"].update(epochs=100_000))
+    outputs = [tmp_path / "model.keras", tmp_path / "history.csv"]
+    training = subprocess.Popen(
+        ["python", "-m", "stages.train_dnn", "data/train.npz", "data/validation.npz", *outputs],
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
-        training = subprocess.Popen(
-            [
-                "python",
-                "-m",
-                "stages.train_dnn",
-                "data/train.npz",
-                "data/validation.npz",
-                tmp_path / "m.keras",
-                tmp_path / "h.csv",
-            ],
-            cwd=project.folder,
-            env=project.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
         assert training.stdout is not None
         assert training.stdout.readline().startswith("dnn epoch 1/100000")
-        training.send_signal(signal.SIGTERM)
+        training.send_signal(number)
         _, said = training.communicate(timeout=60)
     finally:
+        training.kill()
         project.run("git", "checkout", "-q", "params.yaml")
-    assert training.returncode == 128 + signal.SIGTERM
-    assert said == "interrupted: no output was written\n"
+    assert (training.returncode, said) == (128 + number, "interrupted\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dvc_plots_draws_every_chart_without_a_network(edited: Project) -> None:
+    edited.run("python", ".dvc/plots/page.py")
+    edited.run("dvc", "config", "--local", "plots.html_template", "plots/page.html")
+    edited.run("dvc", "plots", "diff", "HEAD")
+    page = (edited.folder / "dvc_plots" / "index.html").read_text()
+    assert re.findall(r"""<(?:script|link|img)[^>]*(?:src|href)=["']?(?:https?:)?//""", page) == []
+    specs = [json.loads(spec) for spec in re.findall(r"var spec = (\{.*?\});\s*vegaEmbed", page, re.DOTALL)]
+    rows = {
+        spec["title"]["text"] if isinstance(spec["title"], dict) else spec["title"]: spec["data"]["values"]
+        for spec in specs
+    }
+    assert set(rows) == {
+        "Accuracy",
+        "Loss",
+        "Validation accuracy of the DNN",
+        "Validation accuracy of the CNN",
+        "Confusion: dnn",
+        "Confusion: cnn",
+    }
+    for chart in ("Accuracy", "Loss"):
+        assert {row["filename"] for row in rows[chart]} == {"dnn/history.csv", "cnn/history.csv"}
+    assert sum(int(row["count"]) for row in rows["Confusion: cnn"] if row["rev"] == "workspace") == 90
+    assert len(re.findall(r"<img[^>]* src=", page)) >= len(PICTURES)

@@ -12,7 +12,6 @@ from jaxtyping import UInt8
 
 from fashion.data.dataset import Split
 from fashion.errors import UserError
-from fashion.files import read_bytes
 
 UNSIGNED_BYTE = 0x08
 
@@ -54,10 +53,11 @@ def read_split(images: Path, labels: Path, classes: int) -> Split:
     """Read a split from two IDX files.
 
     Raises:
-        UserError: a file is not IDX, the two differ in length, a label is not below `classes`, or a class is missing.
+        UserError: a file is no IDX file, the two differ in length, a label is not below `classes`, or a class does not
+            occur.
     """
-    pictures = decode(read_bytes(images), ndim=3, source=str(images))
-    numbers = decode(read_bytes(labels), ndim=1, source=str(labels))
+    pictures = decode(images.read_bytes(), ndim=3, source=str(images))
+    numbers = decode(labels.read_bytes(), ndim=1, source=str(labels))
     if len(pictures) != len(numbers):
         raise UserError(f"{images} has {len(pictures):,} images, but {labels} has {len(numbers):,} labels")
     found = np.unique(numbers)

@@ -7,7 +7,9 @@ What is verified is the payload, the uncompressed IDX file: the archives around 
 
 import gzip
 import hashlib
+import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +22,7 @@ from fashion.errors import UserError
 from fashion.files import atomic_write
 from fashion.params import RawFile
 
-Download = Callable[[str], Path]
+Locate = Callable[[str], Path]
 """From a file's name to a copy of it on this machine, compressed or not; raises `SourceError`."""
 
 
@@ -29,7 +31,7 @@ class SourceError(Exception):
 
 
 def fetch(files: Mapping[str, RawFile], sources: tuple[str, ...], folder: Path, timeout: float, retries: int) -> None:
-    """Write each file's payload to `folder`/KEY.idx, from the first source that has it.
+    """Write each file's payload to `folder`/KEY.idx, from the first source that has it: all of them, or none.
 
     Args:
         files: what to fetch, by key.
@@ -41,55 +43,59 @@ def fetch(files: Mapping[str, RawFile], sources: tuple[str, ...], folder: Path, 
     Raises:
         UserError: no source had a file, each with its reason; or the folder cannot be written.
     """
-    missing = dict(files)
+    payloads: dict[str, bytes] = {}
     failures: list[str] = []
     for source in sources:
-        with tempfile.TemporaryDirectory(prefix="fashion-fetch-") as scratch:
-            try:
-                download = _open(source, Path(scratch), timeout, retries)
-                for key, file in list(missing.items()):
-                    payload = _verified_payload(download(file.name), file)
-                    with atomic_write(folder / f"{key}.idx") as out:
-                        out.write(payload)
-                    del missing[key]
-                    print(f"{file.name}: {len(payload):,} bytes from {source}, SHA-256 as expected", flush=True)
-            except (SourceError, OSError) as error:
-                failures.append(f"{source}: {error}")
-                print(f"{failures[-1]}; trying the next source", flush=True)
-        if not missing:
-            return
-    names = ", ".join(f"{file.name} or {file.name}.gz" for file in missing.values())
-    raise UserError(
-        "no source had every file:\n"
-        + "".join(f"  - {failure}\n" for failure in failures)
-        + f"To place the files by hand, put {names}\n"
-        "into a folder and name it: FASHION_MNIST_DIR=that/folder dvc repro"
-    )
+        try:
+            with tempfile.TemporaryDirectory(prefix="fashion-fetch-") as scratch:
+                locate = _open(source, Path(scratch), timeout, retries)
+                for key in [key for key in files if key not in payloads]:
+                    payloads[key] = _read_verified(locate(files[key].name), files[key])
+                    print(
+                        f"{files[key].name}: {len(payloads[key]):,} bytes from {source}, SHA-256 as expected",
+                        flush=True,
+                    )
+        except (SourceError, OSError) as error:
+            failures.append(f"{source}: {error}")
+            print(f"{failures[-1]}; trying the next source", flush=True)
+        if len(payloads) == len(files):
+            break
+    else:
+        missing = [files[key].name for key in files if key not in payloads]
+        raise UserError(
+            "no source had every file:\n"
+            + "".join(f"  - {failure}\n" for failure in failures)
+            + f"To place the files by hand, put {', '.join(missing)} (or each with .gz)\n"
+            "into a folder and name it: FASHION_MNIST_DIR=that/folder dvc repro"
+        )
+    for key, payload in payloads.items():
+        with atomic_write(folder / f"{key}.idx") as file:
+            file.write(payload)
 
 
-def _open(source: str, scratch: Path, timeout: float, retries: int) -> Download:
+def _open(source: str, scratch: Path, timeout: float, retries: int) -> Locate:
     kind, _, name = source.partition(":")
     match kind:
         case "debian":
-            return _debian_package(name, scratch)
+            return _debian_package(name, scratch, timeout, retries)
         case "env":
             return _user_folder(name)
         case _:
             return _web_folder(source, scratch, timeout, retries)
 
 
-def _web_folder(url: str, scratch: Path, timeout: float, retries: int) -> Download:
+def _web_folder(url: str, scratch: Path, timeout: float, retries: int) -> Locate:
     import pooch
     import requests
 
     pooch.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=timeout)
 
-    def download(name: str) -> Path:
+    def locate(name: str) -> Path:
         archive = f"{name}.gz"
-        shelf = pooch.create(scratch, base_url=url, registry={archive: None}, retry_if_failed=retries)
+        downloads = pooch.create(scratch, base_url=url, registry={archive: None}, retry_if_failed=retries)
         try:
-            return Path(shelf.fetch(archive, downloader=downloader))
+            return Path(downloads.fetch(archive, downloader=downloader))
         except requests.exceptions.HTTPError as error:
             raise SourceError(f"{archive}: {error}") from error
         except requests.exceptions.Timeout as error:
@@ -97,25 +103,34 @@ def _web_folder(url: str, scratch: Path, timeout: float, retries: int) -> Downlo
         except requests.exceptions.RequestException as error:
             raise SourceError(f"{archive}: {_root_cause(error)}") from error
 
-    return download
+    return locate
 
 
-def _debian_package(package: str, scratch: Path) -> Download:
+def _debian_package(package: str, scratch: Path, timeout: float, retries: int) -> Locate:
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
             raise SourceError(f"{program} is not on this machine (it is on Debian and Ubuntu)")
     lists, cache, root = scratch / "lists", scratch / "cache", scratch / "root"
     for folder in (lists / "partial", cache / "archives" / "partial", root):
         folder.mkdir(parents=True)
-    options = ["-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={cache}", "-o", "APT::Sandbox::User="]
-    _command(["apt-get", "-qq", *options, "update"], scratch)
-    _command(["apt-get", "-qq", *options, "download", package], scratch)
+    options = [
+        f"Dir::State::Lists={lists}",
+        f"Dir::Cache={cache}",
+        "APT::Sandbox::User=",
+        "APT::Update::Error-Mode=any",
+        f"Acquire::Retries={retries}",
+        f"Acquire::http::Timeout={math.ceil(timeout)}",
+    ]
+    apt = ["apt-get", "-qq", *(word for option in options for word in ("-o", option))]
+    print(f"asking apt for the package {package}", flush=True)
+    _command([*apt, "update"], scratch)
+    _command([*apt, "download", package], scratch)
     for archive in scratch.glob("*.deb"):
         _command(["dpkg-deb", "-x", str(archive), str(root)], scratch)
     return lambda name: _find(root.rglob, name, f"the package {package}")
 
 
-def _user_folder(variable: str) -> Download:
+def _user_folder(variable: str) -> Locate:
     value = os.environ.get(variable)
     if not value:
         raise SourceError("this environment variable is not set")
@@ -139,7 +154,7 @@ def _command(words: list[str], folder: Path) -> None:
         raise SourceError(f"`{words[0]} {words[-2]} {words[-1]}` failed: {last_line}")
 
 
-def _verified_payload(path: Path, file: RawFile) -> bytes:
+def _read_verified(path: Path, file: RawFile) -> bytes:
     """Return the uncompressed content of `path`, reading at most one byte more than is expected."""
     with path.open("rb") as stream:
         start = stream.read(2)
@@ -148,9 +163,11 @@ def _verified_payload(path: Path, file: RawFile) -> bytes:
             payload = stream.read(file.length + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise SourceError(f"{path.name} is damaged: {error}") from error
+    if payload.lstrip().startswith(b"<"):
+        raise SourceError(f"{path.name} is a web page, not data; it starts with {payload[:20]!r}")
     if len(payload) != file.length:
         found = f"{len(payload):,}" if len(payload) < file.length else "more"
-        raise SourceError(f"{path.name} holds {found} bytes, expected {file.length:,}; it starts with {payload[:20]!r}")
+        raise SourceError(f"{path.name} holds {found} bytes, expected {file.length:,}")
     digest = hashlib.sha256(payload).hexdigest()
     if digest != file.sha256:
         raise SourceError(f"{path.name} has the SHA-256 {digest}, expected {file.sha256}")
@@ -158,8 +175,8 @@ def _verified_payload(path: Path, file: RawFile) -> bytes:
 
 
 def _root_cause(error: BaseException) -> str:
-    """Return the innermost reason of a failed request, without the addresses of objects around it."""
+    """Return the innermost reason of a failed request, without the description of the connection before it."""
     reason: object = error
     while isinstance(reason, BaseException) and reason.args and isinstance(reason.args[-1], BaseException):
         reason = getattr(reason.args[-1], "reason", None) or reason.args[-1]
-    return str(reason).rpartition(">: ")[2]
+    return re.sub(r"^(<.+?>|\w+\(.+?\)): ", "", str(reason))

@@ -21,7 +21,7 @@ from fashion.evaluation.metrics import Labels, Probabilities, reliability
 COLOURS = ("#7b4fc9", "#0a94a8", "#e4632a", "#5a8f29")
 INK, GREY, RIGHT, WRONG = "#222222", "#8a8a8a", "#1b7837", "#c1272d"
 
-mpl.rcParams.update(mpl.rcParamsDefault)
+mpl.rcdefaults()
 mpl.rcParams.update(
     {
         "axes.edgecolor": GREY,
@@ -34,6 +34,7 @@ mpl.rcParams.update(
         "figure.titleweight": "bold",
         "font.size": 10,
         "text.color": INK,
+        "text.parse_math": False,
         "xtick.color": INK,
         "ytick.color": INK,
     }
@@ -64,15 +65,20 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], quantity: str) -> Fig
     panels = figure.subplots(1, len(histories), sharey=True, squeeze=False)[0]
     for ax, colour, (name, history) in zip(panels, itertools.cycle(COLOURS), histories.items(), strict=False):
         ax.set_title(name.upper())
-        for column, style, label in ((quantity, "--", "training"), (f"val_{quantity}", "-", "validation")):
-            ax.plot(history["epoch"], history[column], style, color=colour, marker="o", markersize=3.5)
+        training, validation = history[quantity], history[f"val_{quantity}"]
+        training_above = training.iloc[-1] > validation.iloc[-1]
+        for values, style, label, above in (
+            (training, "--", "training", training_above),
+            (validation, "-", "validation", not training_above),
+        ):
+            ax.plot(history["epoch"], values, style, color=colour, marker="o", markersize=3.5)
             ax.annotate(
                 label,
-                (history["epoch"].iloc[-1], history[column].iloc[-1]),
-                xytext=(7, 0),
+                (history["epoch"].iloc[-1], values.iloc[-1]),
+                xytext=(7, -2 if above else 2),
                 textcoords="offset points",
                 color=colour,
-                va="center",
+                va="bottom" if above else "top",
             )
         ax.set_xlabel("epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)

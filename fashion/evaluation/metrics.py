@@ -1,12 +1,13 @@
 """How good predicted probabilities are."""
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64, Shaped
 
-NORMAL_QUANTILE_95 = 1.959963984540054
+NORMAL_QUANTILE_95 = NormalDist().inv_cdf(0.975)
 
 Probabilities = Shaped[np.ndarray, "n classes"]
 Labels = Shaped[np.ndarray, "n"]

@@ -78,7 +78,7 @@ def draw(data: Data, models: Mapping[str, ModelResults], bins: int) -> dict[str,
     return pictures
 
 
-def page(data: Data, models: Mapping[str, ModelResults], pictures: Mapping[str, bytes]) -> str:
+def page(data: Data, models: Mapping[str, ModelResults], pictures: Mapping[str, bytes], bins: int) -> str:
     """Return the report as one HTML page that holds its pictures (PNG, by name) and needs no network."""
     template = jinja2.Template(
         Path(__file__).with_suffix(".html").read_text(encoding="utf-8"),
@@ -89,6 +89,7 @@ def page(data: Data, models: Mapping[str, ModelResults], pictures: Mapping[str, 
     )
     html: str = template.render(
         data=data,
+        bins=bins,
         models=models,
         header=results.HEADER,
         rows=results.rows({name: model.metrics for name, model in models.items()}),

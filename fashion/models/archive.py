@@ -37,7 +37,7 @@ def load(path: Path) -> keras.Model:
     """
     try:
         return keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a Keras model ({error}); run `dvc repro`") from error
 
 

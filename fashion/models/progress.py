@@ -1,5 +1,6 @@
 """What a person sees of a training while it runs."""
 
+import sys
 import time
 
 import keras
@@ -36,10 +37,11 @@ class Progress(keras.callbacks.Callback):
         self.bar.update(seen - self.bar.n)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        measures = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items())
+        measures = "  ".join(f"{name} {value:.4g}" for name, value in (logs or {}).items())
         tqdm.write(
             f"{self.model.name} epoch {epoch + 1}/{self.epochs}  {measures}  {time.monotonic() - self.started:.1f} s"
         )
+        sys.stdout.flush()  # into a log file, too, while the training runs
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         self.bar.close()

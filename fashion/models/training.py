@@ -26,6 +26,7 @@ def train(
         learning_rate. As always in Keras, loss and accuracy are means over the epoch while the weights still move;
         val_loss and val_accuracy are measured at its end.
     """
+    keras.backend.clear_session()  # number the layers from one, whatever was built before
     keras.utils.set_random_seed(params.seed)
     tf.config.experimental.enable_op_determinism()
     model = build(params, train.image_shape, train.class_count)
@@ -35,32 +36,22 @@ def train(
         metrics=["accuracy"],
         steps_per_execution=STEPS_PER_CALL,
     )
-    rates = LearningRates()
     fitted = model.fit(
         train.images,
         train.labels,
         batch_size=params.batch_size,
         epochs=params.epochs,
         validation_data=(validation.images, validation.labels),
-        callbacks=[rates, Progress(len(train.images), params.batch_size, params.epochs)],
+        callbacks=[LearningRate(), Progress(len(train.images), params.batch_size, params.epochs)],
         verbose=0,
     )
-    history = pd.DataFrame(
-        {
-            "epoch": range(1, params.epochs + 1),
-            **{name: fitted.history[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")},
-            "learning_rate": rates.values,
-        }
-    )
+    history = pd.DataFrame(fitted.history, columns=["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"])
+    history.insert(0, "epoch", range(1, params.epochs + 1))
     return model, history
 
 
-class LearningRates(keras.callbacks.Callback):
-    """Notes the learning rate at the end of each epoch."""
+class LearningRate(keras.callbacks.Callback):
+    """Adds the learning rate to what Keras logs of each epoch."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.values: list[float] = []
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.values.append(float(self.model.optimizer.learning_rate))
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        logs["learning_rate"] = float(self.model.optimizer.learning_rate)

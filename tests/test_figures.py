@@ -1,0 +1,103 @@
+"""Figures say what the arrays say, and are the same bytes every time."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from fashion.data.audit import audit
+from fashion.data.dataset import Split
+from fashion.evaluation import figures, report
+from fashion.evaluation.metrics import summary
+from tests.conftest import CLASSES, ROOT, draw_lines
+
+TEST = Split(*draw_lines(30, 3))
+SPLITS = {"train": Split(*draw_lines(60, 1)), "validation": Split(*draw_lines(30, 2)), "test": TEST}
+DATA = report.Data(
+    "Lines", tuple(CLASSES), SPLITS, audit(SPLITS["train"], SPLITS["validation"], TEST, tuple(CLASSES), 30.0)
+)
+HISTORY = pd.DataFrame(
+    {"epoch": [1, 2], "loss": [1.0, 0.5], "accuracy": [0.5, 0.7], "val_loss": [0.9, 0.6], "val_accuracy": [0.6, 0.65]}
+)
+
+
+def models(*names: str) -> dict[str, report.ModelResults]:
+    results = {}
+    for seed, name in enumerate(names):
+        probabilities = np.random.default_rng(seed).dirichlet(np.ones(len(CLASSES)), len(TEST.labels))
+        metrics = {"parameters": 10, **summary(probabilities, TEST.labels, tuple(CLASSES), bins=5)}
+        results[name] = report.ModelResults(HISTORY, metrics, probabilities)
+    return results
+
+
+def words(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
+
+
+def test_every_picture_is_the_same_bytes_twice() -> None:
+    first, second = (report.draw(DATA, models("cnn"), bins=5) for _ in range(2))
+    assert {name: figures.png(figure) for name, figure in first.items()} == {
+        name: figures.png(figure) for name, figure in second.items()
+    }
+
+
+def test_a_users_own_style_changes_no_byte(tmp_path: Path) -> None:
+    script = (
+        "import hashlib, pandas; from fashion.evaluation import figures;"
+        "history = pandas.DataFrame({'epoch': [1, 2], 'loss': [1.0, 0.5], 'val_loss': [0.9, 0.6]});"
+        "print(hashlib.sha256(figures.png(figures.learning_curves({'dnn': history}, 'loss'))).hexdigest())"
+    )
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 9\nfont.size: 20\nsavefig.dpi: 30\n")
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    ours = figures.png(figures.learning_curves({"dnn": HISTORY}, "loss"))
+    assert done.stdout.strip() == hashlib.sha256(ours).hexdigest()
+
+
+def test_predictions_name_both_labels_and_the_confidence_and_colour_the_answer() -> None:
+    probabilities = np.tile([0.1, 0.75, 0.15], (30, 1))
+    figure = figures.predictions(TEST, probabilities, np.array([0, 1]), CLASSES, "Two answers")
+    assert words(figure) == [
+        "predicted: level\nconfidence 75.0%",
+        "actual: upright",
+        "predicted: level\nconfidence 75.0%",
+        "actual: level",
+        "Two answers",
+    ]
+    wrong, right = (ax.texts[0].get_color() for ax in figure.axes[:2])
+    assert (to_hex(wrong), to_hex(right)) == (figures.WRONG, figures.RIGHT)
+
+
+def test_confusion_shows_the_counts() -> None:
+    figure = figures.confusion(np.array([[1234, 5], [0, 7]]), ["cat", "dog"], "Pets")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1,234", "5", "7"]
+
+
+@pytest.mark.parametrize("names", [("one",), tuple(f"model{n}" for n in range(5))])
+def test_any_number_of_models_is_drawn(names: tuple[str, ...]) -> None:
+    pictures = report.draw(DATA, models(*names), bins=5)
+    for name in names:
+        assert f"confusion_{name}" in pictures
+        assert name.upper() in words(pictures["loss"])
+
+
+def test_the_page_escapes_names() -> None:
+    data = report.Data("<b>Lines</b>", tuple(CLASSES), SPLITS, DATA.audit)
+    outcome = models("dnn")
+    pictures = dict.fromkeys(report.draw(data, outcome, bins=5), b"")
+    page = report.page(data, outcome, pictures, bins=5)
+    assert "&lt;b&gt;Lines&lt;/b&gt;" in page
+    assert "<b>Lines" not in page
