@@ -15,6 +15,7 @@ PAGE = """<!DOCTYPE html>
 <style>
 body { font-family: sans-serif }
 body > div { display: inline-block; margin: 4px; vertical-align: top; max-width: 100% }
+img { max-width: 46vw; height: auto }
 </style>
 </head>
 <body>
