@@ -20,7 +20,7 @@ test: .venv/ready
 	ruff format --check
 	lint-imports --no-logo
 	mypy
-	pytest
+	pytest --numprocesses 2 --dist loadfile
 
 format: .venv/ready
 	ruff check --fix
