@@ -18,6 +18,18 @@ from fashion.params import RawFile
 PAYLOAD = bytes(range(256)) * 40
 FILE = RawFile(name="labels-idx1-ubyte", length=len(PAYLOAD), sha256=hashlib.sha256(PAYLOAD).hexdigest())
 ARCHIVE = gzip.compress(PAYLOAD)
+BODIES = {
+    "good": ARCHIVE,
+    "plain": PAYLOAD,
+    "truncated": ARCHIVE[:-20],
+    "corrupt": ARCHIVE[:30] + bytes(8) + ARCHIVE[38:],
+    "other": gzip.compress(bytes(len(PAYLOAD))),
+    "short": gzip.compress(PAYLOAD[:-1]),
+    "bomb": gzip.compress(bytes(50_000_000)),
+    "html": b"<!DOCTYPE html><title>Sign in</title>",
+    "empty": b"",
+    "cut": ARCHIVE,
+}
 
 
 class Server(BaseHTTPRequestHandler):
@@ -28,18 +40,7 @@ class Server(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         kind = self.path.split("/")[1]
         self.asked.append(kind)
-        body = {
-            "good": ARCHIVE,
-            "plain": PAYLOAD,
-            "truncated": ARCHIVE[:-20],
-            "corrupt": ARCHIVE[:30] + bytes(8) + ARCHIVE[38:],
-            "other": gzip.compress(bytes(len(PAYLOAD))),
-            "short": gzip.compress(PAYLOAD[:-1]),
-            "bomb": gzip.compress(bytes(50_000_000)),
-            "html": b"<!DOCTYPE html><title>Sign in</title>",
-            "empty": b"",
-            "cut": ARCHIVE,
-        }.get(kind)
+        body = BODIES.get(kind)
         if kind == "flaky" and self.asked.count("flaky") == 2:
             body = ARCHIVE
         if body is None:
@@ -76,8 +77,8 @@ def silent_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def fetch(folder: Path, *where: str, retries: int = 0) -> None:
-    sources.fetch({"train_labels": FILE}, where, folder, timeout=0.5, retries=retries)
+def fetch(folder: Path, *where: str, timeout: float = 30, retries: int = 0) -> None:
+    sources.fetch({"train_labels": FILE}, where, folder, float(timeout), retries)
 
 
 def left(folder: Path) -> dict[str, bytes]:
@@ -120,7 +121,7 @@ def test_refused_and_silent_connections(silent_port: int, tmp_path: Path) -> Non
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed = listener.getsockname()[1]
     with pytest.raises(UserError) as error:
-        fetch(tmp_path, f"http://127.0.0.1:{closed}/", f"http://127.0.0.1:{silent_port}/")
+        fetch(tmp_path, f"http://127.0.0.1:{closed}/", f"http://127.0.0.1:{silent_port}/", timeout=0.5)
     assert "Connection refused" in str(error.value)
     assert "no answer within 0.5 seconds" in str(error.value)
     assert left(tmp_path) == {}
