@@ -1,17 +1,20 @@
-"""What each stage of dvc.yaml must declare, read off the code: DVC sees neither imports nor the use of params.
+"""What each stage of dvc.yaml must declare, read off its command and its code: DVC sees neither imports nor params.
 
-For developers, with the dev extra installed: `python -m fashion.contract` writes the code dependencies and the params
-of every stage into dvc.yaml; `problems` says which lines it would add or remove.
+For developers, with the dev extra installed: `python -m fashion.contract` writes the dependencies and the params of
+every stage into dvc.yaml; `problems` says which lines it would add or remove.
 
-A stage's code is its script and every first-party module that the script imports, directly or not, with two
+A stage depends on the data and on the code that it reads. Its data are the paths in its command that are not among its
+outputs. Its code is its script and every first-party module that the script imports, directly or not, with two
 exceptions: a module that holds nothing but a docstring, and fashion/params.py, whose values all come from params.yaml.
 A file that bears a module's name (report.html beside report.py) belongs to that module. A stage's params are the
 sections that its script takes from `load_params()`.
 """
 
 import ast
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import grimp
 from ruamel.yaml import YAML
@@ -47,29 +50,35 @@ class Contract:
             }
         )
 
+    def declarations(self, name: str, stage: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Return what the stage `name` of dvc.yaml must have as its deps and its params."""
+        written = {path for key in ("outs", "metrics", "plots") for path in _paths(stage.get(key, []))}
+        data = [word for word in shlex.split(stage["cmd"]) if "/" in word and word not in written]
+        return {"deps": [*data, *self.code(name)], "params": self.params(name)}
+
 
 def problems(pipeline: Path) -> list[str]:
-    """Return a line for each code dependency or param that the dvc.yaml at `pipeline` lacks or has without need."""
+    """Return a line for each dependency or param that the dvc.yaml at `pipeline` lacks or has without need."""
     contract = Contract()
     lines = []
     for name, stage in _yaml().load(pipeline)["stages"].items():
-        for key, declared, found in (
-            ("deps", [dep for dep in stage["deps"] if _is_code(dep)], contract.code(name)),
-            ("params", stage["params"], contract.params(name)),
-        ):
-            lines += [f"dvc.yaml: {name}: {key}: add {item}" for item in sorted(set(found) - set(declared))]
-            lines += [f"dvc.yaml: {name}: {key}: remove {item}" for item in sorted(set(declared) - set(found))]
+        for key, needed in contract.declarations(name, stage).items():
+            declared = stage.get(key, [])
+            lines += [f"dvc.yaml: {name}: {key}: add {item}" for item in needed if item not in declared]
+            lines += [f"dvc.yaml: {name}: {key}: remove {item}" for item in declared if item not in needed]
     return lines
 
 
 def write(pipeline: Path) -> None:
-    """Write the code dependencies and the params of every stage into dvc.yaml; keep all else, comments included."""
+    """Write the dependencies and the params of every stage into dvc.yaml; keep all else, comments included."""
     contract = Contract()
     content = _yaml().load(pipeline)
     for name, stage in content["stages"].items():
-        data = [dep for dep in stage["deps"] if not _is_code(dep)]
-        stage["deps"] = [*data, *contract.code(name)]
-        stage["params"] = contract.params(name)
+        for key, needed in contract.declarations(name, stage).items():
+            if key in stage:
+                stage[key] = needed
+            else:
+                stage.insert(list(stage).index("cmd") + 1, key, needed)
     with atomic_write(pipeline) as file:
         _yaml().dump(content, file)
 
@@ -77,12 +86,13 @@ def write(pipeline: Path) -> None:
 def _yaml() -> YAML:
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.width = 120
+    yaml.width = 1000  # fold no command
     return yaml
 
 
-def _is_code(dependency: str) -> bool:
-    return dependency.startswith(tuple(f"{package}/" for package in PACKAGES))
+def _paths(entries: list[Any]) -> Iterator[str]:
+    for entry in entries:
+        yield entry if isinstance(entry, str) else next(iter(entry))
 
 
 def _parents(module: str) -> Iterator[str]:

@@ -4,12 +4,13 @@ It holds no default values: a value can only come from params.yaml, which DVC tr
 needs to depend on this module.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -19,14 +20,25 @@ from fashion.errors import UserError
 
 def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
-        raise ValueError("names one class twice")
+        raise ValueError("names a class twice")
     return names
 
 
-Name = Annotated[str, StringConstraints(min_length=1)]
+def _form(pattern: str, description: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"should be {description}")
+        return text
+
+    return AfterValidator(check)
+
+
+Name = Annotated[str, _form(".+", "a name")]
 Classes = Annotated[tuple[Name, ...], Strict(False), Field(max_length=256), AfterValidator(_unique)]
-Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-Source = Annotated[str, StringConstraints(pattern="^(https?://.+/|debian:.+|env:.+)$")]
+Sha256 = Annotated[str, _form("[0-9a-f]{64}", "64 hexadecimal digits in lower case")]
+Source = Annotated[
+    str, _form(r"https?://.+/|debian:.+|env:.+", "https://.../ (ending in /), debian:PACKAGE or env:VARIABLE")
+]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
 Units = Annotated[tuple[Count, ...], Strict(False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -177,7 +189,7 @@ def _explain(details: ErrorDetails) -> str:
         case "extra_forbidden":
             problem = "unknown key"
         case _:
-            problem = f"{details['msg'].replace('Input should', 'should')}, found {details['input']!r}"
+            problem = f"{re.sub('^(Value error, |Input )', '', details['msg'])}, found {details['input']!r}"
     return f"{_dotted(details['loc'])}: {problem}"
 
 

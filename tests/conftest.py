@@ -23,6 +23,7 @@ hypothesis.settings.load_profile("repeatable")
 ROOT = Path(__file__).parents[1]
 CLASSES = ["upright", "level", "slope"]
 SHAPE = (20, 24)
+FILES = {f"{part}_{kind}": f"lines-{part}.{kind}" for part in ("train", "test") for kind in ("images", "labels")}
 
 
 def draw_lines(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,10 +46,10 @@ def draw_lines(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the four IDX files of a small data set, as a user would place them by hand."""
     folder = tmp_path_factory.mktemp("by-hand")
-    for part, count, seed in (("train", 360, 1), ("t10k", 90, 2)):
+    for part, count, seed in (("train", 360, 1), ("test", 90, 2)):
         images, labels = draw_lines(count, seed)
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx.encode(images))
-        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx.encode(labels))
+        (folder / FILES[f"{part}_images"]).write_bytes(idx.encode(images))
+        (folder / FILES[f"{part}_labels"]).write_bytes(idx.encode(labels))
     return folder
 
 
@@ -57,9 +58,11 @@ def small_params(raw_folder: Path) -> dict[str, Any]:
     params: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
     params["dataset"] = {"name": "Lines", "classes": CLASSES}
     params["fetch"]["sources"] = ["env:FASHION_MNIST_DIR"]
-    for file in params["fetch"]["files"].values():
-        content = (raw_folder / file["name"]).read_bytes()
-        file |= {"length": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    params["fetch"]["files"] = {
+        key: {"name": name, "length": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for key, name in FILES.items()
+        for content in [(raw_folder / name).read_bytes()]
+    }
     params["validation"]["images"] = 60
     params["dnn"] |= {"epochs": 2, "hidden_units": [16], "batch_size": 50}
     params["cnn"] |= {"epochs": 2, "filters": [4, 8], "dense_units": [16], "batch_size": 50}

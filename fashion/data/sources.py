@@ -57,16 +57,21 @@ def fetch(files: Mapping[str, RawFile], sources: tuple[str, ...], folder: Path, 
                     )
         except (SourceError, OSError) as error:
             failures.append(f"{source}: {error}")
-            print(f"{failures[-1]}; trying the next source", flush=True)
+            print(failures[-1], flush=True)
         if len(payloads) == len(files):
             break
     else:
         missing = [files[key].name for key in files if key not in payloads]
+        variable = next((source.removeprefix("env:") for source in sources if source.startswith("env:")), None)
         raise UserError(
             "no source had every file:\n"
             + "".join(f"  - {failure}\n" for failure in failures)
             + f"To place the files by hand, put {', '.join(missing)} (or each with .gz)\n"
-            "into a folder and name it: FASHION_MNIST_DIR=that/folder dvc repro"
+            + (
+                f"into a folder and name it: {variable}=that/folder dvc repro"
+                if variable
+                else "into a folder, and add env:VARIABLE to params.yaml: fetch.sources"
+            )
         )
     for key, payload in payloads.items():
         with atomic_write(folder / f"{key}.idx") as file:

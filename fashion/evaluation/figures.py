@@ -19,6 +19,7 @@ from fashion.data.dataset import Split
 from fashion.evaluation.metrics import Labels, Probabilities, reliability
 
 COLOURS = ("#7b4fc9", "#0a94a8", "#e4632a", "#5a8f29")
+FEW = 10
 INK, GREY, RIGHT, WRONG = "#222222", "#8a8a8a", "#1b7837", "#c1272d"
 
 mpl.rcdefaults()
@@ -75,13 +76,13 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], quantity: str) -> Fig
             ax.annotate(
                 label,
                 (history["epoch"].iloc[-1], values.iloc[-1]),
-                xytext=(7, -2 if above else 2),
+                xytext=(7, 1 if above else -1),
                 textcoords="offset points",
                 color=colour,
                 va="bottom" if above else "top",
             )
         ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.margins(x=0.03)
         ax.grid(axis="y", alpha=0.3)
     panels[0].set_ylabel(quantity)
@@ -90,7 +91,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], quantity: str) -> Fig
 
 def confusion(matrix: Int64[np.ndarray, "classes classes"], classes: Sequence[str], title: str) -> Figure:
     """Draw a confusion matrix, actual classes in rows; colour is the share of the row, the diagonal left out."""
-    size = 1.6 + 0.56 * len(classes)
+    size = max(4.4, 1.6 + 0.56 * len(classes))
     figure = Figure(figsize=(size + 0.4, size), layout="constrained")
     ax = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -150,7 +151,10 @@ def predictions(
 def reliability_diagram(
     models: Mapping[str, Probabilities], labels: Labels, errors: Mapping[str, float], bins: int
 ) -> Figure:
-    """Draw accuracy against confidence per bin, a panel per model, and below it how many images each bin holds."""
+    """Draw accuracy against confidence per bin, a panel per model, and below it how many images each bin holds.
+
+    The accuracy of a bin with fewer than `FEW` images says little and is not drawn.
+    """
     figure = Figure(figsize=(4.4 * len(models), 4.8), layout="constrained")
     figure.suptitle("When a model is sure, is it right?")
     panels = figure.subplots(2, len(models), sharex=True, sharey="row", squeeze=False, height_ratios=(4, 1))
@@ -159,7 +163,7 @@ def reliability_diagram(
         panels.T, itertools.cycle(COLOURS), models.items(), strict=False
     ):
         images, confidence, accuracy = reliability(probabilities, labels, bins)
-        filled = images > 0
+        filled = images >= FEW
         upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
         upper.plot(confidence[filled], accuracy[filled], marker="o", color=colour)
         upper.set_title(f"{name.upper()}: calibration error {errors[name]:.1%}")

@@ -67,13 +67,17 @@ def draw(data: Data, models: Mapping[str, ModelResults], bins: int) -> dict[str,
         pictures[f"confusion_{name}"] = figures.confusion(
             confusion_matrix(probabilities, test.labels),
             data.classes,
-            f"{title}: test images by actual and predicted class",
+            f"{title} on the test images",
         )
         pictures[f"predictions_{name}"] = figures.predictions(
             test, probabilities, first, data.classes, f"{title}: the first {len(first)} test images"
         )
         pictures[f"mistakes_{name}"] = figures.predictions(
-            test, probabilities, mistakes, data.classes, f"{title}: its most confident mistakes"
+            test,
+            probabilities,
+            mistakes,
+            data.classes,
+            f"{title}: its most confident mistakes" if len(mistakes) else f"{title}: no mistakes",
         )
     return pictures
 

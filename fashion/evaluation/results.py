@@ -13,19 +13,19 @@ HEADER = ("Model", "Parameters", "Test accuracy (95 % interval)", "Test loss")
 
 
 def read(reports: Path) -> dict[str, Metrics]:
-    """Return the metrics of each model under `reports`, the least accurate first.
+    """Return the metrics of each model under `reports`.
 
     Raises:
         UserError: there are none.
     """
-    found = {path.parent.name: read_json(path) for path in reports.glob("*/metrics.json")}
+    found = {path.parent.name: read_json(path) for path in sorted(reports.glob("*/metrics.json"))}
     if not found:
         raise UserError(f"no metrics.json in a folder of {reports}/; run `dvc repro` first")
-    return dict(sorted(found.items(), key=lambda item: (item[1]["accuracy"], item[0])))
+    return found
 
 
 def rows(results: Mapping[str, Metrics]) -> list[tuple[str, ...]]:
-    """Return a row of text per model, its cells as in `HEADER`."""
+    """Return a row of text per model, its cells as in `HEADER`, the least accurate first."""
     return [
         (
             name.upper(),
@@ -34,7 +34,7 @@ def rows(results: Mapping[str, Metrics]) -> list[tuple[str, ...]]:
             f"{metrics['accuracy_interval']['high']:.2%})",
             f"{metrics['loss']:.4f}",
         )
-        for name, metrics in results.items()
+        for name, metrics in sorted(results.items(), key=lambda item: (item[1]["accuracy"], item[0]))
     ]
 
 
