@@ -76,30 +76,20 @@ class Project:
     folder: Path
     environment: Mapping[str, str]
 
-    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the clone; what it says goes into the failure of the test when it ends badly."""
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
-        if check and done.returncode:
+        if done.returncode:
             pytest.fail(f"{' '.join(command)} exited {done.returncode}:\n{done.stdout}{done.stderr}")
         return done
 
     def commit(self, message: str) -> None:
         """Commit everything that git does not ignore."""
         self.run("git", "add", "--all")
-        self.run(
-            "git",
-            "-c",
-            "user.name=test",
-            "-c",
-            "user.email=test@localhost",
-            "-c",
-            "commit.gpgsign=false",
-            "commit",
-            "-qm",
-            message,
-        )
+        settings = ("user.name=test", "user.email=test@localhost", "commit.gpgsign=false")
+        self.run("git", *(word for setting in settings for word in ("-c", setting)), "commit", "-qm", message)
 
     def edit_params(self, edit: Callable[[Any], None]) -> None:
         """Change params.yaml in place."""

@@ -19,7 +19,7 @@ from fashion.data.dataset import Split
 from fashion.evaluation.metrics import Labels, Probabilities, reliability
 
 COLOURS = ("#7b4fc9", "#0a94a8", "#e4632a", "#5a8f29")
-FEW = 10
+MIN_BIN_IMAGES = 10
 INK, GREY, RIGHT, WRONG = "#222222", "#8a8a8a", "#1b7837", "#c1272d"
 
 mpl.rcdefaults()
@@ -153,7 +153,7 @@ def reliability_diagram(
 ) -> Figure:
     """Draw accuracy against confidence per bin, a panel per model, and below it how many images each bin holds.
 
-    The accuracy of a bin with fewer than `FEW` images says little and is not drawn.
+    The accuracy of a bin with fewer than `MIN_BIN_IMAGES` images says little and is not drawn.
     """
     figure = Figure(figsize=(4.4 * len(models), 4.8), layout="constrained")
     figure.suptitle("When a model is sure, is it right?")
@@ -163,7 +163,7 @@ def reliability_diagram(
         panels.T, itertools.cycle(COLOURS), models.items(), strict=False
     ):
         images, confidence, accuracy = reliability(probabilities, labels, bins)
-        filled = images >= FEW
+        filled = images >= MIN_BIN_IMAGES
         upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
         upper.plot(confidence[filled], accuracy[filled], marker="o", color=colour)
         upper.set_title(f"{name.upper()}: calibration error {errors[name]:.1%}")

@@ -94,6 +94,7 @@ def page(data: Data, models: Mapping[str, ModelResults], pictures: Mapping[str, 
     html: str = template.render(
         data=data,
         bins=bins,
+        min_bin_images=figures.MIN_BIN_IMAGES,
         models=models,
         header=results.HEADER,
         rows=results.rows({name: model.metrics for name, model in models.items()}),
