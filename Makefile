@@ -1,5 +1,6 @@
 # make        set up, fetch the data, run every stage that is not up to date, show the results
 # make test   set up, lint, check types, run the tests
+# make bench  measure speed and cost against baselines, in about 50 minutes; the machine must do nothing else
 # make format rewrites the code in the project's style; make deps and make lock write dvc.yaml's code dependencies and
 #             requirements.lock anew
 
@@ -21,6 +22,9 @@ test: .venv/ready
 	lint-imports --no-logo
 	mypy
 	pytest --numprocesses 2 --dist loadfile
+
+bench: .venv/ready
+	python -m benchmarks.run
 
 format: .venv/ready
 	ruff check --fix
@@ -44,4 +48,4 @@ lock: .venv/ready
 	dvc config --local plots.html_template plots/page.html  # not in .dvc/config: without the page DVC would fail
 	@touch $@
 
-.PHONY: run test format deps lock
+.PHONY: run test bench format deps lock

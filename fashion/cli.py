@@ -14,21 +14,19 @@ def main() -> None:
     results = commands.add_parser(
         "results", help="print the table of results", description="Print the table of results."
     )
-    results.add_argument("--json", action="store_true", help="print the metrics as JSON, for programs")
-    results.add_argument(
-        "--reports", type=Path, default=Path("reports"), help="where the metrics are (default: reports)"
-    )
+    results.add_argument("--json", action="store_true", help="print JSON, for programs")
+    results.add_argument("--root", type=Path, default=Path(), help="folder of the project (default: this one)")
     results.set_defaults(command=show_results)
     args = parser.parse_args()
     args.command(args)
 
 
 def show_results(args: argparse.Namespace) -> None:
-    """Print each model's metrics, as a table or as JSON."""
+    """Print each model's results, as a table or as JSON."""
     from fashion.evaluation import results
 
-    found = results.read(args.reports)
-    print(json.dumps(found, indent=2) if args.json else results.markdown(found))
+    found = results.read(args.root)
+    print(json.dumps(results.as_json(found), indent=2) if args.json else results.markdown(found))
 
 
 def entry_point() -> None:

@@ -1,13 +1,13 @@
-"""What each stage of dvc.yaml must declare, read off its command and its code: DVC sees neither imports nor params.
+"""What each stage of a dvc.yaml must declare, read off its command and its code: DVC sees neither imports nor params.
 
 For developers, with the dev extra installed: `python -m fashion.contract` writes the dependencies and the params of
-every stage into dvc.yaml; `problems` says which lines it would add or remove.
+every stage into dvc.yaml, that of each study too; `problems` says which lines it would add or remove.
 
 A stage depends on the data and on the code that it reads. Its data are the paths in its command that are not among its
-outputs. Its code is its script and every first-party module that the script imports, directly or not, with two
-exceptions: a module that holds nothing but a docstring, and fashion/params.py, whose values all come from params.yaml.
-A file that bears a module's name (report.html beside report.py) belongs to that module. A stage's params are the
-sections that its script takes from `load_params()`.
+outputs. Its code is its script (the module after `python -m`) and every first-party module that the script imports,
+directly or not, with two exceptions: a module that holds nothing but a docstring, and fashion/params.py, whose values
+all come from params.yaml. A file that bears a module's name (report.html beside report.py) belongs to that module. A
+stage's params are the sections that its script takes from `load_params()`.
 """
 
 import ast
@@ -22,7 +22,8 @@ from ruamel.yaml import YAML
 from fashion.files import atomic_write
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("fashion", "stages")
+PACKAGES = ("fashion", "stages", "studies")
+PIPELINES = (ROOT / "dvc.yaml", *sorted(ROOT.glob("studies/*/dvc.yaml")))
 SCHEMA = "fashion.params"
 
 
@@ -32,16 +33,15 @@ class Contract:
     def __init__(self) -> None:
         self.imports = grimp.build_graph(*PACKAGES, cache_dir=None)
 
-    def code(self, stage: str) -> list[str]:
-        """Return the source files that the script of `stage` reaches, itself included, relative to the root."""
-        script = f"stages.{stage}"
+    def code(self, script: str) -> list[str]:
+        """Return the source files that the module `script` reaches, itself included, relative to the root."""
         reached = {script, *self.imports.find_upstream_modules(script)} - {SCHEMA}
         reached |= {parent for name in reached for parent in _parents(name)}
         return sorted(file for name in reached for file in _files(name))
 
-    def params(self, stage: str) -> list[str]:
-        """Return the sections of params.yaml that the script of `stage` reads."""
-        tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text(encoding="utf-8"))
+    def params(self, script: str) -> list[str]:
+        """Return the sections of params.yaml that the module `script` reads."""
+        tree = ast.parse(ROOT.joinpath(*script.split(".")).with_suffix(".py").read_text(encoding="utf-8"))
         return sorted(
             {
                 node.attr
@@ -50,11 +50,18 @@ class Contract:
             }
         )
 
-    def declarations(self, name: str, stage: Mapping[str, Any]) -> dict[str, list[str]]:
-        """Return what the stage `name` of dvc.yaml must have as its deps and its params."""
+    def declarations(self, stage: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Return what a stage of a dvc.yaml must have as its deps and its params."""
         written = {path for key in ("outs", "metrics", "plots") for path in _paths(stage.get(key, []))}
         data = [word for word in shlex.split(stage["cmd"]) if "/" in word and word not in written]
-        return {"deps": [*data, *self.code(name)], "params": self.params(name)}
+        script = script_of(stage)
+        return {"deps": [*data, *self.code(script)], "params": self.params(script)}
+
+
+def script_of(stage: Mapping[str, Any]) -> str:
+    """Return the module that a stage of a dvc.yaml runs."""
+    words = shlex.split(stage["cmd"])
+    return words[words.index("-m") + 1]
 
 
 def problems(pipeline: Path) -> list[str]:
@@ -62,7 +69,7 @@ def problems(pipeline: Path) -> list[str]:
     contract = Contract()
     lines = []
     for name, stage in _yaml().load(pipeline)["stages"].items():
-        for key, needed in contract.declarations(name, stage).items():
+        for key, needed in contract.declarations(stage).items():
             declared = stage.get(key, [])
             lines += [f"dvc.yaml: {name}: {key}: add {item}" for item in needed if item not in declared]
             lines += [f"dvc.yaml: {name}: {key}: remove {item}" for item in declared if item not in needed]
@@ -73,8 +80,8 @@ def write(pipeline: Path) -> None:
     """Write the dependencies and the params of every stage into dvc.yaml; keep all else, comments included."""
     contract = Contract()
     content = _yaml().load(pipeline)
-    for name, stage in content["stages"].items():
-        for key, needed in contract.declarations(name, stage).items():
+    for stage in content["stages"].values():
+        for key, needed in reversed(contract.declarations(stage).items()):
             if key in stage:
                 stage[key] = needed
             else:
@@ -115,4 +122,5 @@ def _has_code(source: Path) -> bool:
 
 
 if __name__ == "__main__":
-    write(ROOT / "dvc.yaml")
+    for pipeline in PIPELINES:
+        write(pipeline)

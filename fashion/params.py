@@ -5,9 +5,9 @@ needs to depend on this module.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError
@@ -41,13 +41,19 @@ Source = Annotated[
 ]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
 Units = Annotated[tuple[Count, ...], Strict(False)]
+Normalization = Literal["fused", "keras", "none"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
     """A part of params.yaml: every key is required, no other is allowed, and no value is converted."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Section)
 
 
 class Dataset(Section):
@@ -96,12 +102,28 @@ class Audit(Section):
     near_duplicate_distance: Annotated[float, Field(ge=0, le=255)]
 
 
+class Augmentation(Section):
+    """How the training images are changed at random."""
+
+    flip: bool
+    shift: Annotated[int, Field(ge=0, le=256)]
+    cutout: Annotated[int, Field(ge=0, le=256)]
+
+
 class Training(Section):
     """What every model's training is told."""
 
+    augmentation: Augmentation
+    label_smoothing: Share
     epochs: Count
     batch_size: Count
-    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    optimizer: Literal["adam", "muon"]
+    learning_rate: LearningRate
+    adam_learning_rate: LearningRate
+    momentum: Share
+    warmup: Share
+    averaging: Share
+    precision: Literal["float32", "bfloat16", "auto"]
     seed: Seed
 
 
@@ -109,14 +131,19 @@ class Dnn(Training):
     """The dense network."""
 
     hidden_units: Units
+    dropout: Share
+    batch_normalization: Normalization
 
 
 class Cnn(Training):
     """The convolutional network."""
 
+    whitening: bool
     filters: Units
-    kernel_size: Count
-    dense_units: Units
+    depth: Count
+    residual: bool
+    dropout: Share
+    batch_normalization: Normalization
 
 
 class Evaluation(Section):
@@ -158,6 +185,23 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         raise UserError("\n".join(f"{path}: {_explain(details)}" for details in error.errors())) from error
+
+
+def change(section: S, changes: Mapping[str, Any]) -> S:
+    """Return `section` with other values for some of its keys; a nested section takes a mapping of such changes.
+
+    Raises:
+        UserError: one line per key that is unknown, of the wrong type or out of bounds.
+    """
+    try:
+        return type(section).model_validate(_merged(section.model_dump(), changes))
+    except ValidationError as error:
+        raise UserError("\n".join(_explain(details) for details in error.errors())) from error
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {key: _merged(values[key], new) for key, new in changes.items() if isinstance(values.get(key), dict)}
+    return {**values, **changes, **nested}
 
 
 def _differences(ours: Any, dvcs: Any, key: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any, Any]]:

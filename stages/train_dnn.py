@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fashion.errors import run_command
-from fashion.params import load_params
+from fashion.params import change, load_params
 
 
 def main() -> None:
@@ -14,6 +14,7 @@ def main() -> None:
     parser.add_argument("validation", type=Path, help="validation split (.npz)")
     parser.add_argument("model", type=Path, help="trained model to write (.keras)")
     parser.add_argument("history", type=Path, help="history to write, a row per epoch (.csv)")
+    parser.add_argument("--seed", type=int, help="seed to use instead of the one in params.yaml")
     args = parser.parse_args()
     params = load_params()
 
@@ -21,7 +22,8 @@ def main() -> None:
     from fashion.files import write_text
     from fashion.models import archive, dnn, training
 
-    model, history = training.train(dnn.build, params.dnn, dataset.load(args.train), dataset.load(args.validation))
+    settings = params.dnn if args.seed is None else change(params.dnn, {"seed": args.seed})
+    model, history = training.train(dnn.build, settings, dataset.load(args.train), dataset.load(args.validation))
     archive.save(model, args.model)
     write_text(args.history, history.to_csv(index=False, float_format="%.6g"))
 

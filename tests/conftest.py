@@ -65,7 +65,7 @@ def small_params(raw_folder: Path) -> dict[str, Any]:
     }
     params["validation"]["images"] = 60
     params["dnn"] |= {"epochs": 2, "hidden_units": [16], "batch_size": 50}
-    params["cnn"] |= {"epochs": 2, "filters": [4, 8], "dense_units": [16], "batch_size": 50}
+    params["cnn"] |= {"epochs": 2, "filters": [4, 8], "batch_size": 50}
     return params
 
 

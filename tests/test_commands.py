@@ -1,5 +1,6 @@
 """The command line: help without anything heavy, errors without a traceback, results as the README has them."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def test_help_imports_nothing_heavy(module: str) -> None:
         ),
         (["stages.evaluate", "nowhere.keras", "nowhere.npz", "a", "b", "c"], "error: nowhere.npz: not a split"),
         (["stages.plot", *"abcdef", "--model", *"mhmp"], "error: a: not a split"),
-        (["fashion.cli", "results", "--reports", "nowhere"], "error: no metrics.json in a folder of nowhere/"),
+        (["fashion.cli", "results", "--root", "nowhere"], "error: no metrics.json in a folder of nowhere/reports/"),
     ],
 )
 def test_missing_input_is_one_line(arguments: list[str], says: str) -> None:
@@ -51,30 +52,79 @@ def test_missing_input_is_one_line(arguments: list[str], says: str) -> None:
 METRICS = {"accuracy": 0.5, "accuracy_interval": {"low": 0.25, "high": 0.75}, "loss": 1.25, "parameters": 1234}
 
 
-def test_results_as_a_table_and_as_json(tmp_path: Path) -> None:
-    for name, accuracy in (("wide", 0.9), ("deep", 0.5)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "metrics.json").write_text(json.dumps({**METRICS, "accuracy": accuracy}))
-    table = python("-m", "fashion.cli", "results", "--reports", str(tmp_path)).stdout
+def committed(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.fixture
+def results_folder(tmp_path: Path) -> Path:
+    """Return a folder with the results of three models, as the pipelines leave them."""
+    code, digest = "pass\n", hashlib.md5(b"pass\n", usedforsecurity=False).hexdigest()
+    stages = {}
+    for model, seed, accuracy in (("wide", 1, 0.9), ("wide", 3, 0.8), ("tall", 2, 0.95)):
+        committed(tmp_path / f"studies/some/{model}-{seed}/metrics.json", json.dumps({**METRICS, "accuracy": accuracy}))
+        stages[f"train_{model}@{seed}"] = {
+            "cmd": f"python -m train studies/some/{model}-{seed}/model.keras",
+            "deps": [{"path": f"{model}.py", "md5": digest}, {"path": "data/train.npz", "md5": "0" * 32}],
+            "params": {"params.yaml": {model: {"epochs": 3}}},
+        }
+        committed(tmp_path / f"{model}.py", code)
+    for model in ("wide", "plain"):
+        committed(tmp_path / f"reports/{model}/metrics.json", json.dumps(METRICS))
+    committed(tmp_path / "reports/benchmarks.json", json.dumps({"train_time_ratio": {"wide": 0.514}}))
+    committed(tmp_path / "params.yaml", "wide: {epochs: 3}\ntall: {epochs: 3}\n")
+    committed(tmp_path / "studies/some/dvc.lock", json.dumps({"stages": stages}))
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "results"]):
+        settings = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *settings, *command], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_results_as_a_table_and_as_json(results_folder: Path) -> None:
+    table = python("-m", "fashion.cli", "results", "--root", str(results_folder)).stdout
     assert table.splitlines() == [
-        "| Model | Parameters | Test accuracy (95 % interval) | Test loss |",
-        "|-------|------------|-------------------------------|-----------|",
-        "| DEEP  | 1,234      | 50.00% (25.00% to 75.00%)     | 1.2500    |",
-        "| WIDE  | 1,234      | 90.00% (25.00% to 75.00%)     | 1.2500    |",
+        "| Model | Parameters | Test accuracy  | Seeds | Training time | Last run (95 % interval)  |",
+        "|-------|------------|----------------|-------|---------------|---------------------------|",
+        "| PLAIN | 1,234      | -              | -     | -             | 50.00% (25.00% to 75.00%) |",
+        "| WIDE  | 1,234      | 85.00% ± 7.07% | 2     | 0.51          | 50.00% (25.00% to 75.00%) |",
+        "| TALL  | 1,234      | 95.00%         | 1     | -             | -                         |",
     ]
-    found = json.loads(python("-m", "fashion.cli", "results", "--json", "--reports", str(tmp_path)).stdout)
-    assert found["deep"] == METRICS
+    found = json.loads(python("-m", "fashion.cli", "results", "--json", "--root", str(results_folder)).stdout)
+    assert found[1] == {
+        "name": "wide",
+        "accuracy_mean": pytest.approx(0.85),
+        "accuracy_std": pytest.approx(0.0707, abs=1e-4),
+        "seeds": [1, 3],
+        "parameters": 1234,
+        "train_time_ratio": 0.514,
+        "commit": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "behind"),
+    [
+        ("wide.py", "edited\n", {"wide"}),
+        ("params.yaml", "wide: {epochs: 3}\ntall: {epochs: 4}\n", {"tall"}),
+        ("data/train.npz", "another machine has none, or another", set()),
+    ],
+)
+def test_results_of_other_code_or_params_name_their_commit(
+    results_folder: Path, file: str, text: str, behind: set[str]
+) -> None:
+    committed(results_folder / file, text)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=results_folder, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    found = results.read(results_folder)
+    assert {result.name: result.commit for result in found if result.commit} == dict.fromkeys(behind, commit)
+    assert results.markdown(found).count(f"(commit {commit})") == len(behind)
 
 
 def test_readme_has_the_committed_results(tmp_path: Path) -> None:
     """As committed, or as they stand here: another processor gives slightly different weights."""
-    listed = subprocess.run(
-        ["git", "ls-tree", "-r", "--name-only", "HEAD", "reports"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    for name in (path for path in listed if path.endswith("/metrics.json")):
-        content = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True, check=True).stdout
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_bytes(content)
-    tables = [results.markdown(results.read(folder / "reports")) for folder in (tmp_path, ROOT)]
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(tmp_path / "committed")], check=True)
+    tables = [results.markdown(results.read(folder)) for folder in (tmp_path / "committed", ROOT)]
     readme = (ROOT / "README.md").read_text()
     assert any(table in readme for table in tables), f"paste into README.md what `fashion results` prints:\n{tables[1]}"

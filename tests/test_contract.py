@@ -28,8 +28,9 @@ def outputs(stage: dict[str, Any]) -> set[str]:
     return set().union(*(paths(stage.get(key, [])) for key in ("outs", "metrics", "plots")))
 
 
-def test_data_code_and_params_are_declared() -> None:
-    assert contract.problems(ROOT / "dvc.yaml") == [], "run `make deps`"
+@pytest.mark.parametrize("pipeline", contract.PIPELINES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_data_code_and_params_are_declared(pipeline: Path) -> None:
+    assert contract.problems(pipeline) == [], "run `make deps`"
 
 
 def test_what_is_undeclared_or_idle_is_told_and_mended(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_every_key_is_used_by_a_stage_that_reads_its_section(section: str) -> No
     stages = [name for name, stage in STAGES.items() if section in stage["params"]]
     used = {
         node.attr
-        for file in {file for name in stages for file in CONTRACT.code(name) if file.endswith(".py")}
+        for file in {file for name in stages for file in CONTRACT.code(f"stages.{name}") if file.endswith(".py")}
         for node in ast.walk(ast.parse((ROOT / file).read_text()))
         if isinstance(node, ast.Attribute)
     }

@@ -14,11 +14,25 @@ import pytest
 from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.models import archive, cnn, dnn, training
-from fashion.params import Cnn, Dnn
-from tests.conftest import SHAPE, draw_lines
+from fashion.params import Augmentation, Cnn, Dnn
+from tests.conftest import draw_lines
 
-DNN = Dnn(hidden_units=(16, 8), epochs=3, batch_size=32, learning_rate=0.01, seed=1)
-CNN = Cnn(filters=(4, 8), kernel_size=3, dense_units=(16,), epochs=2, batch_size=32, learning_rate=0.01, seed=1)
+TRAINING: Any = {
+    "augmentation": Augmentation(flip=True, shift=1, cutout=4),
+    "label_smoothing": 0.1,
+    "epochs": 4,
+    "batch_size": 25,
+    "optimizer": "muon",
+    "learning_rate": 0.05,
+    "adam_learning_rate": 0.01,
+    "momentum": 0.6,
+    "warmup": 0.25,
+    "averaging": 0.0,
+    "precision": "float32",
+    "seed": 1,
+}
+DNN = Dnn(hidden_units=(16, 8), dropout=0.1, batch_normalization="fused", **TRAINING)
+CNN = Cnn(whitening=True, filters=(4, 8), depth=2, residual=False, dropout=0.0, batch_normalization="fused", **TRAINING)
 TRAIN, VALIDATION = Split(*draw_lines(300, 1)), Split(*draw_lines(60, 2))
 
 BOTH = pytest.mark.parametrize(("build", "params"), [(dnn.build, DNN), (cnn.build, CNN)], ids=["dnn", "cnn"])
@@ -26,25 +40,27 @@ BOTH = pytest.mark.parametrize(("build", "params"), [(dnn.build, DNN), (cnn.buil
 
 @BOTH
 def test_raw_pixels_in_probabilities_out(build: Any, params: Any) -> None:
-    probabilities = build(params, SHAPE, 3).predict(VALIDATION.images, verbose=0)
+    probabilities = build(params, TRAIN).predict(VALIDATION.images, verbose=0)
     assert probabilities.shape == (60, 3)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
 def test_the_layers_are_those_of_the_params() -> None:
-    assert dnn.build(DNN, SHAPE, 3).count_params() == (480 + 1) * 16 + (16 + 1) * 8 + (8 + 1) * 3
-    # 20 x 24 pixels: convolved to 18 x 22, pooled to 9 x 11, convolved to 7 x 9, pooled to 3 x 4
-    assert cnn.build(CNN, SHAPE, 3).count_params() == 10 * 4 + 37 * 8 + (3 * 4 * 8 + 1) * 16 + (16 + 1) * 3
+    dense, normal = (480 * 16, 16 * 8, 8 * 3 + 3), 3  # an offset, a moving mean and a moving variance
+    assert dnn.build(DNN, TRAIN).count_params() == sum(dense) + normal * (16 + 8)
+    first, blocks = 9 * 16 + 16, (9 * 16 * 4, 9 * 4 * 4, 9 * 4 * 8, 9 * 8 * 8)
+    assert cnn.build(CNN, TRAIN).count_params() == first + sum(blocks) + normal * (4 + 4 + 8 + 8) + 8 * 3 + 3
 
 
-def test_the_first_layer_scales_to_one() -> None:
-    white = np.full((1, *SHAPE), 255, np.uint8)
-    assert dnn.build(DNN, SHAPE, 3).layers[0](white).numpy().max() == pytest.approx(1)
+def test_the_first_layer_standardises() -> None:
+    pixels = dnn.build(DNN, TRAIN).layers[0](TRAIN.images).numpy()
+    assert (pixels.mean(), pixels.std()) == pytest.approx((0, 1), abs=1e-4)
 
 
-def test_images_too_small_for_the_convolutions() -> None:
-    with pytest.raises(UserError, match=r"params\.yaml: cnn\.filters: images of 8 x 8 pixels are too small for 2"):
-        cnn.build(CNN, (8, 8), 3)
+def test_images_too_small_for_the_blocks() -> None:
+    small = Split(TRAIN.images[:, :5, :5], TRAIN.labels)
+    with pytest.raises(UserError, match=r"params\.yaml: cnn\.filters: images of 5 x 5 pixels are too small for 2"):
+        cnn.build(CNN, small)
 
 
 @BOTH
@@ -56,7 +72,9 @@ def test_two_trainings_give_the_same_bytes_and_learn(build: Any, params: Any, tm
         contents.append(((tmp_path / name).read_bytes(), history.to_csv()))
     assert contents[0] == contents[1]
     assert history["val_accuracy"].iloc[-1] > 0.6  # three classes: guessing gives 0.33
-    assert history["learning_rate"].tolist() == pytest.approx([0.01] * params.epochs)
+    peak, half, low, end = history["learning_rate"]
+    assert peak == pytest.approx(0.05)
+    assert peak > half > low > end == pytest.approx(0, abs=1e-4)
 
 
 def test_another_seed_gives_another_model() -> None:
@@ -68,7 +86,7 @@ def test_a_line_per_epoch_where_there_is_no_terminal() -> None:
     with redirect_stdout(io.StringIO()) as said:
         training.train(dnn.build, DNN, TRAIN, VALIDATION)
     lines = said.getvalue().splitlines()
-    assert [line.split("  ")[0] for line in lines] == [f"dnn epoch {n}/3" for n in (1, 2, 3)]
+    assert [line.split("  ")[0] for line in lines] == [f"dnn epoch {n}/4" for n in (1, 2, 3, 4)]
     assert all("val_accuracy 0." in line for line in lines)
 
 
@@ -88,7 +106,7 @@ def test_a_bar_with_throughput_and_time_left_on_a_terminal(monkeypatch: pytest.M
 
 
 def test_an_archive_holds_no_date_and_comes_back(tmp_path: Path) -> None:
-    model = cnn.build(CNN, SHAPE, 3)
+    model = cnn.build(CNN, TRAIN)
     archive.save(model, tmp_path / "model.keras")
     with zipfile.ZipFile(tmp_path / "model.keras") as file:
         assert {info.date_time for info in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}

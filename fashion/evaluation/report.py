@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fashion.data.dataset import Split
-from fashion.evaluation import figures, results
+from fashion.evaluation import figures
 from fashion.evaluation.metrics import Probabilities, confusion_matrix, most_confident_mistakes
 
 SHOWN_PREDICTIONS = 18
@@ -96,8 +96,7 @@ def page(data: Data, models: Mapping[str, ModelResults], pictures: Mapping[str, 
         bins=bins,
         min_bin_images=figures.MIN_BIN_IMAGES,
         models=models,
-        header=results.HEADER,
-        rows=results.rows({name: model.metrics for name, model in models.items()}),
+        models_by_accuracy=sorted(models.items(), key=lambda item: (item[1].metrics["accuracy"], item[0])),
         pictures={name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()},
     )
     return html

@@ -1,33 +1,60 @@
-"""The convolutional network: the same small patterns are looked for everywhere in the image."""
+"""The convolutional network: small patterns, and then patterns of patterns, wherever in the image they are.
+
+Its shape is that of KellerJordan/cifar10-airbench: a first layer that is computed and not learned, then blocks of
+convolutions, each with half the height and width of the one before, and of every last pattern the strongest response.
+"""
 
 import keras
+import numpy as np
 from keras import layers
 
+from fashion.data.dataset import Split
 from fashion.errors import UserError
+from fashion.models.layers import PassOn, normalization, standardization, whitening_kernel
+from fashion.models.optimizers import OUTPUT
 from fashion.params import Cnn
 
+SIZE = 3  # of every convolution, in pixels
+WHITENING_IMAGES = 5000  # enough for the covariance of a few pixels
 
-def build(params: Cnn, image_shape: tuple[int, int], class_count: int) -> keras.Model:
-    """Return the untrained network: raw pixels (uint8, (n, height, width)) in, probabilities (n, class_count) out.
+
+def build(params: Cnn, train: Split) -> keras.Model:
+    """Return the untrained network: raw pixels (uint8, (n, height, width)) in, probabilities (n, classes) out.
 
     Raises:
-        UserError: the images are too small for so many convolutions and poolings.
+        UserError: the images are too small for so many blocks.
     """
-    model = keras.Sequential(name="cnn")
-    model.add(keras.Input(image_shape, dtype="uint8"))
-    model.add(layers.Rescaling(1 / 255))
-    model.add(layers.Reshape((*image_shape, 1)))
+    height, width = train.image_shape
+    if (min(height, width) - SIZE + 1) >> len(params.filters) == 0:
+        raise UserError(
+            f"params.yaml: cnn.filters: images of {height} x {width} pixels are too small for {len(params.filters)} "
+            "blocks, each of which halves them; use fewer"
+        )
+    inputs = keras.Input((height, width), dtype="uint8")
+    standardize = standardization(train.images)
+    x = layers.Reshape((height, width, 1))(standardize(inputs))
+    kernel = whitening_kernel(standardize(train.images[:WHITENING_IMAGES]).numpy(), SIZE)
+    first = layers.Conv2D(kernel.shape[-1], SIZE, activation="relu", name="first")
+    x = first(x)
+    if params.whitening:
+        first.set_weights([kernel, np.zeros(kernel.shape[-1])])
+        first.trainable = False
     for filters in params.filters:
-        if min(model.output_shape[1:3]) <= params.kernel_size:
-            raise UserError(
-                f"params.yaml: cnn.filters: images of {image_shape[0]} x {image_shape[1]} pixels are too small for "
-                f"{len(params.filters)} convolutions of {params.kernel_size} x {params.kernel_size} pixels, each "
-                "followed by a pooling; use fewer"
-            )
-        model.add(layers.Conv2D(filters, params.kernel_size, activation="relu"))
-        model.add(layers.MaxPooling2D())
-    model.add(layers.Flatten())
-    for units in params.dense_units:
-        model.add(layers.Dense(units, activation="relu"))
-    model.add(layers.Dense(class_count, activation="softmax"))
-    return model
+        x = block(x, filters, params)
+    x = layers.GlobalMaxPooling2D()(x)
+    x = layers.Dropout(params.dropout)(x)
+    x = layers.Dense(train.class_count, name=OUTPUT)(x)
+    return keras.Model(inputs, layers.Softmax(dtype="float32")(x), name="cnn")
+
+
+def block(x: keras.KerasTensor, filters: int, params: Cnn) -> keras.KerasTensor:
+    """Return the features of a block: `params.depth` convolutions, the first of which halves height and width."""
+    for layer in range(params.depth):
+        before = x
+        x = layers.Conv2D(filters, SIZE, padding="same", use_bias=False, kernel_initializer=PassOn())(x)
+        if layer == 0:
+            x = layers.MaxPooling2D()(x)
+        x = layers.ReLU()(normalization(params.batch_normalization)(x))
+        if params.residual and layer > 0:
+            x = layers.Add()([before, x])
+    return x

@@ -3,16 +3,23 @@
 import keras
 from keras import layers
 
+from fashion.data.dataset import Split
+from fashion.models.layers import normalization, standardization
+from fashion.models.optimizers import OUTPUT
 from fashion.params import Dnn
 
 
-def build(params: Dnn, image_shape: tuple[int, int], class_count: int) -> keras.Model:
-    """Return the untrained network: raw pixels (uint8, (n, height, width)) in, probabilities (n, class_count) out."""
+def build(params: Dnn, train: Split) -> keras.Model:
+    """Return the untrained network: raw pixels (uint8, (n, height, width)) in, probabilities (n, classes) out."""
     model = keras.Sequential(name="dnn")
-    model.add(keras.Input(image_shape, dtype="uint8"))
-    model.add(layers.Rescaling(1 / 255))
+    model.add(keras.Input(train.image_shape, dtype="uint8"))
+    model.add(standardization(train.images))
     model.add(layers.Flatten())
     for units in params.hidden_units:
-        model.add(layers.Dense(units, activation="relu"))
-    model.add(layers.Dense(class_count, activation="softmax"))
+        model.add(layers.Dense(units, use_bias=False))
+        model.add(normalization(params.batch_normalization))
+        model.add(layers.ReLU())
+        model.add(layers.Dropout(params.dropout))
+    model.add(layers.Dense(train.class_count, name=OUTPUT))
+    model.add(layers.Softmax(dtype="float32"))
     return model

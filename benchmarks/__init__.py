@@ -1,0 +1,1 @@
+"""Speed and cost against named baselines. `make bench` measures, on a machine that does nothing else meanwhile."""

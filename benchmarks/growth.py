@@ -1,0 +1,50 @@
+"""Train the CNN for one epoch on the training images repeated, and print as JSON the time and the memory it took.
+
+python -m benchmarks.growth TIMES
+"""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from fashion.data import dataset
+from fashion.errors import run_command
+from fashion.models import cnn, training
+from fashion.params import load_params
+
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
+
+
+def main() -> None:
+    """Run the epoch."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser.add_argument("times", type=int, help="how many times each image is there")
+    times = parser.parse_args().times
+    params = load_params()
+    split = dataset.load(Path("data/train.npz"))
+    split = split.take(np.tile(np.arange(len(split.images)), times))
+    model = training.compiled(cnn.build, params.cnn, split)
+    batches = training.batches(split, params.cnn, training=True)
+    started = time.perf_counter()
+    model.fit(batches, epochs=1, verbose=0)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
+    print(
+        json.dumps(
+            {
+                "images": len(split.images),
+                "seconds_per_image": seconds / len(split.images),
+                "data_bytes": split.images.nbytes,
+                "peak_bytes": peak,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,146 @@
+"""Measure everything and write reports/benchmarks.json and reports/benchmarks.md: `make bench`, after `make`.
+
+Every measurement is a process of its own. What is compared is measured in turns, so that a slow minute of the machine
+falls on all alike, and stated as a ratio of medians.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from fashion.errors import UserError, run_command
+from fashion.files import write_json, write_text
+
+REPEATS = 3
+TRIALS = ("tutorial", "cnn", "cnn-short", "dnn", "demo")
+GROWTH = (1, 2, 4, 8)
+NO_OPS = 7
+STAGE_STARTS = {  # what a stage does before its real work, after reading its arguments and params
+    "fetch": "from fashion.data import sources",
+    "preprocess": "from fashion.data import audit, dataset, idx, splitting\n"
+    "for part in ('train', 'test'): idx.read_split(raw / f'{part}_images.idx', raw / f'{part}_labels.idx', 10)",
+    "train_dnn": "from fashion.data import dataset\nfrom fashion.models import archive, dnn, training\n"
+    "dataset.load(data / 'train.npz'), dataset.load(data / 'validation.npz')",
+    "train_cnn": "from fashion.data import dataset\nfrom fashion.models import archive, cnn, training\n"
+    "dataset.load(data / 'train.npz'), dataset.load(data / 'validation.npz')",
+    "evaluate": "import numpy\nfrom fashion.data import dataset\nfrom fashion.evaluation import metrics\n"
+    "from fashion.models import archive\n"
+    "dataset.load(data / 'test.npz'), archive.load(models / 'cnn' / 'model.keras')",
+    "plot": "import numpy, pandas\nfrom fashion.data import dataset\nfrom fashion.evaluation import figures, report\n"
+    "[dataset.load(data / f'{name}.npz') for name in ('train', 'validation', 'test')]",
+}
+
+
+def main() -> None:
+    """Measure and report."""
+    if subprocess.run(["dvc", "status", "--quiet", "dvc.yaml"], check=False).returncode:
+        raise UserError("the pipeline is not up to date; run `dvc repro` first")
+    results = {
+        "machine": machine(),
+        "time_to_accuracy": time_to_accuracy(),
+        "utilisation": python("benchmarks.utilisation"),
+        "growth": [python("benchmarks.growth", str(times)) for times in GROWTH],
+        "overhead": {"no_op_seconds": no_op(), "stage_start_seconds": stage_starts()},
+    }
+    unit = statistics.median(trial["seconds"] for trial in results["time_to_accuracy"]["tutorial"])
+    results["train_time_ratio"] = {
+        name: statistics.median(trial["seconds"] for trial in trials) / unit
+        for name, trials in results["time_to_accuracy"].items()
+    }
+    write_json(Path("reports/benchmarks.json"), results)
+    write_text(Path("reports/benchmarks.md"), report.markdown(results))
+    print(report.markdown(results))
+
+
+def python(module: str, *arguments: str) -> Any:
+    """Run a module; return what the last line that it prints says, as JSON."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"`python -m {module} {' '.join(arguments)}` failed")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on besides the code."""
+    import keras
+    import tensorflow as tf
+
+    model = next(
+        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    flags = next((line.split() for line in _lines("/proc/cpuinfo") if line.startswith("flags")), [])
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "instructions": [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags],
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "commit": commit.stdout.strip() or None,
+    }
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []
+
+
+def time_to_accuracy() -> dict[str, list[Any]]:
+    """Train each model and baseline in turns, with a seed per round."""
+    trials: dict[str, list[Any]] = {name: [] for name in TRIALS}
+    for seed in range(1, REPEATS + 1):
+        for name in TRIALS:
+            trials[name].append(python("benchmarks.trial", name, str(seed)))
+            print(f"{name}: {trials[name][-1]}", flush=True)
+    return trials
+
+
+def no_op() -> Mapping[str, list[float]]:
+    """Time `dvc repro` with nothing to do, here and in a project of a single empty stage, in turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        for command in (
+            ["git", "init", "-q"],
+            ["dvc", "init", "-q"],
+            ["dvc", "stage", "add", "-q", "-n", "empty", ":"],
+        ):
+            subprocess.run(command, cwd=folder, check=True)
+        times: dict[str, list[float]] = {"this project": [], "empty project": []}
+        for _ in range(NO_OPS + 1):
+            for name, where in (("this project", "."), ("empty project", folder)):
+                times[name].append(_seconds(["dvc", "repro", "--quiet"], where))
+    return {name: seconds[1:] for name, seconds in times.items()}  # without the first, which reads from the disk
+
+
+def stage_starts() -> dict[str, dict[str, float]]:
+    """Time what each stage does before its real work: the best of three."""
+    paths = "from pathlib import Path\ndata, raw, models = Path('data'), Path('data/raw'), Path('models')\n"
+    return {
+        stage: {
+            "arguments_and_params": min(
+                _seconds([sys.executable, "-m", f"stages.{stage}", "--help"]) for _ in range(3)
+            ),
+            "libraries_and_inputs": min(_seconds([sys.executable, "-c", paths + code]) for _ in range(3)),
+        }
+        for stage, code in STAGE_STARTS.items()
+    }
+
+
+def _seconds(command: list[str], where: str = ".") -> float:
+    started = time.perf_counter()
+    subprocess.run(command, cwd=where, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    run_command(main)
