@@ -55,7 +55,8 @@ class Contract:
         written = {path for key in ("outs", "metrics", "plots") for path in _paths(stage.get(key, []))}
         data = [word for word in shlex.split(stage["cmd"]) if "/" in word and word not in written]
         script = script_of(stage)
-        return {"deps": [*data, *self.code(script)], "params": self.params(script)}
+        of_other_files = [entry for entry in stage.get("params", []) if not isinstance(entry, str)]
+        return {"deps": [*data, *self.code(script)], "params": [*self.params(script), *of_other_files]}
 
 
 def script_of(stage: Mapping[str, Any]) -> str:
@@ -82,7 +83,9 @@ def write(pipeline: Path) -> None:
     content = _yaml().load(pipeline)
     for stage in content["stages"].values():
         for key, needed in reversed(contract.declarations(stage).items()):
-            if key in stage:
+            if not needed:
+                stage.pop(key, None)
+            elif key in stage:
                 stage[key] = needed
             else:
                 stage.insert(list(stage).index("cmd") + 1, key, needed)

@@ -168,8 +168,21 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml.
 
     Raises:
-        UserError: the file cannot be read, or one line per key that is unknown, missing, of the wrong type, out of
-            bounds, or read differently by YAML 1.1 (PyYAML) and YAML 1.2 (DVC).
+        UserError: as for `read_yaml`, or one line per key that is unknown, missing, of the wrong type or out of bounds.
+    """
+    values = read_yaml(path)
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{path}: {_explain(details)}" for details in error.errors())) from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a file of params.
+
+    Raises:
+        UserError: the file cannot be read, or one line per value that is read differently by YAML 1.1 (PyYAML) and
+            YAML 1.2 (DVC).
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -181,10 +194,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if problems := [_advise(*difference) for difference in _differences(values, values_of_dvc)]:
         raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
-    try:
-        return Params.model_validate(values)
-    except ValidationError as error:
-        raise UserError("\n".join(f"{path}: {_explain(details)}" for details in error.errors())) from error
+    return values
 
 
 def change(section: S, changes: Mapping[str, Any]) -> S:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fashion.errors import run_command
-from fashion.params import change, load_params
+from fashion.params import change, load_params, read_yaml
 
 
 def main() -> None:
@@ -14,6 +14,7 @@ def main() -> None:
     parser.add_argument("validation", type=Path, help="validation split (.npz)")
     parser.add_argument("model", type=Path, help="trained model to write (.keras)")
     parser.add_argument("history", type=Path, help="history to write, a row per epoch (.csv)")
+    parser.add_argument("--changes", type=Path, help="other values for some of the params of the CNN (.yaml)")
     parser.add_argument("--seed", type=int, help="seed to use instead of the one in params.yaml")
     args = parser.parse_args()
     params = load_params()
@@ -22,7 +23,8 @@ def main() -> None:
     from fashion.files import write_text
     from fashion.models import archive, cnn, training
 
-    settings = params.cnn if args.seed is None else change(params.cnn, {"seed": args.seed})
+    changes = {} if args.changes is None else read_yaml(args.changes)
+    settings = change(params.cnn, changes if args.seed is None else {**changes, "seed": args.seed})
     model, history = training.train(cnn.build, settings, dataset.load(args.train), dataset.load(args.validation))
     archive.save(model, args.model)
     write_text(args.history, history.to_csv(index=False, float_format="%.6g"))

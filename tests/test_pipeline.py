@@ -79,7 +79,7 @@ def digest(path: Path) -> str:
 
 def stale(project: Project) -> set[str]:
     with Repo(str(project.folder)) as repo:
-        return {name.rpartition(":")[2] for name in repo.status()}
+        return {name.rpartition(":")[2] for name in repo.status(targets=["dvc.yaml"])}
 
 
 def stages_run(output: str) -> list[str]:

@@ -1,0 +1,88 @@
+"""Compare each variant with the default, seed by seed: a table and a figure, with 95 % intervals."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fashion.errors import run_command
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def main() -> None:
+    """Run the stage."""
+    parser = argparse.ArgumentParser(prog="python -m studies.ablation.summary", description=__doc__)
+    parser.add_argument("trials", type=Path, help="folder of the trials (.json)")
+    parser.add_argument("table", type=Path, help="table to write (.csv)")
+    parser.add_argument("figure", type=Path, help="figure to write (.png)")
+    args = parser.parse_args()
+
+    import pandas as pd
+
+    from fashion.evaluation.figures import png
+    from fashion.files import atomic_write, read_json, write_text
+
+    trials = pd.DataFrame([read_json(path) for path in sorted(args.trials.glob("*.json"))])
+    table = compare(trials)
+    write_text(args.table, table.to_csv(float_format="%.4g"))
+    with atomic_write(args.figure) as file:
+        file.write(png(draw(table)))
+
+
+def compare(trials: "pd.DataFrame") -> "pd.DataFrame":
+    """Return a row per variant, the most accurate first.
+
+    Args:
+        trials: a row per training: variant, seed, accuracy (0 to 1), seconds, parameters.
+
+    Returns:
+        For each variant its number of seeds, mean accuracy, and against the default with the same seeds: the mean
+        difference in accuracy, in points, with half the width of its 95 % interval (Student's t, of paired
+        differences), and likewise the ratio of training times.
+    """
+    import pandas as pd
+    from scipy.stats import t
+
+    default = trials[trials["variant"] == "default"].set_index("seed")
+    rows = []
+    for variant, group in trials.groupby("variant"):
+        pairs = group.set_index("seed").join(default, rsuffix="_default", how="inner")
+        points = 100 * (pairs["accuracy"] - pairs["accuracy_default"])
+        times = pairs["seconds"] / pairs["seconds_default"]
+        half = t.ppf(0.975, len(pairs) - 1) / len(pairs) ** 0.5
+        rows.append(
+            {
+                "variant": variant,
+                "seeds": len(pairs),
+                "accuracy": pairs["accuracy"].mean(),
+                "points": points.mean(),
+                "points_interval": half * points.std(),
+                "time": times.mean(),
+                "time_interval": half * times.std(),
+                "parameters": pairs["parameters"].iloc[0],
+            }
+        )
+    return pd.DataFrame(rows).set_index("variant").sort_values("points", ascending=False)
+
+
+def draw(table: "pd.DataFrame") -> "Figure":
+    """Return the figure: per variant, the change in accuracy on the left and in time on the right."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.2 + 0.3 * len(table)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for ax, column, start, label in (
+        (panels[0], "points", 0, "validation accuracy, points against the default"),
+        (panels[1], "time", 1, "training time, relative to the default"),
+    ):
+        ax.axvline(start, color="#8a8a8a", linewidth=1)
+        ax.errorbar(table[column], table.index, xerr=table[f"{column}_interval"], fmt="o", capsize=3)
+        ax.set_xlabel(label)
+    panels[0].invert_yaxis()
+    return figure
+
+
+if __name__ == "__main__":
+    run_command(main)

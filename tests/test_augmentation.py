@@ -1,0 +1,60 @@
+"""Augmented images are the given ones, mirrored, shifted and partly hidden, and nothing else."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fashion.models.augmentation import augment
+from fashion.params import Augmentation
+
+IMAGES = np.random.default_rng(1).integers(1, 256, (300, 7, 9)).astype(np.uint8)
+NONE = Augmentation(flip=False, shift=0, cutout=0)
+
+
+def augmented(params: Augmentation, seed: int = 1) -> np.ndarray:
+    changed: np.ndarray = augment(tf.constant(IMAGES), params, tf.constant(seed, tf.int64)).numpy()
+    assert changed.shape == IMAGES.shape
+    assert changed.dtype == np.uint8
+    return changed
+
+
+def test_none() -> None:
+    np.testing.assert_array_equal(augmented(NONE), IMAGES)
+
+
+def test_half_of_the_images_are_mirrored() -> None:
+    changed = augmented(NONE.model_copy(update={"flip": True}))
+    mirrored = (changed == IMAGES[:, :, ::-1]).all(axis=(1, 2))
+    same = (changed == IMAGES).all(axis=(1, 2))
+    assert (mirrored ^ same).all()
+    assert mirrored.mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_every_shift_occurs_and_black_comes_in() -> None:
+    changed = augmented(NONE.model_copy(update={"shift": 2}))
+    padded = np.pad(IMAGES, ((0, 0), (2, 2), (2, 2)))
+    found = np.zeros((5, 5), int)
+    for down, right in itertools.product(range(5), range(5)):
+        found[down, right] = (changed == padded[:, down : down + 7, right : right + 9]).all(axis=(1, 2)).sum()
+    assert found.sum() == len(IMAGES)
+    assert found.min() > 0
+
+
+def test_a_black_square_hides_a_part() -> None:
+    changed = augmented(NONE.model_copy(update={"cutout": 3}))
+    corners = set()
+    for image, before in zip(changed, IMAGES, strict=True):
+        hidden = image != before
+        rows, columns = np.flatnonzero(hidden.any(axis=1)), np.flatnonzero(hidden.any(axis=0))
+        assert (len(rows), len(columns), hidden.sum()) == (3, 3, 9)
+        assert (image[hidden] == 0).all()
+        corners.add((rows[0], columns[0]))
+    assert corners == set(itertools.product(range(5), range(7)))
+
+
+def test_the_seed_decides() -> None:
+    params = Augmentation(flip=True, shift=1, cutout=2)
+    np.testing.assert_array_equal(augmented(params, 1), augmented(params, 1))
+    assert (augmented(params, 1) != augmented(params, 2)).any(axis=(1, 2)).mean() > 0.9

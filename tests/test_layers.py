@@ -1,0 +1,60 @@
+"""Our layers do what the ones they replace do, and what their names promise."""
+
+import keras
+import numpy as np
+import pytest
+
+from fashion.models import layers
+
+GENERATOR = np.random.default_rng(1)
+
+
+@pytest.mark.parametrize("shape", [(60, 5, 6, 3), (60, 3)])
+@pytest.mark.parametrize("scale", [False, True])
+def test_fused_normalisation_is_that_of_keras(shape: tuple[int, ...], scale: bool) -> None:
+    inputs = GENERATOR.normal(2, 3, shape).astype(np.float32)
+    fused = layers.FusedBatchNormalization(momentum=0.6, scale=scale)
+    of_keras = keras.layers.BatchNormalization(momentum=0.6, scale=scale)
+    fused.build(shape)
+    of_keras.build(shape)
+    start = [GENERATOR.uniform(0.5, 2, weight.shape) for weight in of_keras.weights]
+    fused.set_weights(start)
+    of_keras.set_weights(start)
+    np.testing.assert_allclose(fused(inputs, training=True), of_keras(inputs, training=True), atol=1e-3)
+    np.testing.assert_allclose(fused.moving_mean, of_keras.moving_mean, rtol=1e-5)
+    np.testing.assert_allclose(fused.moving_variance, of_keras.moving_variance, rtol=2e-2)  # the unbiased variance
+    fused.moving_variance.assign(of_keras.moving_variance)
+    np.testing.assert_allclose(fused(inputs), of_keras(inputs), atol=1e-3)
+
+
+def test_fused_normalisation_of_bfloat16_keeps_its_statistics_in_float32() -> None:
+    layer = layers.FusedBatchNormalization(dtype="mixed_bfloat16")
+    outputs = layer(GENERATOR.normal(2, 3, (60, 5, 6, 3)), training=True)
+    assert outputs.dtype == "bfloat16"
+    assert {weight.dtype for weight in layer.weights} == {"float32"}
+
+
+def test_standardisation() -> None:
+    images = GENERATOR.integers(0, 200, (50, 8, 9)).astype(np.uint8)
+    pixels = layers.standardization(images)(images).numpy()
+    assert (pixels.mean(), pixels.std()) == pytest.approx((0, 1), abs=1e-4)
+
+
+def test_whitened_patches_are_uncorrelated_and_of_equal_variance() -> None:
+    rough = GENERATOR.normal(size=(400, 12, 12))
+    pixels = (rough + np.roll(rough, 1, axis=1) + np.roll(rough, 1, axis=2)).astype(np.float32)
+    kernel = layers.whitening_kernel(pixels, 3)
+    assert kernel.shape == (3, 3, 1, 16)
+    features = keras.ops.conv(pixels[..., None], kernel).numpy().reshape(-1, 16)
+    np.testing.assert_allclose(features[:, 8:], -features[:, :8], atol=1e-4)
+    np.testing.assert_allclose(features[:, :8].T @ features[:, :8] / len(features), np.eye(8), atol=2e-2)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (5, 3), (4, 4)])
+def test_pass_on_passes_its_inputs_on(inputs: int, outputs: int) -> None:
+    images = GENERATOR.normal(size=(2, 6, 6, inputs)).astype(np.float32)
+    kernel = layers.PassOn()((3, 3, inputs, outputs))
+    passed = keras.ops.conv(images, kernel, padding="same").numpy()
+    same = min(inputs, outputs)
+    np.testing.assert_allclose(passed[..., :same], images[..., :same], rtol=1e-6)
+    assert (np.asarray(kernel)[..., same:] != 0).all()
