@@ -79,7 +79,8 @@ def digest(path: Path) -> str:
 
 def stale(project: Project) -> set[str]:
     with Repo(str(project.folder)) as repo:
-        return {name.rpartition(":")[2] for name in repo.status(targets=["dvc.yaml"])}
+        stages = [name.rpartition(":") for name in repo.status()]
+    return {name for file, _, name in stages if "studies" not in file}
 
 
 def stages_run(output: str) -> list[str]:

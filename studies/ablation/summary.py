@@ -48,7 +48,7 @@ def compare(trials: "pd.DataFrame") -> "pd.DataFrame":
     default = trials[trials["variant"] == "default"].set_index("seed")
     rows = []
     for variant, group in trials.groupby("variant"):
-        pairs = group.set_index("seed").join(default, rsuffix="_default", how="inner")
+        pairs = group.set_index("seed").join(default.add_suffix("_default"), how="inner")
         points = 100 * (pairs["accuracy"] - pairs["accuracy_default"])
         times = pairs["seconds"] / pairs["seconds_default"]
         half = t.ppf(0.975, len(pairs) - 1) / len(pairs) ** 0.5
