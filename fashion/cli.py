@@ -2,9 +2,11 @@
 
 import argparse
 import json
+from base64 import b64encode
+from contextlib import nullcontext
 from pathlib import Path
 
-from fashion.errors import run_command
+from fashion.errors import UserError, run_command
 
 
 def main() -> None:
@@ -17,6 +19,23 @@ def main() -> None:
     results.add_argument("--json", action="store_true", help="print JSON, for programs")
     results.add_argument("--root", type=Path, default=Path(), help="folder of the project (default: this one)")
     results.set_defaults(command=show_results)
+    review = commands.add_parser(
+        "review",
+        help="compare the models of two revisions",
+        description="Compare the models of two revisions and print what changed, as Markdown.",
+    )
+    review.add_argument("--base", metavar="REV", help="revision to compare with (default: where head left main)")
+    review.add_argument("--head", metavar="REV", help="revision to review (default: the working tree)")
+    review.add_argument("--html", type=Path, metavar="FILE", help="write the review as a page that holds its pictures")
+    review.add_argument("--pictures", type=Path, metavar="DIR", help="write the pictures here, and refer to them")
+    review.add_argument("--pictures-url", metavar="URL", help="refer to the pictures at this address instead")
+    review.add_argument(
+        "--rebuild", action="store_true", help="run the pipeline of commits whose artifacts are missing"
+    )
+    review.add_argument(
+        "--gate", action="store_true", help="exit 1 if a model is significantly worse or below its floor"
+    )
+    review.set_defaults(command=show_review)
     args = parser.parse_args()
     args.command(args)
 
@@ -27,6 +46,34 @@ def show_results(args: argparse.Namespace) -> None:
 
     found = results.read(args.root)
     print(json.dumps(results.as_json(found), indent=2) if args.json else results.markdown(found))
+
+
+def show_review(args: argparse.Namespace) -> None:
+    """Print a review of a change; with --gate, fail if a model is worse than it may be."""
+    from fashion.evaluation.figures import png
+    from fashion.files import atomic_write, write_text
+    from fashion.params import load_review
+    from fashion.review import comparing, pictures, report, revision
+
+    declared = load_review()
+    ends = revision.resolve(Path(), args.base, args.head, declared.main)
+    with revision.rebuilt(ends, declared.files) if args.rebuild else nullcontext(ends) as (base, head):
+        found = comparing.compare(base, head, declared)
+    drawn = {}
+    if args.html or args.pictures:
+        drawn = {name: png(figure) for name, figure in pictures.draw(found, declared.classes).items()}
+    if args.html:
+        inside = {name: f"data:image/png;base64,{b64encode(content).decode()}" for name, content in drawn.items()}
+        write_text(args.html, report.page(report.markdown(found, declared, inside)))
+    beside = {}
+    if args.pictures:
+        for name, content in drawn.items():
+            with atomic_write(args.pictures / f"{name}.png") as file:
+                file.write(content)
+        beside = {name: f"{args.pictures_url or args.pictures}/{name}.png" for name in drawn}
+    print(report.markdown(found, declared, beside))
+    if args.gate and found.failures:
+        raise UserError("\n".join(found.failures))
 
 
 def entry_point() -> None:

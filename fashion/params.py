@@ -152,6 +152,48 @@ class Evaluation(Section):
     calibration_bins: Count
 
 
+class ReviewedModel(Section):
+    """Where a model's results are, relative to the project, and what is asked of it.
+
+    Attributes:
+        predictions: probabilities of each class for each test case, (n, classes) (.npy).
+        metrics: a JSON object; read where the predictions are not at hand.
+        history: a row per epoch with the columns epoch and val_accuracy (.csv); None if there is none.
+        seeds: pattern of the metrics files of a study that trained it with several seeds; None if there is none.
+        floor: accuracy below which the gate fails.
+    """
+
+    predictions: Name
+    metrics: Name
+    history: Name | None
+    seeds: Name | None
+    floor: Annotated[float, Field(ge=0, le=1)]
+
+
+class Review(Section):
+    """What a review of a change compares, and when its gate fails.
+
+    Attributes:
+        main: the branch that changes are compared with.
+        truth: labels (n,) of the test cases and, if there are pictures, images (n, height, width) (.npz).
+        classes: their names.
+        calibration_bins: equal intervals of confidence, for the calibration error.
+        significance: level of McNemar's test, after Holm's correction for the number of models.
+    """
+
+    main: Name
+    truth: Name
+    classes: Classes
+    calibration_bins: Count
+    significance: Annotated[float, Field(gt=0, lt=1)]
+    models: dict[Name, ReviewedModel]
+
+    @property
+    def files(self) -> list[str]:
+        """The artifacts that a review needs of each revision."""
+        return [self.truth, *(model.predictions for model in self.models.values())]
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -162,6 +204,7 @@ class Params(Section):
     dnn: Dnn
     cnn: Cnn
     evaluation: Evaluation
+    review: Review
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -170,11 +213,27 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     Raises:
         UserError: as for `read_yaml`, or one line per key that is unknown, missing, of the wrong type or out of bounds.
     """
+    return _checked(Params, read_yaml(path), path)
+
+
+def load_review(path: Path = Path("params.yaml")) -> Review:
+    """Read and check the section `review` alone, whatever else a project's params.yaml holds.
+
+    Raises:
+        UserError: as for `load_params`, or there is no such section.
+    """
     values = read_yaml(path)
+    if not isinstance(values, dict) or "review" not in values:
+        raise UserError(f"{path} has no section `review`, which names the models to compare; the README shows one")
+    return _checked(Review, values["review"], path, "review")
+
+
+def _checked(section: type[S], values: Any, path: Path, *key: str) -> S:
     try:
-        return Params.model_validate(values)
+        return section.model_validate(values)
     except ValidationError as error:
-        raise UserError("\n".join(f"{path}: {_explain(details)}" for details in error.errors())) from error
+        lines = (_explain({**details, "loc": (*key, *details["loc"])}) for details in error.errors())
+        raise UserError("\n".join(f"{path}: {line}" for line in lines)) from error
 
 
 def read_yaml(path: Path) -> Any:

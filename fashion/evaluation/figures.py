@@ -51,11 +51,11 @@ def png(figure: Figure) -> bytes:
 
 def samples(split: Split, classes: Sequence[str], title: str, columns: int = 12) -> Figure:
     """Draw the first images of each class, a class per row with its name."""
-    figure, axes = _grid(len(classes), columns, cell=(0.62, 0.62), title=title, left=1.2)
+    figure, axes = grid(len(classes), columns, cell=(0.62, 0.62), title=title, left=1.2)
     for label, row in enumerate(axes):
         row[0].text(-0.15, 0.5, classes[label], transform=row[0].transAxes, ha="right", va="center")
         for ax, index in zip(row, np.flatnonzero(split.labels == label), strict=False):
-            _show(ax, split.images[index])
+            show(ax, split.images[index])
     return figure
 
 
@@ -129,11 +129,11 @@ def predictions(
 ) -> Figure:
     """Draw images with their actual label, predicted label and confidence: green where right, red where wrong."""
     rows = max(1, -(-len(indices) // columns))
-    figure, axes = _grid(rows, columns, cell=(1.55, 2.25), title=title)
+    figure, axes = grid(rows, columns, cell=(1.55, 2.25), title=title)
     for ax, index in zip(axes.flat, indices, strict=False):
         answer = int(probabilities[index].argmax())
         actual = int(split.labels[index])
-        _show(ax, split.images[index])
+        show(ax, split.images[index])
         ax.set_title(f"actual: {classes[actual]}", fontsize=8.5, fontweight="normal", pad=4)
         ax.text(
             0.5,
@@ -204,8 +204,8 @@ def data_audit(audit: Mapping[str, Any], splits: Mapping[str, Split], classes: S
         ax.axis("off")
     for (above, below), pair in zip(axes.T, near["closest"], strict=False):
         other = splits[pair["split"]]
-        _show(above, splits["test"].images[pair["test_image"]])
-        _show(below, other.images[pair["image"]])
+        show(above, splits["test"].images[pair["test_image"]])
+        show(below, other.images[pair["image"]])
         above.set_title(classes[splits["test"].labels[pair["test_image"]]], fontsize=8, fontweight="normal")
         below.text(
             0.5,
@@ -219,7 +219,7 @@ def data_audit(audit: Mapping[str, Any], splits: Mapping[str, Split], classes: S
     return figure
 
 
-def _grid(
+def grid(
     rows: int, columns: int, cell: tuple[float, float], title: str, left: float = 0.0
 ) -> tuple[Figure, np.ndarray]:
     """Return a figure of empty cells, each `cell` inches wide and high, with `left` inches kept free for names.
@@ -244,5 +244,6 @@ def _grid(
     return figure, axes
 
 
-def _show(ax: Axes, image: UInt8[np.ndarray, "height width"]) -> None:
+def show(ax: Axes, image: UInt8[np.ndarray, "height width"]) -> None:
+    """Draw an image, 0 as white and 255 as black."""
     ax.imshow(image, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")

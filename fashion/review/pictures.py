@@ -1,0 +1,95 @@
+"""The pictures of a review: arrays in, matplotlib figures out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+from matplotlib.figure import Figure
+
+from fashion.evaluation.figures import COLOURS, GREY, INK, RIGHT, WRONG, grid, show
+from fashion.evaluation.metrics import Labels, confusion_matrix
+from fashion.review.comparing import Comparison, Report, Test
+
+Images = UInt8[np.ndarray, "n height width"]
+
+
+def draw(report: Report, classes: Sequence[str]) -> dict[str, Figure]:
+    """Return the pictures of a review by name: curves, confusion-MODEL and changed-MODEL, those there is reason for."""
+    trained = [model for model in report.models if _histories(model)]
+    pictures = {"curves": _curves(trained)} if trained else {}
+    for model in report.models:
+        if model.test and not model.test.unchanged and report.truth.labels is not None:
+            pictures[f"confusion-{model.name}"] = _confusion_change(
+                model.name, model.test, report.truth.labels, classes
+            )
+            if report.truth.images is not None:
+                pictures[f"changed-{model.name}"] = _most_changed(
+                    model.name, model.test, report.truth.images, report.truth.labels, classes
+                )
+    return pictures
+
+
+def _histories(model: Comparison) -> dict[str, pd.DataFrame]:
+    ends = {"base": model.base, "head": model.head}
+    return {end: side.history for end, side in ends.items() if side and side.history is not None}
+
+
+def _curves(models: Sequence[Comparison]) -> Figure:
+    """Draw the validation accuracy per epoch of both revisions, a panel per model."""
+    figure = Figure(figsize=(4.6 * len(models), 3.6), layout="constrained")
+    figure.suptitle("Validation accuracy: base dashed, head solid")
+    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    for ax, colour, model in zip(panels, COLOURS, models, strict=False):
+        for end, history in _histories(model).items():
+            style = {"linestyle": "--", "color": GREY} if end == "base" else {"color": colour}
+            ax.plot(history["epoch"], history["val_accuracy"], marker="o", markersize=3.5, **style)
+        ax.set_title(model.name)
+        ax.set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        ax.grid(axis="y", alpha=0.3)
+    panels[0].set_ylabel("validation accuracy")
+    return figure
+
+
+def _confusion_change(name: str, test: Test, labels: Labels, classes: Sequence[str]) -> Figure:
+    """Draw how many more (or fewer) test cases of each class head gives each answer than base."""
+    change = confusion_matrix(test.head, labels) - confusion_matrix(test.base, labels)
+    good = np.where(np.eye(len(classes), dtype=bool), change, -change)  # more on the diagonal, fewer elsewhere
+    most = max(1, int(np.abs(change).max()))
+    size = max(4.4, 1.6 + 0.5 * len(classes))
+    figure = Figure(figsize=(size + 0.4, size), layout="constrained")
+    ax = figure.subplots()
+    ax.imshow(good, cmap="PiYG", vmin=-most, vmax=most)
+    for row, column in np.argwhere(change):
+        ink = "white" if abs(change[row, column]) > 0.7 * most else INK
+        ax.text(column, row, f"{change[row, column]:+d}", ha="center", va="center", fontsize=9, color=ink)
+    ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(classes)), classes)
+    ax.set(xlabel="predicted", ylabel="actual", title=f"{name}: head less base (green: for the better)")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    return figure
+
+
+def _most_changed(name: str, test: Test, images: Images, labels: Labels, classes: Sequence[str]) -> Figure:
+    """Draw the test cases whose answer moved most, with both answers: green where right, red where wrong."""
+    title = f"{name}: the images whose answer moved most"
+    figure, axes = grid(1, len(test.most_changed), cell=(1.75, 2.6), title=title)
+    for ax, case in zip(axes.flat, test.most_changed, strict=True):
+        actual = int(labels[case])
+        show(ax, images[case])
+        ax.set_title(f"{case}: {classes[actual]}", fontsize=8.5, fontweight="normal", pad=4)
+        for line, (end, probabilities) in enumerate({"base": test.base[case], "head": test.head[case]}.items()):
+            answer = int(probabilities.argmax())
+            ax.text(
+                0.5,
+                -0.05 - 0.24 * line,
+                f"{end}: {classes[answer]}\n{probabilities[answer]:.1%}",
+                transform=ax.transAxes,
+                ha="center",
+                va="top",
+                fontsize=8.5,
+                color=RIGHT if answer == actual else WRONG,
+            )
+    return figure
