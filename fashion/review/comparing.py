@@ -183,7 +183,9 @@ def compare(base: Revision, head: Revision, declared: Review) -> Report:
         same_truth=same_truth,
         missing=tuple(f"{path} of {end.name}" for end in (base, head) for path in declared.files if end.lacks(path)),
         stale=tuple(head.stale()),
-        failures=tuple(line for model in models for line in _failures(model, declared.models[model.name].floor)),
+        failures=tuple(
+            line for model in models for line in _failures(model, declared.models[model.name].floor, same_truth)
+        ),
     )
 
 
@@ -245,7 +247,7 @@ def _compare(
 
 
 def _test(base: Model | None, head: Model | None, truth: Truth | None, review: Review) -> Test | None:
-    before, after = (model and model.probabilities for model in (base, head))
+    before, after = (model.probabilities if model else None for model in (base, head))
     if before is None or after is None or truth is None or truth.labels is None:
         return None
     right_before, right_after = (probabilities.argmax(axis=1) == truth.labels for probabilities in (before, after))
@@ -271,8 +273,10 @@ def _seed_deviation(revision: Revision, model: ReviewedModel) -> float | None:
     return statistics.stdev(accuracies) if len(accuracies) > 1 else None
 
 
-def _failures(model: Comparison, floor: float) -> list[str]:
+def _failures(model: Comparison, floor: float, same_truth: bool) -> list[str]:
     lines = []
+    if model.verdict == "not comparable" and same_truth:
+        lines.append(f"{model.name} cannot be tested, as predictions are missing; `dvc pull` or --rebuild gets them")
     if model.verdict == "worse" and model.test:
         lines.append(
             f"{model.name} is significantly worse: {model.test.accuracy.broken} test cases broken, "

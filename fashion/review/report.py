@@ -47,7 +47,8 @@ def page(text: str) -> str:
     """Return a review in Markdown as an HTML page."""
     body = MarkdownIt("commonmark").enable("table").render(text)
     template = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
-    return jinja2.Template(template, autoescape=True, undefined=jinja2.StrictUndefined).render(body=body)
+    html: str = jinja2.Template(template, autoescape=True, undefined=jinja2.StrictUndefined).render(body=body)
+    return html
 
 
 def _verdict(models: Sequence[Comparison]) -> str:

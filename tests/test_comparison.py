@@ -1,0 +1,106 @@
+"""Tests between models, against statsmodels, SciPy, cases worked by hand and simulations."""
+
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as oracle_mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from fashion.evaluation import comparison, metrics
+
+
+def answers(both: int, fixed: int, broken: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which cases base and head get right, given how many of each kind there are."""
+    base = np.repeat([True, False, True, False], [both, fixed, broken, neither])
+    head = np.repeat([True, True, False, False], [both, fixed, broken, neither])
+    return base, head
+
+
+@given(*[st.integers(0, 60)] * 4)
+def test_mcnemar_is_statsmodels(both: int, fixed: int, broken: int, neither: int) -> None:
+    found = comparison.mcnemar(*answers(both, fixed, broken, neither))
+    assert (found.fixed, found.broken) == (fixed, broken)
+    if fixed + broken:
+        assert found.p_value == pytest.approx(oracle_mcnemar([[both, broken], [fixed, neither]], exact=True).pvalue)
+    else:
+        assert found.p_value == 1
+
+
+def test_mcnemar_by_hand() -> None:
+    """Twelve cases differ, ten for the better: the tails of twelve tosses of a coin."""
+    expected = 2 * (comb(12, 0) + comb(12, 1) + comb(12, 2)) / 2**12
+    assert comparison.mcnemar(*answers(500, 10, 2, 30)).p_value == pytest.approx(expected)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_statsmodels(p_values: list[float]) -> None:
+    np.testing.assert_allclose(comparison.holm(p_values), multipletests(p_values, method="holm")[1])
+
+
+@pytest.mark.parametrize("differing", [0, 1, 5, 6, 7, 100, 601])
+def test_smallest_significant_change_is_where_the_test_turns(differing: int) -> None:
+    found = comparison.smallest_significant_change(differing, 0.05)
+    p_values = {
+        surplus: comparison.mcnemar(*answers(0, (differing + surplus) // 2, (differing - surplus) // 2, 0)).p_value
+        for surplus in range(differing % 2, differing + 1, 2)
+    }
+    assert found == min((surplus for surplus, p in p_values.items() if p < 0.05), default=None)
+
+
+def guesses(skill: float, labels: np.ndarray, seed: int) -> np.ndarray:
+    scores = np.random.default_rng(seed).normal(size=(len(labels), 4)) + skill * np.eye(4)[labels]
+    return np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+
+
+LABELS = np.random.default_rng(0).integers(0, 4, 500).astype(np.uint8)
+
+
+def test_bootstrap_intervals_are_scipys() -> None:
+    base, head = guesses(1.5, LABELS, 1), guesses(1.8, LABELS, 2)
+    loss, calibration = comparison.loss_and_calibration_changes(base, head, LABELS, bins=10)
+    cases = np.arange(len(LABELS))
+    for found, metric in (
+        (loss, lambda p, y: metrics.cross_entropy(p, y)),
+        (calibration, lambda p, y: metrics.calibration_error(p, y, 10)),
+    ):
+        assert found.change == pytest.approx(metric(head, LABELS) - metric(base, LABELS))
+        theirs = stats.bootstrap(
+            (cases,),
+            lambda drawn, metric=metric: metric(head[drawn], LABELS[drawn]) - metric(base[drawn], LABELS[drawn]),
+            vectorized=False,
+            method="percentile",
+            n_resamples=comparison.RESAMPLES,
+            rng=1,
+        )
+        width = theirs.confidence_interval.high - theirs.confidence_interval.low
+        assert found.low == pytest.approx(theirs.confidence_interval.low, abs=0.1 * width)
+        assert found.high == pytest.approx(theirs.confidence_interval.high, abs=0.1 * width)
+
+
+def test_the_same_predictions_have_no_change() -> None:
+    base = guesses(1.5, LABELS, 1)
+    nothing = comparison.Interval(0.0, 0.0, 0.0)
+    assert comparison.loss_and_calibration_changes(base, base, LABELS, bins=10) == (nothing, nothing)
+
+
+def test_share_change_covers_the_truth_as_often_as_it_says() -> None:
+    """3000 draws of 100 cases each, of which 8 % are fixed and 3 % broken on average."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(3000):
+        both, fixed, broken, neither = rng.multinomial(100, [0.8, 0.08, 0.03, 0.09])
+        interval = comparison.share_change(*answers(both, fixed, broken, neither))
+        assert interval.change == pytest.approx((fixed - broken) / 100)
+        covered += interval.low <= 0.05 <= interval.high
+    assert 0.94 < covered / 3000 < 0.985
+
+
+def test_share_change_by_hand() -> None:
+    """Bonett and Price's formula: p = 9/102, q = 4/102, z = 1.96."""
+    interval = comparison.share_change(*answers(80, 8, 3, 9))
+    assert (interval.low, interval.high) == pytest.approx((-0.0194, 0.1174), abs=5e-4)
+    assert not interval.excludes_zero
