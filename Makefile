@@ -21,6 +21,9 @@ test: .venv/ready
 	ruff format --check
 	lint-imports --no-logo
 	mypy
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml
+	zizmor --offline --quiet .github
 	pytest --numprocesses 2 --dist loadfile
 
 bench: .venv/ready

@@ -36,6 +36,13 @@ def main() -> None:
         "--gate", action="store_true", help="exit 1 if a model is significantly worse or below its floor"
     )
     review.set_defaults(command=show_review)
+    stale = commands.add_parser(
+        "stale",
+        help="exit 1 if dvc.lock was written with other code or params",
+        description="Exit 1 if dvc.lock was written with other code or params than are there, and name them.",
+    )
+    stale.add_argument("--rev", help="revision to look at (default: the working tree)")
+    stale.set_defaults(command=check_lock)
     args = parser.parse_args()
     args.command(args)
 
@@ -74,6 +81,18 @@ def show_review(args: argparse.Namespace) -> None:
     print(report.markdown(found, declared, beside))
     if args.gate and found.failures:
         raise UserError("\n".join(found.failures))
+
+
+def check_lock(args: argparse.Namespace) -> None:
+    """Fail if dvc.lock was written with other code or params than a revision has."""
+    from fashion.review.revision import Revision, commit
+
+    revision = Revision(Path(), args.rev and commit(Path(), args.rev))
+    if found := revision.stale():
+        raise UserError(
+            f"dvc.lock of {revision.name} was written with another {', '.join(found)}; "
+            "run `dvc repro` and commit dvc.lock with what it changes"
+        )
 
 
 def entry_point() -> None:

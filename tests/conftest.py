@@ -16,6 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from fashion.data import idx
+from tests.flowers import Flowers
 
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
@@ -40,6 +41,12 @@ def draw_lines(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
             case _:
                 image[np.arange(20), (np.arange(20) + at) % 24] = 220
     return images, labels
+
+
+@pytest.fixture(scope="session")
+def original_flowers(tmp_path_factory: pytest.TempPathFactory) -> Flowers:
+    """Return another project, to be copied and not to be changed."""
+    return Flowers.create(tmp_path_factory.mktemp("flowers"))
 
 
 @pytest.fixture(scope="session")
