@@ -4,6 +4,7 @@ Every measurement is a process of its own. What is compared is measured in turns
 falls on all alike, and stated as a ratio of medians.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -20,7 +21,6 @@ from benchmarks import report
 from fashion.errors import UserError, run_command
 from fashion.files import write_json, write_text
 
-REPEATS = 3
 TRIALS = ("tutorial", "cnn", "cnn-short", "dnn", "demo")
 GROWTH = (1, 2, 4, 8)
 NO_OPS = 7
@@ -42,11 +42,14 @@ STAGE_STARTS = {  # what a stage does before its real work, after reading its ar
 
 def main() -> None:
     """Measure and report."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3, help="trainings of each model and baseline (default: 3)")
+    args = parser.parse_args()
     if subprocess.run(["dvc", "status", "--quiet", "dvc.yaml"], check=False).returncode:
         raise UserError("the pipeline is not up to date; run `dvc repro` first")
     results = {
         "machine": machine(),
-        "time_to_accuracy": time_to_accuracy(),
+        "time_to_accuracy": time_to_accuracy(args.repeats),
         "utilisation": python("benchmarks.utilisation"),
         "growth": [python("benchmarks.growth", str(times)) for times in GROWTH],
         "overhead": {"no_op_seconds": no_op(), "stage_start_seconds": stage_starts()},
@@ -96,10 +99,10 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []
 
 
-def time_to_accuracy() -> dict[str, list[Any]]:
+def time_to_accuracy(repeats: int) -> dict[str, list[Any]]:
     """Train each model and baseline in turns, with a seed per round."""
     trials: dict[str, list[Any]] = {name: [] for name in TRIALS}
-    for seed in range(1, REPEATS + 1):
+    for seed in range(1, repeats + 1):
         for name in TRIALS:
             trials[name].append(python("benchmarks.trial", name, str(seed)))
             print(f"{name}: {trials[name][-1]}", flush=True)

@@ -100,7 +100,7 @@ def _profile(model: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
             for event in line.events:
                 _, colon, kind = plane.event_metadata[event.metadata_id].name.partition(":")
                 if colon and kind.isidentifier() and not kind.startswith("__"):  # NAME:KIND, as TensorFlow's executor
-                    spent[kind.removeprefix("_MklNative").removeprefix("_Mkl")] += event.duration_ps
+                    spent[kind.removeprefix("_MklNative").removeprefix("_Mkl").lstrip("_")] += event.duration_ps
     return {kind: time / spent.total() for kind, time in spent.most_common(12)}
 
 

@@ -1,6 +1,5 @@
 """Another project than this one: a table of flowers and scikit-learn. It adopts `fashion review` by declaring it."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,8 +69,8 @@ class Flowers:
     def review(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.run(sys.executable, "-m", "fashion.cli", "review", *arguments, check=False)
 
-    def git(self, *arguments: str) -> None:
-        self.run("git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments)
+    def git(self, *arguments: str, check: bool = True) -> None:
+        self.run("git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments, check=check)
 
     def change(self, **model: float) -> None:
         """Change params of the model, run the pipeline, commit."""

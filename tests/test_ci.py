@@ -21,9 +21,9 @@ GH = f"""#!{sys.executable}
 import json, os, pathlib, sys
 log = pathlib.Path(os.environ["GH_LOG"])
 words = sys.argv[1:]
-body = next((pathlib.Path(word.removeprefix("body=@")).read_text() for word in words if word.startswith("body=@")), None)
+files = [word.removeprefix("body=@") for word in words if word.startswith("body=@")]
 with log.open("a") as file:
-    file.write(json.dumps({{"words": words, "body": body}}) + "\\n")
+    file.write(json.dumps({{"words": words, "body": files and pathlib.Path(files[0]).read_text()}}) + "\\n")
 if any(word.endswith("/pulls") for word in words):
     print(os.environ.get("PULL", ""))
 elif "--paginate" in words:

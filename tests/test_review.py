@@ -110,7 +110,7 @@ def test_a_model_of_one_side(flowers: Flowers, first: str) -> None:
     assert f"**flowers: {'gone' if first == 'base' else 'new'}.**" in done.stdout
 
 
-def test_bad_revisions_are_one_clear_line(flowers: Flowers, tmp_path: Path) -> None:
+def test_bad_revisions_are_one_clear_line(flowers: Flowers) -> None:
     assert flowers.review("--base", "nowhere").stderr.startswith("error: there is no revision nowhere here")
     flowers.git("checkout", "--orphan", "empty")
     assert flowers.review().stderr.startswith("error: this repository has no commit yet")
