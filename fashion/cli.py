@@ -27,8 +27,9 @@ def main() -> None:
     review.add_argument("--base", metavar="REV", help="revision to compare with (default: where head left main)")
     review.add_argument("--head", metavar="REV", help="revision to review (default: the working tree)")
     review.add_argument("--html", type=Path, metavar="FILE", help="write the review as a page that holds its pictures")
-    review.add_argument("--pictures", type=Path, metavar="DIR", help="write the pictures here, and refer to them")
-    review.add_argument("--pictures-url", metavar="URL", help="refer to the pictures at this address instead")
+    review.add_argument(
+        "--pictures", type=Path, metavar="DIR", help="write the pictures here; the Markdown takes them beside it"
+    )
     review.add_argument(
         "--rebuild", action="store_true", help="run the pipeline of commits whose artifacts are missing"
     )
@@ -41,7 +42,6 @@ def main() -> None:
         help="exit 1 if dvc.lock was written with other code or params",
         description="Exit 1 if dvc.lock was written with other code or params than are there, and name them.",
     )
-    stale.add_argument("--rev", help="revision to look at (default: the working tree)")
     stale.set_defaults(command=check_lock)
     args = parser.parse_args()
     args.command(args)
@@ -59,38 +59,39 @@ def show_review(args: argparse.Namespace) -> None:
     """Print a review of a change; with --gate, fail if a model is worse than it may be."""
     from fashion.evaluation.figures import png
     from fashion.files import atomic_write, write_text
-    from fashion.params import load_review
     from fashion.review import comparing, pictures, report, revision
 
-    declared = load_review()
-    ends = revision.resolve(Path(), args.base, args.head, declared.main)
-    with revision.rebuilt(ends, declared.files) if args.rebuild else nullcontext(ends) as (base, head):
-        found = comparing.compare(base, head, declared)
+    root = Path()
+    declared = comparing.declared(revision.working_tree(root))
+    if declared is None:
+        raise UserError("params.yaml has no section `review`, which names the models to compare; the README shows one")
+    ends = revision.resolve(root, args.base, args.head, declared.main)
+    with revision.rebuilt(ends, comparing.lacks_artifacts) if args.rebuild else nullcontext(ends) as (base, head):
+        found = comparing.compare(base, head)
     drawn = {}
     if args.html or args.pictures:
-        drawn = {name: png(figure) for name, figure in pictures.draw(found, declared.classes).items()}
+        drawn = {name: png(figure) for name, figure in pictures.draw(found).items()}
     if args.html:
         inside = {name: f"data:image/png;base64,{b64encode(content).decode()}" for name, content in drawn.items()}
-        write_text(args.html, report.page(report.markdown(found, declared, inside)))
+        write_text(args.html, report.page(report.markdown(found, inside)))
     beside = {}
     if args.pictures:
         for name, content in drawn.items():
             with atomic_write(args.pictures / f"{name}.png") as file:
                 file.write(content)
-        beside = {name: f"{args.pictures_url or args.pictures}/{name}.png" for name in drawn}
-    print(report.markdown(found, declared, beside))
+        beside = {name: f"{args.pictures.name}/{name}.png" for name in drawn}
+    print(report.markdown(found, beside))
     if args.gate and found.failures:
         raise UserError("\n".join(found.failures))
 
 
-def check_lock(args: argparse.Namespace) -> None:
-    """Fail if dvc.lock was written with other code or params than a revision has."""
-    from fashion.review.revision import Revision, commit
+def check_lock(_args: argparse.Namespace) -> None:
+    """Fail if dvc.lock was written with other code or params than are there."""
+    from fashion.review import revision
 
-    revision = Revision(Path(), args.rev and commit(Path(), args.rev))
-    if found := revision.stale():
+    if found := revision.stale(Path()):
         raise UserError(
-            f"dvc.lock of {revision.name} was written with another {', '.join(found)}; "
+            f"dvc.lock was written with another {', '.join(found)}; "
             "run `dvc repro` and commit dvc.lock with what it changes"
         )
 

@@ -35,6 +35,7 @@ def _form(pattern: str, description: str) -> AfterValidator:
 
 Name = Annotated[str, _form(".+", "a name")]
 Classes = Annotated[tuple[Name, ...], Strict(False), Field(max_length=256), AfterValidator(_unique)]
+ModelName = Annotated[str, _form("[A-Za-z0-9_-]+", "letters, digits, _ and -")]
 Sha256 = Annotated[str, _form("[0-9a-f]{64}", "64 hexadecimal digits in lower case")]
 Source = Annotated[
     str, _form(r"https?://.+/|debian:.+|env:.+", "https://.../ (ending in /), debian:PACKAGE or env:VARIABLE")
@@ -186,7 +187,7 @@ class Review(Section):
     classes: Classes
     calibration_bins: Count
     significance: Annotated[float, Field(gt=0, lt=1)]
-    models: dict[Name, ReviewedModel]
+    models: dict[ModelName, ReviewedModel]
 
     @property
     def files(self) -> list[str]:
@@ -213,46 +214,60 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     Raises:
         UserError: as for `read_yaml`, or one line per key that is unknown, missing, of the wrong type or out of bounds.
     """
-    return _checked(Params, read_yaml(path), path)
+    return _checked(Params, read_yaml(path), str(path))
 
 
-def load_review(path: Path = Path("params.yaml")) -> Review:
-    """Read and check the section `review` alone, whatever else a project's params.yaml holds.
+def parse_review(text: str, name: str) -> Review | None:
+    """Check the section `review` of a params.yaml, whatever else that holds; None if it has no such section.
+
+    Args:
+        text: the whole of the file.
+        name: of the file, for messages.
 
     Raises:
-        UserError: as for `load_params`, or there is no such section.
+        UserError: as for `load_params`.
     """
-    values = read_yaml(path)
+    values = parse_yaml(text, name)
     if not isinstance(values, dict) or "review" not in values:
-        raise UserError(f"{path} has no section `review`, which names the models to compare; the README shows one")
-    return _checked(Review, values["review"], path, "review")
+        return None
+    return _checked(Review, values["review"], name, "review")
 
 
-def _checked(section: type[S], values: Any, path: Path, *key: str) -> S:
+def _checked(section: type[S], values: Any, name: str, *key: str) -> S:
     try:
         return section.model_validate(values)
     except ValidationError as error:
         lines = (_explain({**details, "loc": (*key, *details["loc"])}) for details in error.errors())
-        raise UserError("\n".join(f"{path}: {line}" for line in lines)) from error
+        raise UserError("\n".join(f"{name}: {line}" for line in lines)) from error
 
 
 def read_yaml(path: Path) -> Any:
     """Read a file of params.
 
     Raises:
-        UserError: the file cannot be read, or one line per value that is read differently by YAML 1.1 (PyYAML) and
-            YAML 1.2 (DVC).
+        UserError: the file cannot be read, or as for `parse_yaml`.
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Return what the text of a file of params says.
+
+    Raises:
+        UserError: it is not YAML, or one line per value that is read differently by YAML 1.1 (PyYAML) and YAML 1.2
+            (DVC).
+    """
+    try:
         values = yaml.safe_load(text)
         values_of_dvc = YAML(typ="safe").load(text)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error}") from error
     except (yaml.YAMLError, YAMLError, ValueError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
     if problems := [_advise(*difference) for difference in _differences(values, values_of_dvc)]:
-        raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
+        raise UserError("\n".join(f"{name}: {problem}" for problem in problems))
     return values
 
 

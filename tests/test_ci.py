@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,7 +98,7 @@ def touch_nothing(author: Flowers) -> None:
         (lambda author: author.change(strength=0.9), "different within noise", None),
         (comment_and_run, "unchanged", None),
         (touch_nothing, "unchanged", None),
-        (comment_on_the_code, "unchanged", "dvc.lock of"),
+        (comment_on_the_code, "unchanged", "dvc.lock was written with another train.py"),
     ],
     ids=["worsen", "within noise, params only", "code only", "untouched", "stale lock"],
 )
@@ -126,6 +127,30 @@ def test_review_of_an_improvement(hub: Hub) -> None:
     assert "better" in (runner / "index.html").read_text()
 
 
+def test_review_is_against_where_the_change_left_main(hub: Hub) -> None:
+    """Main has improved since, and the change is not to blame."""
+    maintainer = hub.clone("maintainer")
+    maintainer.run("dvc", "pull")
+    maintainer.change(columns=1)
+    maintainer.git("push", "origin", "main")
+    hub.propose(touch_nothing)
+    maintainer.change(columns=4)
+    maintainer.git("push", "origin", "main")
+    done, text = hub.review()
+    assert done.returncode == 0, done.stderr
+    assert "**flowers: unchanged.**" in text
+
+
+def test_review_of_a_pipeline_that_fails_says_so(hub: Hub) -> None:
+    def break_it(author: Flowers) -> None:
+        (author.folder / "train.py").write_text("import nothing_of_that_name\n")
+
+    hub.propose(break_it)
+    done, text = hub.review()
+    assert done.returncode == 1
+    assert "`dvc repro` failed" in text
+
+
 def test_review_of_what_nobody_pushed_trains_both_sides(hub: Hub) -> None:
     hub.propose(lambda author: author.change(columns=1), push=False)
     (hub.folder / "storage").rename(hub.folder / "emptied")
@@ -147,20 +172,16 @@ def test_review_of_a_fork_that_cannot_reach_the_remote_trains_both_sides(hub: Hu
 
 def test_retrain_proposes_nothing_where_nothing_changed(hub: Hub) -> None:
     runner = hub.clone("runner")
-    runner.run("dvc", "pull")
-    assert runner.run(".ci/retrain").stdout.endswith("Nothing changed.\n")
+    assert runner.run(".ci/retrain").stdout.endswith("dvc.lock is up to date: nothing to propose.\n")
 
 
 def test_retrain_proposes_a_branch_once(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("first", "second"):
-        runner = hub.clone(name)
-        runner.run("dvc", "pull")
         monkeypatch.setenv("PROPOSAL", str(hub.folder / f"{name}.txt"))
-        done = runner.run(".ci/retrain", "model.strength=0.9")
+        hub.clone(name).run(".ci/retrain", "model.strength=0.9")
     branch = (hub.folder / "first.txt").read_text().strip()
     assert branch.startswith("retrain/")
-    assert f"{branch} has been proposed before." in done.stdout
-    assert not (hub.folder / "second.txt").exists()
+    assert (hub.folder / "second.txt").read_text().strip() == branch
     colleague = hub.clone("colleague", branch)
     message = colleague.run("git", "log", "-1", "--format=%B").stdout
     assert "**flowers: different within noise.**" in message
@@ -171,9 +192,21 @@ def test_retrain_proposes_a_branch_once(hub: Hub, monkeypatch: pytest.MonkeyPatc
     assert main.splitlines() == ["remote and scripts", "change"], "nothing was pushed to main"
 
 
+def test_retrain_mends_a_stale_lock(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    maintainer = hub.clone("maintainer")
+    comment_on_the_code(maintainer)
+    maintainer.git("commit", "-am", "not run")
+    maintainer.git("push", "origin", "main")
+    monkeypatch.setenv("PROPOSAL", str(hub.folder / "proposal.txt"))
+    runner = hub.clone("runner")
+    runner.run(".ci/retrain")
+    mended = hub.clone("mended", (hub.folder / "proposal.txt").read_text().strip())
+    mended.run("dvc", "pull")
+    assert "Data and pipelines are up to date." in mended.run("dvc", "repro").stdout
+
+
 def test_retrain_proposes_nothing_worse(hub: Hub) -> None:
     runner = hub.clone("runner")
-    runner.run("dvc", "pull")
     done = runner.run(".ci/retrain", "model.columns=1", check=False)
     assert done.returncode == 1
     assert "significantly worse" in done.stderr
@@ -181,7 +214,7 @@ def test_retrain_proposes_nothing_worse(hub: Hub) -> None:
 
 
 @pytest.fixture
-def commenting(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, object]]]:
+def commenting(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
     """Return a function that posts a review as comment.yml does, and returns what GitHub was told."""
     from matplotlib.figure import Figure
 
@@ -208,7 +241,7 @@ def commenting(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
     (pictures / "link.png").symlink_to("/etc/passwd")
     (pictures.parent / "review.md").write_text("Better. $(touch hacked)\n\n![curves](pictures/curves.png)\n")
 
-    def comment(**environment: str) -> list[dict[str, object]]:
+    def comment(**environment: str) -> list[dict[str, Any]]:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         Flowers(hub.folder / "main").run(".ci/comment", str(pictures.parent))
@@ -217,10 +250,10 @@ def commenting(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
     return comment
 
 
-def test_comment_is_posted_with_its_pictures(hub: Hub, commenting: Callable[..., list[dict[str, object]]]) -> None:
+def test_comment_is_posted_with_its_pictures(hub: Hub, commenting: Callable[..., list[dict[str, Any]]]) -> None:
     post = commenting(PULL="7")[-1]
-    assert "POST" in post["words"]  # type: ignore[operator]
-    assert "repos/someone/flowers/issues/7/comments" in post["words"]  # type: ignore[operator]
+    assert "POST" in post["words"]
+    assert "repos/someone/flowers/issues/7/comments" in post["words"]
     pictures = hub.clone("pictures", "review-pictures/7")
     commit = pictures.run("git", "rev-parse", "HEAD").stdout.strip()
     assert f"![curves](https://github.com/someone/flowers/raw/{commit}/curves.png)" in str(post["body"])
@@ -229,11 +262,11 @@ def test_comment_is_posted_with_its_pictures(hub: Hub, commenting: Callable[...,
     assert not list(hub.folder.rglob("hacked"))
 
 
-def test_comment_is_updated_and_not_repeated(commenting: Callable[..., list[dict[str, object]]]) -> None:
+def test_comment_is_updated_and_not_repeated(commenting: Callable[..., list[dict[str, Any]]]) -> None:
     patch = commenting(PULL="7", COMMENT="42")[-1]
-    assert "PATCH" in patch["words"]  # type: ignore[operator]
-    assert "repos/someone/flowers/issues/comments/42" in patch["words"]  # type: ignore[operator]
+    assert "PATCH" in patch["words"]
+    assert "repos/someone/flowers/issues/comments/42" in patch["words"]
 
 
-def test_nothing_is_posted_where_the_pull_request_moved_on(commenting: Callable[..., list[dict[str, object]]]) -> None:
+def test_nothing_is_posted_where_the_pull_request_moved_on(commenting: Callable[..., list[dict[str, Any]]]) -> None:
     assert len(commenting(PULL="")) == 1, "it asked, and that was all"

@@ -1,7 +1,5 @@
 """Tests between models, against statsmodels, SciPy, cases worked by hand and simulations."""
 
-from collections.abc import Callable
-from functools import partial
 from math import comb
 
 import numpy as np
@@ -61,15 +59,12 @@ def guesses(skill: float, labels: np.ndarray, seed: int) -> np.ndarray:
 LABELS = np.random.default_rng(0).integers(0, 4, 500).astype(np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("which", "metric"), [(0, metrics.cross_entropy), (1, partial(metrics.calibration_error, bins=10))]
-)
-def test_bootstrap_intervals_are_scipys(which: int, metric: Callable[[np.ndarray, np.ndarray], float]) -> None:
+def test_the_interval_of_the_loss_is_scipys() -> None:
     base, head = guesses(1.5, LABELS, 1), guesses(1.8, LABELS, 2)
-    found = comparison.loss_and_calibration_changes(base, head, LABELS, bins=10)[which]
+    found = comparison.loss_change(base, head, LABELS)
 
     def change(cases: np.ndarray) -> float:
-        return metric(head[cases], LABELS[cases]) - metric(base[cases], LABELS[cases])
+        return metrics.cross_entropy(head[cases], LABELS[cases]) - metrics.cross_entropy(base[cases], LABELS[cases])
 
     cases = np.arange(len(LABELS))
     drawn = {"vectorized": False, "method": "percentile", "n_resamples": comparison.RESAMPLES, "rng": 1}
@@ -78,10 +73,37 @@ def test_bootstrap_intervals_are_scipys(which: int, metric: Callable[[np.ndarray
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.1 * (high - low))
 
 
+def test_the_p_value_of_the_calibration_is_scipys() -> None:
+    base, head = guesses(1.5, LABELS, 1), guesses(1.8, LABELS, 2)
+
+    def change(before: np.ndarray, after: np.ndarray) -> float:
+        errors = (metrics.calibration_error(p, LABELS, 10) for p in (after, before))
+        return next(errors) - next(errors)
+
+    found, p_value = comparison.calibration_change(base, head, LABELS, bins=10)
+    assert found == pytest.approx(change(base, head))
+    rng = np.random.default_rng(1)
+    swapped = []
+    for _ in range(1000):
+        swap = rng.integers(0, 2, (len(LABELS), 1)).astype(bool)
+        swapped.append(change(np.where(swap, head, base), np.where(swap, base, head)))
+    assert p_value == pytest.approx(np.mean(np.abs(swapped) >= abs(found)), abs=0.05)
+
+
+def test_calibration_is_called_different_as_seldom_as_the_level_says() -> None:
+    """Two models of the same kind, well calibrated: p-values below 0.1 in a tenth of 200 cases."""
+    labels = LABELS[:200]
+    below = 0
+    for seed in range(200):
+        pair = (guesses(1.5, labels, 2 * seed), guesses(1.5, labels, 2 * seed + 1))
+        below += comparison.calibration_change(*pair, labels, bins=10)[1] < 0.1
+    assert 8 <= below <= 34, "three standard deviations"
+
+
 def test_the_same_predictions_have_no_change() -> None:
     base = guesses(1.5, LABELS, 1)
-    nothing = comparison.Interval(0.0, 0.0, 0.0)
-    assert comparison.loss_and_calibration_changes(base, base, LABELS, bins=10) == (nothing, nothing)
+    assert comparison.loss_change(base, base, LABELS) == comparison.Interval(0.0, 0.0, 0.0)
+    assert comparison.calibration_change(base, base, LABELS, bins=10) == (0, 1)
 
 
 def test_share_change_covers_the_truth_as_often_as_it_says() -> None:

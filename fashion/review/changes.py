@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fashion.review.revision import flat
+NOT_THERE = object()
 
 
 @dataclass(frozen=True)
@@ -12,34 +12,58 @@ class Changes:
     """What differs between the locks of two revisions.
 
     Attributes:
-        params: key, its value in base and in head; None where it is not there.
+        params: key, its value in base and in head; NOT_THERE where it is not.
         code: files that stages depend on and no stage makes.
-        data: outputs of stages.
-        rerun: stages that ran again (or came from DVC's run cache), as what goes into them differs.
-        kept: stages that did not, as nothing differs.
+        commands: stages whose command differs.
+        outs: what stages made that differs: data, models, metrics, pictures.
+        rerun: stages that had to run again, as something they need differs, or are new.
+        kept: stages that had not.
+        gone: stages that head has no more.
     """
 
     params: tuple[tuple[str, Any, Any], ...]
     code: tuple[str, ...]
-    data: tuple[str, ...]
+    commands: tuple[str, ...]
+    outs: tuple[str, ...]
     rerun: tuple[str, ...]
     kept: tuple[str, ...]
+    gone: tuple[str, ...]
 
 
 def compare(base: Mapping[str, Any], head: Mapping[str, Any]) -> Changes:
     """Compare the stages of two dvc.lock files."""
-    params_base, params_head = _params(base), _params(head)
-    outs_base, outs_head = _hashes(base, "outs"), _hashes(head, "outs")
-    deps_base, deps_head = _hashes(base, "deps"), _hashes(head, "deps")
-    made = outs_base.keys() | outs_head.keys()
+    outs = [_hashes(stages, "outs") for stages in (base, head)]
     rerun = tuple(name for name, stage in head.items() if _inputs(stage) != _inputs(base.get(name, {})))
     return Changes(
-        params=tuple((key, params_base.get(key), params_head.get(key)) for key in _differing(params_base, params_head)),
-        code=tuple(path for path in _differing(deps_base, deps_head) if path not in made),
-        data=tuple(_differing(outs_base, outs_head)),
+        params=differences(*(_params(stages) for stages in (base, head))),
+        code=tuple(
+            path
+            for path, *_ in differences(*(_hashes(stages, "deps") for stages in (base, head)))
+            if not any(path in made for made in outs)
+        ),
+        commands=tuple(name for name in base if name in head and base[name]["cmd"] != head[name]["cmd"]),
+        outs=tuple(path for path, *_ in differences(*outs)),
         rerun=rerun,
         kept=tuple(name for name in head if name not in rerun),
+        gone=tuple(name for name in base if name not in head),
     )
+
+
+def differences(base: Mapping[str, Any], head: Mapping[str, Any]) -> tuple[tuple[str, Any, Any], ...]:
+    """Return each key whose value differs, with both values."""
+    pairs = ((key, base.get(key, NOT_THERE), head.get(key, NOT_THERE)) for key in sorted(base.keys() | head.keys()))
+    return tuple(pair for pair in pairs if pair[1] != pair[2])
+
+
+def flat(values: Any, key: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with dotted keys."""
+    if not isinstance(values, Mapping):
+        return {key: values}
+    return {
+        inner: leaf
+        for name, value in values.items()
+        for inner, leaf in flat(value, f"{key}.{name}".lstrip(".")).items()
+    }
 
 
 def _params(stages: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +82,3 @@ def _hashes(stages: Mapping[str, Any], kind: str) -> dict[str, str]:
 
 def _inputs(stage: Mapping[str, Any]) -> tuple[Any, ...]:
     return stage.get("cmd"), _hashes({"": stage}, "deps"), stage.get("params")
-
-
-def _differing(base: Mapping[str, Any], head: Mapping[str, Any]) -> list[str]:
-    return sorted(key for key in base.keys() | head.keys() if base.get(key) != head.get(key))

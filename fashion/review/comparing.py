@@ -1,14 +1,13 @@
 """Compare the models of two revisions of a project, and those of one revision with each other."""
 
-import hashlib
 import io
 import json
-import statistics
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,10 +16,10 @@ from fashion.errors import UserError
 from fashion.evaluation import comparison, metrics
 from fashion.evaluation.comparison import Interval, McNemar
 from fashion.evaluation.metrics import Labels, Probabilities
-from fashion.params import Review, ReviewedModel
+from fashion.params import Review, parse_review
 from fashion.review import changes
 from fashion.review.changes import Changes
-from fashion.review.revision import Revision
+from fashion.review.revision import Revision, md5, stale
 
 Verdict = Literal["better", "worse", "within noise", "unchanged", "new", "gone", "not comparable"]
 METRICS = ("accuracy", "loss", "calibration_error")
@@ -49,7 +48,7 @@ class Model:
     Attributes:
         metrics: those of `METRICS` that are known.
         probabilities: of each class, for each test case; None where they are not at hand.
-        history: a row per epoch, None where there is none.
+        history: a row per epoch with the columns epoch and val_accuracy, None where there is none.
     """
 
     metrics: Mapping[str, float]
@@ -58,23 +57,22 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Test:
+class Paired:
     """Two models on the same test cases.
 
     Attributes:
         base, head: their probabilities of each class, for each case.
         accuracy: which cases they answer differently, and McNemar's test.
-        smallest: the smallest change in accuracy that would have been significant by itself, with as many cases
-            answered differently; None if none would.
-        changes: of loss and calibration error.
+        loss: its change.
+        calibration: change of the calibration error, and the p-value of that.
         recall: changes by class.
     """
 
     base: Probabilities
     head: Probabilities
     accuracy: McNemar
-    smallest: float | None
-    changes: Mapping[str, Interval]
+    loss: Interval
+    calibration: tuple[float, float]
     recall: Mapping[str, Interval]
 
     @cached_property
@@ -95,34 +93,22 @@ class Comparison:
 
     Attributes:
         base, head: None where there is no such model.
-        test: None where the two cannot be tested.
-        p_adjusted: p-value of the test, corrected for the number of models tested.
-        significance: level of the test.
-        seed_deviation: standard deviation of the accuracy over the seeds of a study, None without one.
+        paired: None where the two did not answer the same test cases, or what they answered is not at hand.
+        verdict: what became of the model, by its accuracy.
+        p_adjusted: p-value of McNemar's test, corrected for the number of models tested.
+        smallest: the smallest change in accuracy that would have been significant with as many cases answered
+            differently and as many models tested; None if none would.
+        seeds: accuracies of the model in a study of several seeds.
     """
 
     name: str
     base: Model | None
     head: Model | None
-    test: Test | None
+    paired: Paired | None
+    verdict: Verdict
     p_adjusted: float
-    significance: float
-    seed_deviation: float | None = None
-
-    @property
-    def verdict(self) -> Verdict:
-        """What became of the model, by its accuracy."""
-        if self.base is None:
-            return "new"
-        if self.head is None:
-            return "gone"
-        if self.test is None:
-            return "not comparable"
-        if self.test.unchanged:
-            return "unchanged"
-        if self.p_adjusted >= self.significance:
-            return "within noise"
-        return "better" if self.test.accuracy.fixed > self.test.accuracy.broken else "worse"
+    smallest: float | None
+    seeds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,20 +116,26 @@ class Report:
     """All that a review says.
 
     Attributes:
+        classes: their names.
+        significance: level of McNemar's test.
+        rules: what differs in the section `review` of params.yaml.
         models: each in base and in head.
         pairs: the models of head, two by two, the first in the place of base.
         truth: the test cases of head.
         same_truth: whether those of base are the same.
-        missing: artifacts that neither the cache nor a remote holds.
-        stale: code and params that are not those head's dvc.lock was written with.
+        missing: artifacts that are not in the cache.
+        stale: what differs from what the working tree's dvc.lock was written with, if that is head.
         failures: why the gate fails; empty if it does not.
     """
 
     base: Revision
     head: Revision
+    classes: tuple[str, ...]
+    significance: float
     models: tuple[Comparison, ...]
     pairs: tuple[Comparison, ...]
     changes: Changes
+    rules: tuple[tuple[str, Any, Any], ...]
     truth: Truth
     same_truth: bool
     missing: tuple[str, ...]
@@ -151,142 +143,204 @@ class Report:
     failures: tuple[str, ...]
 
 
-def compare(base: Revision, head: Revision, declared: Review) -> Report:
-    """Compare the declared models of two revisions.
+def declared(revision: Revision) -> Review | None:
+    """Return what a revision's params.yaml says of the review, None if it says nothing."""
+    content = revision.read("params.yaml")
+    return None if content is None else parse_review(content.decode(), f"params.yaml of {revision.name}")
+
+
+def lacks_artifacts(revision: Revision) -> bool:
+    """Tell whether something that a review needs of a revision is not in the cache."""
+    review = declared(revision)
+    return review is not None and any(revision.lacks(path) for path in review.files)
+
+
+def compare(base: Revision, head: Revision) -> Report:
+    """Compare the models of two revisions, by the rules that head declares.
 
     Raises:
-        UserError: a revision has no dvc.lock, or a file is not what it is declared to be.
+        UserError: head declares nothing, a revision has no dvc.lock, or a file is not what it is declared to be.
     """
-    truths = [_truth(revision, declared.truth) for revision in (base, head)]
-    same_truth = truths[0].identity == truths[1].identity is not None
+    review = declared(head)
+    if review is None:
+        raise UserError(f"params.yaml of {head.name} has no section `review`, which names the models to compare")
+    before = declared(base) or review
+    truths = [_truth(revision, rules) for revision, rules in ((base, before), (head, review))]
+    if truths[1].identity is None:
+        raise UserError(f"{head.name} has no {review.truth}, which params.yaml names as `review.truth`")
+    same_truth = truths[0].identity == truths[1].identity
     if same_truth:  # then the one that is at hand serves both
         truths = [next((truth for truth in truths if truth.labels is not None), truths[0])] * 2
-    before, after = (
-        {name: _model(revision, model, truth, declared) for name, model in declared.models.items()}
-        for revision, truth in zip((base, head), truths, strict=True)
-    )
-    models = _compare(
-        {name: (before[name], after[name]) for name in declared.models if before[name] or after[name]},
+    names = list(review.models | before.models)
+    models = [
+        {name: _model(revision, rules, name, truth) for name in names}
+        for revision, rules, truth in ((base, before, truths[0]), (head, review, truths[1]))
+    ]
+    compared = _compare(
+        {name: (models[0][name], models[1][name]) for name in names if models[0][name] or models[1][name]},
         truths[1] if same_truth else None,
-        declared,
-        {name: _seed_deviation(head, model) for name, model in declared.models.items()},
+        review,
+        {name: _seeds(head, model.seeds) for name, model in review.models.items()},
     )
-    present = [name for name in declared.models if after[name]]
-    pairs = {f"{one} → {other}": (after[one], after[other]) for one, other in combinations(present, 2)}
+    present = {name: model for name, model in models[1].items() if model}
+    pairs = {f"{one} → {other}": (present[one], present[other]) for one, other in combinations(present, 2)}
     return Report(
         base,
         head,
-        models=models,
-        pairs=_compare(pairs, truths[1], declared, {}),
+        review.classes,
+        review.significance,
+        models=compared,
+        pairs=_compare(pairs, truths[1], review, {}),
         changes=changes.compare(base.lock, head.lock),
+        rules=changes.differences(*(changes.flat(rules.model_dump(), "review") for rules in (before, review))),
         truth=truths[1],
         same_truth=same_truth,
-        missing=tuple(f"{path} of {end.name}" for end in (base, head) for path in declared.files if end.lacks(path)),
-        stale=tuple(head.stale()),
-        failures=tuple(
-            line for model in models for line in _failures(model, declared.models[model.name].floor, same_truth)
+        missing=tuple(
+            f"{path} of {revision.name}"
+            for revision, rules in ((base, before), (head, review))
+            for path in rules.files
+            if revision.lacks(path)
         ),
+        stale=() if head.commit else tuple(stale(head.root)),
+        failures=tuple(_failures(compared, review, same_truth)),
     )
 
 
-def _truth(revision: Revision, path: str) -> Truth:
-    content = revision.read(path)
+def _truth(revision: Revision, review: Review) -> Truth:
+    content = revision.read(review.truth)
     if content is None:
-        return Truth(revision.recorded(path), None, None)
-    identity = revision.recorded(path) or hashlib.md5(content, usedforsecurity=False).hexdigest()
+        return Truth(revision.recorded(review.truth), None, None)
     try:
         with np.load(io.BytesIO(content)) as arrays:
-            return Truth(identity, arrays["labels"], arrays.get("images"))
-    except (ValueError, KeyError, OSError) as error:
-        raise UserError(f"{path} of {revision.name}: not an .npz file with labels ({error})") from error
+            labels, images = arrays["labels"], arrays.get("images")
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{review.truth} of {revision.name} is not an .npz file with labels: {error}") from error
+    classes = len(review.classes)
+    if (
+        labels.ndim != 1
+        or not len(labels)
+        or labels.dtype.kind not in "ui"
+        or not (0 <= labels.min() <= labels.max() < classes)
+    ):
+        raise UserError(
+            f"{review.truth} of {revision.name}: expected a row of labels, whole numbers from 0 to {classes - 1}, "
+            f"found {labels.dtype} of shape {labels.shape}"
+            + (f" from {labels.min()} to {labels.max()}" if labels.size else "")
+        )
+    return Truth(md5(content), labels, images)
 
 
-def _model(revision: Revision, declared: ReviewedModel, truth: Truth, review: Review) -> Model | None:
+def _model(revision: Revision, review: Review, name: str, truth: Truth) -> Model | None:
     """Return a model as the revision has it, None if it has none."""
+    if name not in review.models:
+        return None
+    files = review.models[name]
     written, predicted, history = (
-        revision.read(path) if path else None for path in (declared.metrics, declared.predictions, declared.history)
+        revision.read(path) if path else None for path in (files.metrics, files.predictions, files.history)
     )
-    if written is None and predicted is None and revision.recorded(declared.predictions) is None:
+    if written is None and predicted is None and revision.recorded(files.predictions) is None:
         return None
     try:
         values = {} if written is None else json.loads(written)
+        known = {metric: float(values[metric]) for metric in METRICS if metric in values}
         probabilities = None if predicted is None else np.load(io.BytesIO(predicted))
-        curves = None if history is None else pd.read_csv(io.BytesIO(history))
-    except ValueError as error:
-        raise UserError(f"results of {revision.name} cannot be read ({error}); run `dvc repro`") from error
-    known = {name: float(values[name]) for name in METRICS if name in values}
+        curve = None if history is None else pd.read_csv(io.BytesIO(history))[["epoch", "val_accuracy"]]
+    except (ValueError, TypeError, KeyError, EOFError) as error:
+        raise UserError(f"results of {name} of {revision.name} cannot be read ({error}); run `dvc repro`") from error
     if probabilities is not None and truth.labels is not None:
         expected = (len(truth.labels), len(review.classes))
-        if probabilities.shape != expected:
+        if probabilities.shape != expected or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
             raise UserError(
-                f"{declared.predictions} of {revision.name}: expected probabilities of shape {expected}, found "
-                f"{probabilities.shape}; run `dvc repro`"
+                f"{files.predictions} of {revision.name}: expected probabilities of shape {expected} whose rows sum to "
+                f"1, found shape {probabilities.shape}; run `dvc repro`"
             )
         known = {
             "accuracy": float((probabilities.argmax(axis=1) == truth.labels).mean()),
             "loss": metrics.cross_entropy(probabilities, truth.labels),
             "calibration_error": metrics.calibration_error(probabilities, truth.labels, review.calibration_bins),
         }
-    return Model(known, probabilities, curves)
+    return Model(known, probabilities, curve)
 
 
 def _compare(
     models: Mapping[str, tuple[Model | None, Model | None]],
     truth: Truth | None,
     review: Review,
-    seed_deviations: Mapping[str, float | None],
+    seeds: Mapping[str, tuple[float, ...]],
 ) -> tuple[Comparison, ...]:
     """Compare models two by two; `truth` is None if they did not answer the same test cases."""
-    tests = {name: _test(*pair, truth, review) for name, pair in models.items()}
-    tested = {name: test for name, test in tests.items() if test}
-    adjusted = dict(zip(tested, comparison.holm([test.accuracy.p_value for test in tested.values()]), strict=True))
-    return tuple(
-        Comparison(name, *pair, tests[name], adjusted.get(name, 1.0), review.significance, seed_deviations.get(name))
-        for name, pair in models.items()
-    )
+    pairs = {name: _pair(*pair, truth, review) for name, pair in models.items()}
+    tested = {name: pair.accuracy for name, pair in pairs.items() if pair and not pair.unchanged}
+    adjusted = dict(zip(tested, comparison.holm([test.p_value for test in tested.values()]), strict=True))
+    found = []
+    for name, (base, head) in models.items():
+        p_value, smallest = adjusted.get(name, 1.0), None
+        if name in tested and truth and truth.labels is not None:
+            differing = tested[name].fixed + tested[name].broken
+            surplus = comparison.smallest_significant_change(differing, review.significance / len(tested))
+            smallest = surplus and surplus / len(truth.labels)
+        verdict = _verdict(base, head, pairs[name], significant=p_value < review.significance)
+        found.append(Comparison(name, base, head, pairs[name], verdict, p_value, smallest, seeds.get(name, ())))
+    return tuple(found)
 
 
-def _test(base: Model | None, head: Model | None, truth: Truth | None, review: Review) -> Test | None:
+def _pair(base: Model | None, head: Model | None, truth: Truth | None, review: Review) -> Paired | None:
     before, after = (model.probabilities if model else None for model in (base, head))
     if before is None or after is None or truth is None or truth.labels is None:
         return None
-    right_before, right_after = (probabilities.argmax(axis=1) == truth.labels for probabilities in (before, after))
-    accuracy = comparison.mcnemar(right_before, right_after)
-    surplus = comparison.smallest_significant_change(accuracy.fixed + accuracy.broken, review.significance)
-    intervals = comparison.loss_and_calibration_changes(before, after, truth.labels, review.calibration_bins)
-    return Test(
+    labels = truth.labels
+    right_before, right_after = (probabilities.argmax(axis=1) == labels for probabilities in (before, after))
+    return Paired(
         before,
         after,
-        accuracy,
-        smallest=None if surplus is None else surplus / len(truth.labels),
-        changes=dict(zip(METRICS[1:], intervals, strict=True)),
+        comparison.mcnemar(right_before, right_after),
+        comparison.loss_change(before, after, labels),
+        comparison.calibration_change(before, after, labels, review.calibration_bins),
         recall={
-            name: comparison.share_change(right_before[truth.labels == label], right_after[truth.labels == label])
+            name: comparison.share_change(right_before[labels == label], right_after[labels == label])
             for label, name in enumerate(review.classes)
+            if (labels == label).any()
         },
     )
 
 
-def _seed_deviation(revision: Revision, model: ReviewedModel) -> float | None:
-    contents = [revision.read(path) for path in revision.paths(model.seeds)] if model.seeds else []
-    accuracies = [json.loads(content)["accuracy"] for content in contents if content]
-    return statistics.stdev(accuracies) if len(accuracies) > 1 else None
+def _verdict(base: Model | None, head: Model | None, pair: Paired | None, *, significant: bool) -> Verdict:
+    if base is None:
+        return "new"
+    if head is None:
+        return "gone"
+    if pair is None:
+        return "not comparable"
+    if pair.unchanged:
+        return "unchanged"
+    if not significant:
+        return "within noise"
+    return "better" if pair.accuracy.fixed > pair.accuracy.broken else "worse"
 
 
-def _failures(model: Comparison, floor: float, same_truth: bool) -> list[str]:
-    lines = []
-    if model.verdict == "not comparable" and same_truth:
-        lines.append(f"{model.name} cannot be tested, as predictions are missing; `dvc pull` or --rebuild gets them")
-    if model.verdict == "worse" and model.test:
-        lines.append(
-            f"{model.name} is significantly worse: {model.test.accuracy.broken} test cases broken, "
-            f"{model.test.accuracy.fixed} fixed, p = {model.p_adjusted:.2g} (limit {model.significance:g})"
-        )
-    if model.head is None:
-        return lines
-    accuracy = model.head.metrics.get("accuracy")
-    if accuracy is None:
-        lines.append(f"{model.name}: its accuracy is not known; run `dvc repro` or `dvc pull`")
-    elif accuracy < floor:
-        lines.append(f"{model.name} has an accuracy of {accuracy:.2%}, below its floor of {floor:.2%}")
-    return lines
+def _seeds(revision: Revision, pattern: str | None) -> tuple[float, ...]:
+    """Return the accuracies in the metrics files that match a pattern."""
+    contents = [revision.read(path) for path in revision.paths(pattern)] if pattern else []
+    values = (json.loads(content) for content in contents if content)
+    return tuple(value["accuracy"] for value in values if "accuracy" in value)
+
+
+def _failures(models: Iterable[Comparison], review: Review, same_truth: bool) -> Iterator[str]:
+    if not same_truth:
+        yield "the test cases of the two revisions differ, so no model can be tested: a person must judge"
+    for model in models:
+        if model.verdict == "worse" and model.paired:
+            yield (
+                f"{model.name} is significantly worse: {model.paired.accuracy.broken} test cases broken, "
+                f"{model.paired.accuracy.fixed} fixed, p = {model.p_adjusted:.2g} (limit {review.significance:g})"
+            )
+        if model.verdict == "not comparable" and same_truth:
+            yield f"{model.name} cannot be tested, as predictions are missing"
+        if model.head is None:
+            yield f"{model.name} is gone"
+            continue
+        accuracy, floor = model.head.metrics.get("accuracy"), review.models[model.name].floor
+        if accuracy is None:
+            yield f"{model.name}: its accuracy is not known; run `dvc repro`"
+        elif accuracy < floor:
+            yield f"{model.name} has an accuracy of {accuracy:.2%}, below its floor of {floor:.2%}"

@@ -1,5 +1,6 @@
 """The pictures of a review: arrays in, matplotlib figures out."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,23 +10,23 @@ from matplotlib.figure import Figure
 
 from fashion.evaluation.figures import COLOURS, GREY, INK, RIGHT, WRONG, grid, show
 from fashion.evaluation.metrics import Labels, confusion_matrix
-from fashion.review.comparing import Comparison, Report, Test
+from fashion.review.comparing import Comparison, Paired, Report
 
 Images = UInt8[np.ndarray, "n height width"]
 
 
-def draw(report: Report, classes: Sequence[str]) -> dict[str, Figure]:
+def draw(report: Report) -> dict[str, Figure]:
     """Return the pictures of a review by name: curves, confusion-MODEL and changed-MODEL, those there is reason for."""
     trained = [model for model in report.models if _histories(model)]
     pictures = {"curves": _curves(trained)} if trained else {}
     for model in report.models:
-        if model.test and not model.test.unchanged and report.truth.labels is not None:
+        if model.paired and not model.paired.unchanged and report.truth.labels is not None:
             pictures[f"confusion-{model.name}"] = _confusion_change(
-                model.name, model.test, report.truth.labels, classes
+                model.name, model.paired, report.truth.labels, report.classes
             )
             if report.truth.images is not None:
                 pictures[f"changed-{model.name}"] = _most_changed(
-                    model.name, model.test, report.truth.images, report.truth.labels, classes
+                    model.name, model.paired, report.truth.images, report.truth.labels, report.classes
                 )
     return pictures
 
@@ -40,7 +41,7 @@ def _curves(models: Sequence[Comparison]) -> Figure:
     figure = Figure(figsize=(4.6 * len(models), 3.6), layout="constrained")
     figure.suptitle("Validation accuracy: base dashed, head solid")
     panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
-    for ax, colour, model in zip(panels, COLOURS, models, strict=False):
+    for ax, colour, model in zip(panels, itertools.cycle(COLOURS), models, strict=False):
         for end, history in _histories(model).items():
             style = {"linestyle": "--", "color": GREY} if end == "base" else {"color": colour}
             ax.plot(history["epoch"], history["val_accuracy"], marker="o", markersize=3.5, **style)
@@ -52,7 +53,7 @@ def _curves(models: Sequence[Comparison]) -> Figure:
     return figure
 
 
-def _confusion_change(name: str, test: Test, labels: Labels, classes: Sequence[str]) -> Figure:
+def _confusion_change(name: str, test: Paired, labels: Labels, classes: Sequence[str]) -> Figure:
     """Draw how many more (or fewer) test cases of each class head gives each answer than base."""
     change = confusion_matrix(test.head, labels) - confusion_matrix(test.base, labels)
     good = np.where(np.eye(len(classes), dtype=bool), change, -change)  # more on the diagonal, fewer elsewhere
@@ -72,7 +73,7 @@ def _confusion_change(name: str, test: Test, labels: Labels, classes: Sequence[s
     return figure
 
 
-def _most_changed(name: str, test: Test, images: Images, labels: Labels, classes: Sequence[str]) -> Figure:
+def _most_changed(name: str, test: Paired, images: Images, labels: Labels, classes: Sequence[str]) -> Figure:
     """Draw the test cases whose answer moved most, with both answers: green where right, red where wrong."""
     title = f"{name}: the images whose answer moved most"
     figure, axes = grid(1, len(test.most_changed), cell=(1.75, 2.6), title=title)

@@ -1,5 +1,6 @@
 """A review as Markdown, which GitHub and GitLab render, and as an HTML page."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,16 @@ from typing import Any
 import jinja2
 from markdown_it import MarkdownIt
 
-from fashion.params import Review
-from fashion.review.comparing import METRICS, Comparison, Report
+from fashion.review.changes import NOT_THERE
+from fashion.review.comparing import Comparison, Paired, Report
 
 DIGITS = {"accuracy": "{:.2%}", "loss": "{:.4f}", "calibration_error": "{:.2%}"}
-VERDICTS = ("worse", "better", "within noise", "unchanged", "new", "gone", "not comparable")  # the gravest first
-LISTED = 12  # files or params in a line of what changed; more are counted
+VERDICTS = ("worse", "gone", "not comparable", "better", "within noise", "unchanged", "new")  # the gravest first
+ENOUGH_SEEDS = 3  # to speak of their spread
+LISTED = 12  # items in a line of what changed; more are counted
 
 
-def markdown(report: Report, declared: Review, pictures: Mapping[str, str]) -> str:
+def markdown(report: Report, pictures: Mapping[str, str]) -> str:
     """Return the review as Markdown; `pictures` gives the address of each picture by name, those that there are."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -26,19 +28,19 @@ def markdown(report: Report, declared: Review, pictures: Mapping[str, str]) -> s
     )
     text: str = environment.get_template("report.md").render(
         report=report,
-        classes=[_cell(name) for name in declared.classes],
         verdict=_verdict(report.models),
         warnings=_warnings(report),
         models=[row for model in report.models for row in _rows(model)],
         pairs=[row for pair in report.pairs for row in _rows(pair)],
-        moved=[model for model in report.models if model.test and not model.test.unchanged],
+        tested=any(model.paired for model in (*report.models, *report.pairs)),
+        seeds=any(len(model.seeds) >= ENOUGH_SEEDS for model in report.models),
+        significance=report.significance,
         changed=_changed(report),
-        tested=sum(model.test is not None for model in report.models),
-        significance=declared.significance,
-        seeds=any(model.seed_deviation for model in report.models),
+        moved=[model for model in report.models if model.paired and not model.paired.unchanged],
         pictures=pictures,
+        cell=_cell,
         points=_points,
-        answer=lambda probabilities: f"{_cell(declared.classes[probabilities.argmax()])} ({probabilities.max():.1%})",
+        answer=lambda probabilities: f"{_cell(report.classes[probabilities.argmax()])} ({probabilities.max():.1%})",
     )
     return text
 
@@ -60,73 +62,76 @@ def _verdict(models: Sequence[Comparison]) -> str:
 
 
 def _warnings(report: Report) -> list[str]:
-    lines = []
+    lines = [f"The gate fails: {_cell(line)}." for line in report.failures]
     if not report.same_truth:
         lines.append("The test cases of the two revisions differ, so their models cannot be compared on the same ones.")
     if report.missing:
         lines.append(
-            f"Not in the DVC cache: {_few(report.missing)}. `dvc pull` gets them from the remote, "
-            "`fashion review --rebuild` runs the pipeline of the revision again."
+            f"Not in the DVC cache: {_few(report.missing)}. For the working tree, `dvc pull` gets it from the "
+            "remote or `dvc repro` makes it; for a commit, `fashion review --rebuild` does both."
         )
     if report.stale:
         lines.append(
-            f"dvc.lock of {report.head.name} was not written with what is there now: {_few(report.stale)}. "
-            "Run `dvc repro` and commit dvc.lock; until then its results are those of other code or params."
+            f"dvc.lock was written with another {_few(report.stale)}. Run `dvc repro` and commit dvc.lock with what it "
+            "changes; until then these are results of other code or params."
         )
-    return lines
+    again = [revision.name for revision in (report.base, report.head) if revision.rebuilt]
+    return lines + [f"The pipeline of {name} was run again here, as the cache lacked its artifacts." for name in again]
 
 
 def _rows(model: Comparison) -> list[tuple[str, ...]]:
-    """Return a row per metric that either side knows."""
+    """Return a row per metric."""
     rows: list[tuple[str, ...]] = []
-    for metric in METRICS:
-        values = [side.metrics.get(metric) if side else None for side in (model.base, model.head)]
-        before, after = (DIGITS[metric].format(value) if value is not None else "-" for value in values)
-        change, verdict = _accuracy(model, *values) if metric == "accuracy" else _interval(model, metric)
+    for metric, verdict_on in {"accuracy": _accuracy, "loss": _loss, "calibration_error": _calibration}.items():
+        before, after = (side.metrics.get(metric) if side else None for side in (model.base, model.head))
+        shown = ("-" if value is None else DIGITS[metric].format(value) for value in (before, after))
+        change = "-"
+        if before is not None and after is not None:
+            change = f"{after - before:+.4f}" if metric == "loss" else _points(after - before)
         name = f"**{_cell(model.name)}**" if metric == "accuracy" else ""
-        rows.append((name, metric.replace("_", " "), before, after, change, verdict))
+        verdict = verdict_on(model, model.paired) if model.paired and not model.paired.unchanged else ""
+        rows.append((name, metric.replace("_", " "), *shown, change, verdict or (name and model.verdict)))
     return rows
 
 
-def _accuracy(model: Comparison, before: float | None, after: float | None) -> tuple[str, str]:
-    change = "-" if before is None or after is None else _points(after - before)
-    if model.test is None or model.test.unchanged:
-        return change, model.verdict
-    found = model.test.accuracy
-    verdict = f"**{model.verdict}**: {found.fixed} fixed, {found.broken} broken, p = {model.p_adjusted:.2g}"
-    if model.test.smallest is not None:
-        verdict += f"; significant from {100 * model.test.smallest:.2f} points on"
-    if model.seed_deviation is not None:
-        verdict += f"; seeds ± {100 * model.seed_deviation:.2f} points"
-    return change, verdict
+def _accuracy(model: Comparison, pair: Paired) -> str:
+    parts = [
+        f"**{model.verdict}**: {pair.accuracy.fixed} fixed, {pair.accuracy.broken} broken, p = {model.p_adjusted:.2g}"
+    ]
+    if model.smallest is not None:
+        parts.append(f"significant from {100 * model.smallest:.2f} points on")
+    if len(model.seeds) >= ENOUGH_SEEDS:
+        parts.append(f"{len(model.seeds)} seeds: ± {100 * statistics.stdev(model.seeds):.2f} points")
+    return "; ".join(parts)
 
 
-def _interval(model: Comparison, metric: str) -> tuple[str, str]:
-    if model.test is None or model.test.unchanged:
-        return "-", ""
-    interval = model.test.changes[metric]
-    change, low, high = (
-        f"{value:+.4f}" if metric == "loss" else _points(value)
-        for value in (interval.change, interval.low, interval.high)
-    )
-    verdict = ("better" if interval.change < 0 else "worse") if interval.excludes_zero else "within noise"
-    return change, f"{verdict} (95 %: {low} to {high})"
+def _loss(_model: Comparison, pair: Paired) -> str:
+    verdict = ("better" if pair.loss.change < 0 else "worse") if pair.loss.excludes_zero else "within noise"
+    return f"{verdict} (95 %: {pair.loss.low:+.4f} to {pair.loss.high:+.4f})"
+
+
+def _calibration(_model: Comparison, pair: Paired) -> str:
+    change, p_value = pair.calibration
+    return f"{('better' if change < 0 else 'worse') if p_value < 0.05 else 'within noise'} (p = {p_value:.2g})"
 
 
 def _changed(report: Report) -> list[str]:
     found = report.changes
-    params = [f"`{key}`: {_value(before)} → {_value(after)}" for key, before, after in found.params]
-    return [
-        f"params: {_few(params)}",
-        f"code: {_few([f'`{path}`' for path in found.code])}",
-        f"data and results: {_few([f'`{path}`' for path in found.data])}",
-        f"stages that ran again: {_few(found.rerun)}",
-        f"stages that did not, as nothing they need differs: {_few(found.kept)}",
-    ]
+    lines = {
+        "params": [_param(*difference) for difference in (*found.params, *report.rules)],
+        "code": [f"`{path}`" for path in found.code],
+        "commands": found.commands,
+        "data, models and results": [f"`{path}`" for path in found.outs],
+        "stages that had to run again": found.rerun,
+        "stages that had not, as nothing they need differs": found.kept,
+        "stages that are gone": found.gone,
+    }
+    return [f"{what}: {_few(items)}" for what, items in lines.items() if items or what in ("params", "code")]
 
 
-def _value(value: Any) -> str:
-    return "not there" if value is None else f"`{value}`"
+def _param(key: str, before: Any, after: Any) -> str:
+    values = ("not there" if value is NOT_THERE else f"`{value}`" for value in (before, after))
+    return f"`{key}`: {' → '.join(values)}"
 
 
 def _few(items: Sequence[str]) -> str:

@@ -1,12 +1,15 @@
-"""A revision of a project, read from Git and from the DVC cache without checking it out."""
+"""A revision of a project, read from Git and from the DVC cache alone, without checking it out."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,10 @@ import yaml
 
 from fashion.errors import UserError
 
-WORKING_TREE = "the working tree"
+DVC = [sys.executable, "-m", "dvc"]
 
 
+@dataclass(frozen=True)
 class Revision:
     """A commit, or the working tree.
 
@@ -25,45 +29,64 @@ class Revision:
         root: folder of the project.
         commit: its hash, None for the working tree.
         name: for people.
+        rebuilt: whether `root` is a worktree of that commit, in which the pipeline was run again.
     """
 
-    def __init__(self, root: Path, commit: str | None, name: str | None = None) -> None:
-        self.root = root
-        self.commit = commit
-        self.name = name or (commit[:7] if commit else WORKING_TREE)
-
-    @cached_property
-    def _files(self) -> Any:
-        from dvc.api import DVCFileSystem
-        from dvc.exceptions import DvcException
-
-        try:
-            return DVCFileSystem(str(self.root), rev=self.commit)
-        except DvcException as error:
-            raise UserError(f"{self.root.absolute()} is not a DVC project: {error}") from error
+    root: Path
+    commit: str | None
+    name: str
+    rebuilt: bool = False
 
     def read(self, path: str) -> bytes | None:
-        """Return a file's content, None if the revision has no such file or neither the cache nor a remote holds it."""
-        try:
-            return bytes(self._files.read_bytes(path))
-        except FileNotFoundError:
-            return None
+        """Return a file's content, None if the revision has no such file or the cache lacks it."""
+        if self.commit is None or self.rebuilt:
+            if (self.root / path).is_file():
+                return (self.root / path).read_bytes()
+        else:
+            shown = subprocess.run(
+                ["git", "show", f"{self.commit}:./{path}"], cwd=self.root, capture_output=True, check=False
+            )
+            if shown.returncode == 0:
+                return shown.stdout
+        digest = None if path == "dvc.lock" else self.recorded(path)
+        cached = self._cache / digest[:2] / digest[2:] if digest else None
+        return cached.read_bytes() if cached and cached.is_file() else None
 
     def paths(self, pattern: str) -> list[str]:
-        """Return the paths that match a pattern, such as `reports/*/metrics.json`."""
-        return sorted(path.lstrip("/") for path in self._files.glob(pattern))
+        """Return the paths of Git that match a pattern, such as `reports/*/metrics.json`."""
+        return [
+            path
+            for path in git(self.root, "ls-tree", "-r", "--name-only", self.commit or "HEAD").splitlines()
+            if fnmatch(path, pattern)
+        ]
+
+    @cached_property
+    def _cache(self) -> Path:
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+
+        try:
+            return Path(Repo(str(self.root)).cache.local.path)
+        except DvcException as error:
+            raise UserError(f"{self.root.absolute()} is not a DVC project: {error}") from error
 
     @cached_property
     def lock(self) -> Mapping[str, Any]:
         """What dvc.lock records: stages by name.
 
         Raises:
-            UserError: the revision has none.
+            UserError: the revision has none, or it cannot be read.
         """
         content = self.read("dvc.lock")
         if content is None:
             raise UserError(f"{self.name} has no dvc.lock: it was never run with DVC; choose another revision")
-        return dict(yaml.safe_load(content).get("stages") or {})
+        try:
+            return dict(yaml.safe_load(content)["stages"])
+        except (yaml.YAMLError, KeyError, TypeError) as error:
+            raise UserError(
+                f"dvc.lock of {self.name} cannot be read; if a merge left conflicts in it, "
+                "run `git checkout --ours dvc.lock` and `dvc repro`"
+            ) from error
 
     def recorded(self, path: str) -> str | None:
         """Return the hash of an output as dvc.lock records it."""
@@ -71,53 +94,26 @@ class Revision:
         return next((str(out["md5"]) for out in outs if out["path"] == path), None)
 
     def lacks(self, path: str) -> bool:
-        """Tell whether dvc.lock records an output that neither the cache nor a remote holds."""
+        """Tell whether dvc.lock records an output that is not in the cache."""
         return self.recorded(path) is not None and self.read(path) is None
 
-    def stale(self) -> list[str]:
-        """Return, a line each, the code and the params that are not those dvc.lock was written with."""
-        outs = {out["path"] for stage in self.lock.values() for out in stage.get("outs", [])}
-        found = set()
-        for stage in self.lock.values():
-            for dep in stage.get("deps", []):
-                if dep["path"] in outs or dep.get("md5", ".dir").endswith(".dir"):
-                    continue
-                content = self.read(dep["path"])
-                if content is None or hashlib.md5(content, usedforsecurity=False).hexdigest() != dep["md5"]:
-                    found.add(dep["path"])
-            for file, recorded in stage.get("params", {}).items():
-                content = self.read(file)
-                now = flat(yaml.safe_load(content) if content else {})
-                found |= {f"{file}: {key}" for key, value in flat(recorded).items() if now.get(key) != value}
-        return sorted(found)
+
+def working_tree(root: Path) -> Revision:
+    """Return the project as it is on disk."""
+    return Revision(root, None, "the working tree")
 
 
-def flat(values: Any, key: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, with dotted keys."""
-    if not isinstance(values, Mapping):
-        return {key: values}
-    return {
-        inner: leaf
-        for name, value in values.items()
-        for inner, leaf in flat(value, f"{key}.{name}".lstrip(".")).items()
-    }
-
-
-def resolve(root: Path, base: str | None, head: str | None, main: str) -> tuple[Revision, Revision]:
+def resolve(root: Path, base: str | None, head: str | None, main: str) -> list[Revision]:
     """Return base (by default where head left the branch `main`) and head (by default the working tree).
 
     Raises:
         UserError: there is no such revision, or no way to tell where the branches part.
     """
     git(root, "rev-parse", "--git-dir", problem=f"{root.absolute()} is not in a Git repository")
-    git(root, "rev-parse", "--verify", "HEAD^{commit}", problem="this repository has no commit yet; commit first")
-    ends = (
-        Revision(root, commit(root, head), head and f"{head} ({commit(root, head)[:7]})")
-        if head
-        else Revision(root, None)
-    )
+    end = _commit(root, head) if head else working_tree(root)
     if base:
-        return Revision(root, commit(root, base), f"{base} ({commit(root, base)[:7]})"), ends
+        return [_commit(root, base), end]
+    git(root, "rev-parse", "--verify", "HEAD^{commit}", problem="this repository has no commit yet; commit first")
     branch = next((name for name in (main, f"origin/{main}") if _exists(root, name)), None)
     if branch is None:
         raise UserError(f"there is no branch {main}, nor origin/{main}: name the revision to compare with (--base REV)")
@@ -126,64 +122,89 @@ def resolve(root: Path, base: str | None, head: str | None, main: str) -> tuple[
         root,
         "merge-base",
         branch,
-        ends.commit or "HEAD",
-        problem=f"{branch} and {ends.name} have no commit in common"
-        + (
-            ": this clone is shallow; run `git fetch --unshallow` or name one that it has (--base REV)"
-            if shallow
-            else ""
-        ),
+        end.commit or "HEAD",
+        problem=f"{branch} and {end.name} have no commit in common"
+        + (": this clone is shallow; run `git fetch --unshallow` or name a base (--base REV)" if shallow else ""),
     )
-    return Revision(root, parting, f"{branch} ({parting[:7]})"), ends
+    return [Revision(root, parting, f"{branch} ({parting[:7]})"), end]
 
 
-def commit(root: Path, revision: str) -> str:
-    """Return the hash of a revision."""
-    return git(
-        root,
-        "rev-parse",
-        "--verify",
-        "--end-of-options",
-        f"{revision}^{{commit}}",
-        problem=f"there is no revision {revision} here; `git log --all` lists them, `git fetch` gets new ones",
-    )
+def _commit(root: Path, name: str) -> Revision:
+    problem = f"there is no revision {name} here; `git log --all` lists them, `git fetch` gets new ones"
+    commit = git(root, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}", problem=problem)
+    return Revision(root, commit, commit[:7] if commit.startswith(name) else f"{name} ({commit[:7]})")
+
+
+def stale(root: Path) -> list[str]:
+    """Return, a line each, what differs between the working tree and what its dvc.lock was written with.
+
+    As `dvc status` tells it; outputs that are merely not there do not count.
+    """
+    done = subprocess.run([*DVC, "status", "--json", "dvc.yaml"], cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"`dvc status` failed: {done.stderr.strip()}")
+    made = {out["path"] for stage in working_tree(root).lock.values() for out in stage.get("outs", [])}
+    lines = set()
+    for stage, problems in json.loads(done.stdout).items():
+        for problem in problems:
+            if isinstance(problem, str):  # "changed command"
+                lines.add(f"{stage}: {problem}")
+                continue
+            for path, state in {**problem.get("changed deps", {}), **problem.get("changed outs", {})}.items():
+                if isinstance(state, dict):  # of a file of params
+                    lines |= {f"{path}: {key}" for key in state}
+                elif path not in made or state == "modified":
+                    lines.add(path)
+    return sorted(lines)
 
 
 @contextmanager
-def rebuilt(revisions: Iterable[Revision], needed: Iterable[str]) -> Iterator[list[Revision]]:
-    """Yield the revisions, and for each commit that lacks an artifact it needs, the result of its pipeline run again.
+def rebuilt(revisions: Iterable[Revision], lacks: Callable[[Revision], bool]) -> Iterator[list[Revision]]:
+    """Yield the revisions, and for each commit that lacks something, what its pipeline makes when it is run again.
 
-    It runs in a worktree of its own, which shares the cache and is removed in the end.
+    It runs in a worktree of its own, which shares the cache and is removed in the end. What a remote has is fetched.
 
     Raises:
         UserError: a stage failed; DVC has told why.
     """
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as worktrees:
         yield [
-            _run_again(revision, Path(scratch) / revision.commit, worktrees)
-            if revision.commit and any(revision.lacks(path) for path in needed)
+            _run_again(revision, Path(scratch) / str(index), worktrees)
+            if revision.commit and lacks(revision)
             else revision
-            for revision in revisions
+            for index, revision in enumerate(revisions)
         ]
 
 
 def _run_again(revision: Revision, tree: Path, worktrees: ExitStack) -> Revision:
-    dvc = [sys.executable, "-m", "dvc"]
-    programs = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    cache = subprocess.run([*dvc, "cache", "dir"], cwd=revision.root, capture_output=True, text=True, check=True)
-    git(revision.root, "worktree", "add", "--detach", str(tree), revision.commit or "HEAD")
+    def run(*command: str) -> int:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            command, cwd=root, env={**os.environ, "PATH": path}, stdout=sys.stderr, check=False
+        ).returncode
+
+    root = tree / git(revision.root, "rev-parse", "--show-prefix")
+    worktrees.callback(git, revision.root, "worktree", "prune")
     worktrees.callback(git, revision.root, "worktree", "remove", "--force", str(tree))
-    subprocess.run([*dvc, "cache", "dir", "--local", cache.stdout.strip()], cwd=tree, check=True)
-    if subprocess.run([*dvc, "repro"], cwd=tree, env=programs, stdout=sys.stderr, check=False).returncode:
+    no_hooks = ["-c", f"core.hooksPath={os.devnull}"]
+    git(revision.root, *no_hooks, "worktree", "add", "--detach", str(tree), str(revision.commit))
+    run(*DVC, "cache", "dir", "--local", str(revision._cache.parents[1]))
+    run(*DVC, "pull", "--run-cache", "--allow-missing")  # fails without a remote; what it lacks is made below
+    if run(*DVC, "repro"):
         raise UserError(f"`dvc repro` failed at {revision.name}")
-    return Revision(tree, None, revision.name)
+    return Revision(root, revision.commit, revision.name, rebuilt=True)
+
+
+def md5(content: bytes) -> str:
+    """Return the hash of a file's content as DVC writes it."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def git(root: Path, *arguments: str, problem: str | None = None) -> str:
     """Return what Git says.
 
     Raises:
-        UserError: Git fails; the message is `problem`, if given, and Git's own.
+        UserError: Git fails; the message is `problem`, or else Git's own.
     """
     done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
