@@ -79,6 +79,7 @@ STALE_AFTER_PARAM = {
     "dnn.epochs": TRAIN_DNN,
     "cnn.epochs": TRAIN_CNN,
     "evaluation.calibration_bins": EVALUATE | {"plot"},
+    "review.significance": set(),
 }
 
 
