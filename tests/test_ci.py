@@ -133,6 +133,7 @@ def test_review_is_against_where_the_change_left_main(hub: Hub) -> None:
     maintainer.run("dvc", "pull")
     maintainer.change(columns=1)
     maintainer.git("push", "origin", "main")
+    maintainer.run("dvc", "push")
     hub.propose(touch_nothing)
     maintainer.change(columns=4)
     maintainer.git("push", "origin", "main")

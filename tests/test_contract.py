@@ -95,11 +95,13 @@ def keys(section: type[BaseModel]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("section", Params.model_fields)
-def test_every_key_is_used_by_a_stage_that_reads_its_section(section: str) -> None:
-    stages = [name for name, stage in STAGES.items() if section in stage["params"]]
+def test_every_key_is_used_by_what_reads_its_section(section: str) -> None:
+    scripts = [f"stages.{name}" for name, stage in STAGES.items() if section in stage["params"]]
+    if section == "review":  # which is no business of a stage
+        scripts = ["fashion.cli"]
     used = {
         node.attr
-        for file in {file for name in stages for file in CONTRACT.code(f"stages.{name}") if file.endswith(".py")}
+        for file in {file for script in scripts for file in CONTRACT.code(script) if file.endswith(".py")}
         for node in ast.walk(ast.parse((ROOT / file).read_text()))
         if isinstance(node, ast.Attribute)
     }

@@ -66,8 +66,8 @@ def test_a_missing_and_an_unknown_key(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_a_class_named_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    text = re.sub(r"(?ms)^  classes:.*?^$", "  classes: [cat, cat]\n", TEXT, count=1)
-    line = problem(monkeypatch, tmp_path, text)
+    text = re.sub(r"(?ms)^  classes:.*?^$", "  classes: &classes [cat, cat]\n", TEXT, count=1)
+    line, _ = problem(monkeypatch, tmp_path, text).splitlines()
     assert line == "params.yaml: dataset.classes: names a class twice, found ['cat', 'cat']"
 
 

@@ -134,7 +134,7 @@ def test_the_tables_name_every_source_file_and_section(project: Project) -> None
         str(path.relative_to(project.folder))
         for folder in ("fashion", "stages")
         for path in (project.folder / folder).rglob("*.*")
-        if path.suffix in {".py", ".html"}
+        if path.suffix in {".py", ".html", ".md"}
     }
     assert sources == set(STALE_AFTER_EDIT)
     sections = YAML(typ="safe").load(project.folder / "params.yaml")

@@ -107,7 +107,8 @@ def calibration_change(base: Probabilities, head: Probabilities, labels: Labels,
 
     def change(moved: Float64[np.ndarray, "*r bins"]) -> Float64[np.ndarray, "*r"]:
         """Return the change in error if swaps add `moved` to base's sums and take it from head's."""
-        return np.asarray(np.abs(sum_head - moved).sum(axis=-1) - np.abs(sum_base + moved).sum(axis=-1)) / len(labels)
+        errors = np.abs(sum_head - moved).sum(axis=-1) - np.abs(sum_base + moved).sum(axis=-1)
+        return np.asarray(errors / len(labels))
 
     found = float(change(np.zeros(bins)))
     swapped = np.concatenate(
