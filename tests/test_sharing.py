@@ -1,11 +1,14 @@
 """What the README says of working together: a DVC remote, experiments, and a dvc.lock that two branches changed."""
 
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.conftest import ROOT
 from tests.flowers import Flowers
 
 
@@ -82,3 +85,28 @@ def test_the_way_out_of_a_conflict_in_the_lock(shared: Flowers) -> None:
     assert "up to date" in shared.run("dvc", "status").stdout
     assert "strength: 2.0" in lock.read_text()
     assert "columns: 3" in lock.read_text()
+
+
+@pytest.fixture
+def ssh(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Start an SSH server; give its address and the key that opens it."""
+    command = [sys.executable, "-m", "tests.ssh_server", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        port = int(server.stdout.readline())
+        yield f"ssh://127.0.0.1:{port}{tmp_path}/storage", tmp_path / "user"
+        server.kill()
+
+
+def test_a_server_is_pushed_to_and_pulled_from(
+    original_flowers: Flowers, tmp_path: Path, ssh: tuple[str, Path]
+) -> None:
+    address, key = ssh
+    flowers = original_flowers.copy(tmp_path / "flowers")
+    flowers.run("dvc", "remote", "add", "--default", "storage", address)
+    flowers.run("dvc", "remote", "modify", "storage", "keyfile", str(key))
+    flowers.git("commit", "-am", "remote")
+    flowers.run("dvc", "push")
+    colleague = clone(flowers, "colleague")
+    colleague.run("dvc", "pull")
+    assert "Stage 'train' didn't change, skipping" in colleague.run("dvc", "repro").stdout

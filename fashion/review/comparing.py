@@ -164,7 +164,10 @@ def compare(base: Revision, head: Revision) -> Report:
     review = declared(head)
     if review is None:
         raise UserError(f"params.yaml of {head.name} has no section `review`, which names the models to compare")
-    before = declared(base) or review
+    try:
+        before = declared(base) or review
+    except UserError:  # the rules of another version of this package
+        before = review
     truths = [_truth(revision, rules) for revision, rules in ((base, before), (head, review))]
     if truths[1].identity is None:
         raise UserError(f"{head.name} has no {review.truth}, which params.yaml names as `review.truth`")
