@@ -177,7 +177,7 @@ class Review(Section):
     Attributes:
         main: the branch that changes are compared with.
         truth: labels (n,) of the test cases and, if there are pictures, images (n, height, width) (.npz).
-        classes: their names.
+        classes: their names, or in the file the key that has them.
         calibration_bins: equal intervals of confidence, for the calibration error.
         significance: level of McNemar's test, after Holm's correction for the number of models.
     """
@@ -214,7 +214,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     Raises:
         UserError: as for `read_yaml`, or one line per key that is unknown, missing, of the wrong type or out of bounds.
     """
-    return _checked(Params, read_yaml(path), str(path))
+    return _checked(Params, _resolved(read_yaml(path)), str(path))
 
 
 def parse_review(text: str, name: str) -> Review | None:
@@ -227,10 +227,31 @@ def parse_review(text: str, name: str) -> Review | None:
     Raises:
         UserError: as for `load_params`.
     """
-    values = parse_yaml(text, name)
+    values = _resolved(parse_yaml(text, name))
     if not isinstance(values, dict) or "review" not in values:
         return None
     return _checked(Review, values["review"], name, "review")
+
+
+def _resolved(values: Any) -> Any:
+    """Return params with the keys that the section `review` names, such as `dataset.classes`, replaced by their values.
+
+    YAML's own way to say so, an alias, is one that `dvc exp run --set-param` cannot write back.
+    """
+    review = values.get("review") if isinstance(values, dict) else None
+    if not isinstance(review, dict):
+        return values
+    named = {key: review[key] for key in ("classes", "calibration_bins") if isinstance(review.get(key), str)}
+    return {**values, "review": {**review, **{key: _look_up(values, path) for key, path in named.items()}}}
+
+
+def _look_up(values: Any, path: str) -> Any:
+    """Return the value at a dotted path, or the path if there is none."""
+    for key in path.split("."):
+        if not isinstance(values, dict) or key not in values:
+            return path
+        values = values[key]
+    return values
 
 
 def _checked(section: type[S], values: Any, name: str, *key: str) -> S:

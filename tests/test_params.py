@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 
 from fashion.errors import UserError
 from fashion.params import load_params
@@ -66,7 +67,7 @@ def test_a_missing_and_an_unknown_key(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_a_class_named_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    text = re.sub(r"(?ms)^  classes:.*?^$", "  classes: &classes [cat, cat]\n", TEXT, count=1)
+    text = re.sub(r"(?ms)^  classes:.*?^$", "  classes: [cat, cat]\n", TEXT, count=1)
     line, _ = problem(monkeypatch, tmp_path, text).splitlines()
     assert line == "params.yaml: dataset.classes: names a class twice, found ['cat', 'cat']"
 
@@ -100,3 +101,16 @@ def test_what_is_no_mapping(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tex
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_a_key_named_by_the_review_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    line = problem(monkeypatch, tmp_path, TEXT.replace("classes: dataset.classes", "classes: dataset.cats"))
+    assert line == "params.yaml: review.classes: should be a valid tuple, found 'dataset.cats'"
+
+
+def test_experiments_can_set_params(tmp_path: Path) -> None:
+    """As `dvc exp run --set-param` does."""
+    (tmp_path / "params.yaml").write_text(TEXT)
+    apply_overrides(str(tmp_path / "params.yaml"), ["dnn.epochs=3"])
+    changed, params = load_params(tmp_path / "params.yaml"), load_params(ROOT / "params.yaml")
+    assert changed == params.model_copy(update={"dnn": params.dnn.model_copy(update={"epochs": 3})})
