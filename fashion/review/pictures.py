@@ -53,9 +53,9 @@ def _curves(models: Sequence[Comparison]) -> Figure:
     return figure
 
 
-def _confusion_change(name: str, test: Paired, labels: Labels, classes: Sequence[str]) -> Figure:
+def _confusion_change(name: str, pair: Paired, labels: Labels, classes: Sequence[str]) -> Figure:
     """Draw how many more (or fewer) test cases of each class head gives each answer than base."""
-    change = confusion_matrix(test.head, labels) - confusion_matrix(test.base, labels)
+    change = confusion_matrix(pair.head, labels) - confusion_matrix(pair.base, labels)
     good = np.where(np.eye(len(classes), dtype=bool), change, -change)  # more on the diagonal, fewer elsewhere
     most = max(1, int(np.abs(change).max()))
     size = max(4.4, 1.6 + 0.5 * len(classes))
@@ -73,15 +73,15 @@ def _confusion_change(name: str, test: Paired, labels: Labels, classes: Sequence
     return figure
 
 
-def _most_changed(name: str, test: Paired, images: Images, labels: Labels, classes: Sequence[str]) -> Figure:
+def _most_changed(name: str, pair: Paired, images: Images, labels: Labels, classes: Sequence[str]) -> Figure:
     """Draw the test cases whose answer moved most, with both answers: green where right, red where wrong."""
     title = f"{name}: the images whose answer moved most"
-    figure, axes = grid(1, len(test.most_changed), cell=(1.75, 2.6), title=title)
-    for ax, case in zip(axes.flat, test.most_changed, strict=True):
+    figure, axes = grid(1, len(pair.most_changed), cell=(1.75, 2.6), title=title)
+    for ax, case in zip(axes.flat, pair.most_changed, strict=True):
         actual = int(labels[case])
         show(ax, images[case])
         ax.set_title(f"{case}: {classes[actual]}", fontsize=8.5, fontweight="normal", pad=4)
-        for line, (end, probabilities) in enumerate({"base": test.base[case], "head": test.head[case]}.items()):
+        for line, (end, probabilities) in enumerate({"base": pair.base[case], "head": pair.head[case]}.items()):
             answer = int(probabilities.argmax())
             ax.text(
                 0.5,
