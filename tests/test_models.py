@@ -58,8 +58,8 @@ def test_the_first_layer_standardises() -> None:
 
 
 def test_images_too_small_for_the_blocks() -> None:
-    small = Split(TRAIN.images[:, :5, :5], TRAIN.labels)
-    with pytest.raises(UserError, match=r"params\.yaml: cnn\.filters: images of 5 x 5 pixels are too small for 2"):
+    small = Split(TRAIN.images[:, :3, :3], TRAIN.labels)
+    with pytest.raises(UserError, match=r"params\.yaml: cnn\.filters: images of 3 x 3 pixels are too small for 2"):
         cnn.build(CNN, small)
 
 

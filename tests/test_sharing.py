@@ -2,23 +2,98 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
 import pytest
 import yaml
+from moto.server import ThreadedMotoServer
 
 from tests.conftest import ROOT
 from tests.flowers import Flowers
 
 
+@dataclass
+class Storage:
+    """A DVC remote: its address, the settings that open it, and a way to damage a file in it."""
+
+    address: str
+    settings: dict[str, str]
+    overwrite: Callable[[str, bytes], None]
+
+    def use(self, flowers: Flowers) -> None:
+        """Make this the project's remote."""
+        flowers.run("dvc", "remote", "add", "--force", "--default", "storage", self.address)
+        for name, value in self.settings.items():
+            flowers.run("dvc", "remote", "modify", "storage", name, value)
+        flowers.git("commit", "-am", "remote")
+
+
+@contextmanager
+def ssh_server(folder: Path, *arguments: str) -> Iterator[tuple[Storage, "subprocess.Popen[str]"]]:
+    """Start an SSH server that keeps what it gets in folder/storage."""
+
+    def overwrite(name: str, content: bytes) -> None:
+        stored = folder / "storage" / name
+        stored.chmod(0o644)
+        stored.write_bytes(content)
+
+    command = [sys.executable, "-m", "tests.ssh_server", str(folder), *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        address = f"ssh://127.0.0.1:{int(server.stdout.readline())}{folder}/storage"
+        yield Storage(address, {"keyfile": str(folder / "user")}, overwrite), server
+        server.kill()
+
+
+@contextmanager
+def s3_server() -> Iterator[Storage]:
+    """Start a server that speaks S3 and keeps what it gets in memory."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"access_key_id": "someone", "secret_access_key": "secret", "region": "us-east-1"}
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://{host}:{port}",
+        region_name=keys["region"],
+        aws_access_key_id=keys["access_key_id"],
+        aws_secret_access_key=keys["secret_access_key"],
+    )
+    client.create_bucket(Bucket="storage")
+
+    def overwrite(name: str, content: bytes) -> None:
+        client.head_object(Bucket="storage", Key=name)
+        client.put_object(Bucket="storage", Key=name, Body=content)
+
+    yield Storage("s3://storage", {"endpointurl": f"http://{host}:{port}", **keys}, overwrite)
+    server.stop()
+
+
+@pytest.fixture(params=["ssh", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    if request.param == "ssh":
+        with ssh_server(tmp_path) as (remote, _):
+            yield remote
+    else:
+        with s3_server() as remote:
+            yield remote
+
+
 @pytest.fixture
-def shared(original_flowers: Flowers, tmp_path: Path) -> Flowers:
+def flowers(original_flowers: Flowers, tmp_path: Path) -> Flowers:
+    return original_flowers.copy(tmp_path / "flowers")
+
+
+@pytest.fixture
+def shared(flowers: Flowers, storage: Storage) -> Flowers:
     """A project with a remote and everything in it."""
-    flowers = original_flowers.copy(tmp_path / "flowers")
-    flowers.run("dvc", "remote", "add", "--default", "storage", str(tmp_path / "storage"))
+    storage.use(flowers)
     flowers.run("dvc", "remote", "modify", "storage", "verify", "true")
-    flowers.git("commit", "-am", "remote")
+    flowers.git("commit", "-am", "verify")
     flowers.run("dvc", "push", "--run-cache")
     return flowers
 
@@ -36,12 +111,10 @@ def test_a_colleague_gets_everything_and_trains_nothing(shared: Flowers) -> None
     assert (colleague.folder / "probabilities.npy").read_bytes() == (shared.folder / "probabilities.npy").read_bytes()
 
 
-def test_a_corrupted_object_is_told_and_not_used(shared: Flowers) -> None:
+def test_a_corrupted_object_is_told_and_not_used(shared: Flowers, storage: Storage) -> None:
     outs = yaml.safe_load((shared.folder / "dvc.lock").read_text())["stages"]["train"]["outs"]
     digest = next(out["md5"] for out in outs if out["path"] == "probabilities.npy")
-    stored = shared.folder.parent / "storage" / "files" / "md5" / digest[:2] / digest[2:]
-    stored.chmod(0o644)
-    stored.write_bytes(b"something else")
+    storage.overwrite(f"files/md5/{digest[:2]}/{digest[2:]}", b"something else")
     colleague = clone(shared, "colleague")
     done = colleague.run("dvc", "pull", check=False)
     assert done.returncode != 0
@@ -49,64 +122,47 @@ def test_a_corrupted_object_is_told_and_not_used(shared: Flowers) -> None:
     assert not (colleague.folder / "probabilities.npy").exists()
 
 
-def test_a_push_that_was_cut_short_can_be_repeated(shared: Flowers) -> None:
-    stored = sorted((shared.folder.parent / "storage" / "files").rglob("??????????????????????????????"))
-    assert len(stored) > 1
-    stored[0].unlink()
-    shared.run("dvc", "push")
-    clone(shared, "colleague").run("dvc", "pull")
+def test_a_push_that_was_cut_short_can_be_repeated(flowers: Flowers, tmp_path: Path) -> None:
+    with ssh_server(tmp_path, "1") as (storage, server):
+        storage.use(flowers)
+        with subprocess.Popen(["dvc", "push"], cwd=flowers.folder, stderr=subprocess.DEVNULL) as push:
+            assert server.stdout
+            assert server.stdout.readline() == "no more\n"
+            push.kill()
+    with ssh_server(tmp_path) as (storage, _):
+        storage.use(flowers)
+        colleague = clone(flowers, "colleague")
+        assert colleague.run("dvc", "pull", check=False).returncode != 0
+        flowers.run("dvc", "push")
+        colleague.run("dvc", "pull")
+        assert "Stage 'train' didn't change, skipping" in colleague.run("dvc", "repro").stdout
 
 
-def test_experiments_are_queued_shown_and_applied(shared: Flowers) -> None:
-    shared.run("dvc", "exp", "run", "--queue", "--name", "narrow", "--set-param", "model.columns=2")
-    shared.run("dvc", "exp", "run", "--run-all")
-    table = shared.run("dvc", "exp", "show", "--csv").stdout
+def test_experiments_are_queued_shown_and_applied(flowers: Flowers) -> None:
+    flowers.run("dvc", "exp", "run", "--queue", "--name", "narrow", "--set-param", "model.columns=2")
+    flowers.run("dvc", "exp", "run", "--run-all")
+    table = flowers.run("dvc", "exp", "show", "--csv").stdout
     assert "narrow" in table
-    shared.run("dvc", "exp", "apply", "narrow")
-    assert "columns: 2" in (shared.folder / "params.yaml").read_text()
-    assert "Stage 'train' didn't change, skipping" in shared.run("dvc", "repro").stdout
+    flowers.run("dvc", "exp", "apply", "narrow")
+    assert "columns: 2" in (flowers.folder / "params.yaml").read_text()
+    assert "Stage 'train' didn't change, skipping" in flowers.run("dvc", "repro").stdout
 
 
-def test_the_way_out_of_a_conflict_in_the_lock(shared: Flowers) -> None:
-    shared.git("checkout", "-b", "theirs")
-    shared.change(strength=2.0)
-    shared.git("checkout", "main")
-    shared.change(columns=3)
-    shared.git("merge", "theirs", "--no-edit", check=False)
-    lock = shared.folder / "dvc.lock"
+def test_the_way_out_of_a_conflict_in_the_lock(flowers: Flowers) -> None:
+    flowers.git("checkout", "-b", "theirs")
+    flowers.change(strength=2.0)
+    flowers.git("checkout", "main")
+    flowers.change(columns=3)
+    flowers.git("merge", "theirs", "--no-edit", check=False)
+    lock = flowers.folder / "dvc.lock"
     assert "<<<<<<<" in lock.read_text()
-    (shared.folder / "params.yaml").write_text(
-        shared.run("git", "show", "main:params.yaml").stdout.replace("strength: 1.0", "strength: 2.0")
+    (flowers.folder / "params.yaml").write_text(
+        flowers.run("git", "show", "main:params.yaml").stdout.replace("strength: 1.0", "strength: 2.0")
     )
-    shared.git("checkout", "--ours", "dvc.lock", "metrics.json")
-    shared.run("dvc", "repro")
-    shared.git("add", "params.yaml", "dvc.lock", "metrics.json")
-    shared.git("commit", "--no-edit")
-    assert "up to date" in shared.run("dvc", "status").stdout
+    flowers.git("checkout", "--ours", "dvc.lock", "metrics.json")
+    flowers.run("dvc", "repro")
+    flowers.git("add", "params.yaml", "dvc.lock", "metrics.json")
+    flowers.git("commit", "--no-edit")
+    assert "up to date" in flowers.run("dvc", "status").stdout
     assert "strength: 2.0" in lock.read_text()
     assert "columns: 3" in lock.read_text()
-
-
-@pytest.fixture
-def ssh(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """Start an SSH server; give its address and the key that opens it."""
-    command = [sys.executable, "-m", "tests.ssh_server", str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout
-        port = int(server.stdout.readline())
-        yield f"ssh://127.0.0.1:{port}{tmp_path}/storage", tmp_path / "user"
-        server.kill()
-
-
-def test_a_server_is_pushed_to_and_pulled_from(
-    original_flowers: Flowers, tmp_path: Path, ssh: tuple[str, Path]
-) -> None:
-    address, key = ssh
-    flowers = original_flowers.copy(tmp_path / "flowers")
-    flowers.run("dvc", "remote", "add", "--default", "storage", address)
-    flowers.run("dvc", "remote", "modify", "storage", "keyfile", str(key))
-    flowers.git("commit", "-am", "remote")
-    flowers.run("dvc", "push")
-    colleague = clone(flowers, "colleague")
-    colleague.run("dvc", "pull")
-    assert "Stage 'train' didn't change, skipping" in colleague.run("dvc", "repro").stdout

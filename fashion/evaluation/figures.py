@@ -135,16 +135,8 @@ def predictions(
         actual = int(split.labels[index])
         show(ax, split.images[index])
         ax.set_title(f"actual: {classes[actual]}", fontsize=8.5, fontweight="normal", pad=4)
-        ax.text(
-            0.5,
-            -0.05,
-            f"predicted: {classes[answer]}\nconfidence {probabilities[index, answer]:.1%}",
-            transform=ax.transAxes,
-            ha="center",
-            va="top",
-            fontsize=8.5,
-            color=RIGHT if answer == actual else WRONG,
-        )
+        text = f"predicted: {classes[answer]}\nconfidence {probabilities[index, answer]:.1%}"
+        caption(ax, text, RIGHT if answer == actual else WRONG)
     return figure
 
 
@@ -207,15 +199,7 @@ def data_audit(audit: Mapping[str, Any], splits: Mapping[str, Split], classes: S
         show(above, splits["test"].images[pair["test_image"]])
         show(below, other.images[pair["image"]])
         above.set_title(classes[splits["test"].labels[pair["test_image"]]], fontsize=8, fontweight="normal")
-        below.text(
-            0.5,
-            -0.06,
-            f"{classes[other.labels[pair['image']]]}\n{pair['split']}\ndistance {pair['distance']:.1f}",
-            transform=below.transAxes,
-            ha="center",
-            va="top",
-            fontsize=8,
-        )
+        caption(below, f"{classes[other.labels[pair['image']]]}\n{pair['split']}\ndistance {pair['distance']:.1f}")
     return figure
 
 
@@ -247,3 +231,8 @@ def grid(
 def show(ax: Axes, image: UInt8[np.ndarray, "height width"]) -> None:
     """Draw an image, 0 as white and 255 as black."""
     ax.imshow(image, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+
+
+def caption(ax: Axes, text: str, colour: str = INK, below: float = 0.05) -> None:
+    """Write under an image, `below` its lower edge as a share of its height."""
+    ax.text(0.5, -below, text, transform=ax.transAxes, ha="center", va="top", fontsize=8.5, color=colour)

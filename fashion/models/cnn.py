@@ -25,7 +25,7 @@ def build(params: Cnn, train: Split) -> keras.Model:
         UserError: the images are too small for so many blocks.
     """
     height, width = train.image_shape
-    if (min(height, width) - SIZE + 1) >> len(params.filters) == 0:
+    if min(height, width) >> len(params.filters) == 0:
         raise UserError(
             f"params.yaml: cnn.filters: images of {height} x {width} pixels are too small for {len(params.filters)} "
             "blocks, each of which halves them; use fewer"
@@ -34,7 +34,7 @@ def build(params: Cnn, train: Split) -> keras.Model:
     standardize = standardization(train.images)
     x = layers.Reshape((height, width, 1))(standardize(inputs))
     kernel = whitening_kernel(standardize(train.images[:WHITENING_IMAGES]).numpy(), SIZE)
-    first = layers.Conv2D(kernel.shape[-1], SIZE, activation="relu", name="first")
+    first = layers.Conv2D(kernel.shape[-1], SIZE, padding="same", activation="relu", name="first")
     x = first(x)
     if params.whitening:
         first.set_weights([kernel, np.zeros(kernel.shape[-1])])

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-from fashion.evaluation.figures import COLOURS, GREY, INK, RIGHT, WRONG, grid, show
+from fashion.evaluation.figures import COLOURS, GREY, INK, RIGHT, WRONG, caption, grid, show
 from fashion.evaluation.metrics import Labels, confusion_matrix
 from fashion.review.comparing import Comparison, Paired, Report
 
@@ -83,14 +83,6 @@ def _most_changed(name: str, pair: Paired, images: Images, labels: Labels, class
         ax.set_title(f"{case}: {classes[actual]}", fontsize=8.5, fontweight="normal", pad=4)
         for line, (end, probabilities) in enumerate({"base": pair.base[case], "head": pair.head[case]}.items()):
             answer = int(probabilities.argmax())
-            ax.text(
-                0.5,
-                -0.05 - 0.24 * line,
-                f"{end}: {classes[answer]}\n{probabilities[answer]:.1%}",
-                transform=ax.transAxes,
-                ha="center",
-                va="top",
-                fontsize=8.5,
-                color=RIGHT if answer == actual else WRONG,
-            )
+            text = f"{end}: {classes[answer]}\n{probabilities[answer]:.1%}"
+            caption(ax, text, RIGHT if answer == actual else WRONG, below=0.05 + 0.24 * line)
     return figure
