@@ -30,6 +30,7 @@ def main() -> None:
     split = split.take(np.tile(np.arange(len(split.images)), times))
     model = training.compiled(cnn.build, params.cnn, split)
     batches = training.batches(split, params.cnn, training=True)
+    model.fit(batches.take(training.STEPS_PER_CALL), verbose=0)  # builds the graph
     started = time.perf_counter()
     model.fit(batches, epochs=1, verbose=0)
     seconds = time.perf_counter() - started

@@ -2,7 +2,7 @@
 
 python -m tests.ssh_server FOLDER [FILES]
 
-After so many FILES were written, it prints a line and never answers the request for the next one.
+It opens so many FILES for writing; at the next one it prints a line and never answers.
 """
 
 import asyncio

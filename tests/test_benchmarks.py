@@ -10,10 +10,10 @@ from tests.test_models import CNN, DNN, TRAIN
 def test_operations_of_a_training_step() -> None:
     # 480 pixels, 16, 8 and 3 units; no gradient is needed of the pixels
     assert utilisation.operations(dnn.build(DNN, TRAIN)) == 2 * (2 * 480 * 16 + 3 * 16 * 8 + 3 * 8 * 3)
-    # 18 x 22 positions after the first layer, which is not learned; 9 x 11 and 4 x 5 after the blocks' poolings
-    first = 18 * 22 * 9 * 16
-    one = 2 * 18 * 22 * 9 * 16 * 4 + 3 * 9 * 11 * 9 * 4 * 4
-    two = 3 * 9 * 11 * 9 * 4 * 8 + 3 * 4 * 5 * 9 * 8 * 8
+    # 20 x 24 positions after the first layer, which is not learned; 10 x 12 and 5 x 6 after the blocks' poolings
+    first = 20 * 24 * 9 * 16
+    one = 2 * 20 * 24 * 9 * 16 * 4 + 3 * 10 * 12 * 9 * 4 * 4
+    two = 3 * 10 * 12 * 9 * 4 * 8 + 3 * 5 * 6 * 9 * 8 * 8
     assert utilisation.operations(cnn.build(CNN, TRAIN)) == 2 * (first + one + two + 3 * 8 * 3)
 
 

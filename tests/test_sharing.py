@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from moto.server import ThreadedMotoServer
 from tests.conftest import ROOT
 from tests.flowers import Flowers
 
+TOO_LONG = 300  # seconds for a test
+
 
 @dataclass
 class Storage:
@@ -27,32 +30,35 @@ class Storage:
     def use(self, flowers: Flowers) -> None:
         """Make this the project's remote."""
         flowers.run("dvc", "remote", "add", "--force", "--default", "storage", self.address)
-        for name, value in self.settings.items():
+        for name, value in {**self.settings, "verify": "true"}.items():
             flowers.run("dvc", "remote", "modify", "storage", name, value)
         flowers.git("commit", "-am", "remote")
 
 
 @contextmanager
-def ssh_server(folder: Path, *arguments: str) -> Iterator[tuple[Storage, "subprocess.Popen[str]"]]:
+def ssh_server(folder: Path, *arguments: str) -> Iterator[tuple[Storage, subprocess.Popen[str]]]:
     """Start an SSH server that keeps what it gets in folder/storage."""
 
     def overwrite(name: str, content: bytes) -> None:
-        stored = folder / "storage" / name
-        stored.chmod(0o644)
-        stored.write_bytes(content)
+        (folder / "storage" / name).write_bytes(content)
 
     command = [sys.executable, "-m", "tests.ssh_server", str(folder), *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout
-        address = f"ssh://127.0.0.1:{int(server.stdout.readline())}{folder}/storage"
-        yield Storage(address, {"keyfile": str(folder / "user")}, overwrite), server
-        server.kill()
+        watchdog = threading.Timer(TOO_LONG, server.kill)  # whoever waits for a line of it then gets an empty one
+        watchdog.start()
+        try:
+            assert server.stdout
+            address = f"ssh://127.0.0.1:{int(server.stdout.readline())}{folder}/storage"
+            yield Storage(address, {"keyfile": str(folder / "user")}, overwrite), server
+        finally:
+            watchdog.cancel()
+            server.kill()
 
 
 @contextmanager
 def s3_server() -> Iterator[Storage]:
     """Start a server that speaks S3 and keeps what it gets in memory."""
-    server = ThreadedMotoServer(port=0, verbose=False)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     keys = {"access_key_id": "someone", "secret_access_key": "secret", "region": "us-east-1"}
@@ -66,7 +72,6 @@ def s3_server() -> Iterator[Storage]:
     client.create_bucket(Bucket="storage")
 
     def overwrite(name: str, content: bytes) -> None:
-        client.head_object(Bucket="storage", Key=name)
         client.put_object(Bucket="storage", Key=name, Body=content)
 
     yield Storage("s3://storage", {"endpointurl": f"http://{host}:{port}", **keys}, overwrite)
@@ -92,8 +97,6 @@ def flowers(original_flowers: Flowers, tmp_path: Path) -> Flowers:
 def shared(flowers: Flowers, storage: Storage) -> Flowers:
     """A project with a remote and everything in it."""
     storage.use(flowers)
-    flowers.run("dvc", "remote", "modify", "storage", "verify", "true")
-    flowers.git("commit", "-am", "verify")
     flowers.run("dvc", "push", "--run-cache")
     return flowers
 
@@ -127,8 +130,9 @@ def test_a_push_that_was_cut_short_can_be_repeated(flowers: Flowers, tmp_path: P
         storage.use(flowers)
         with subprocess.Popen(["dvc", "push"], cwd=flowers.folder, stderr=subprocess.DEVNULL) as push:
             assert server.stdout
-            assert server.stdout.readline() == "no more\n"
+            line = server.stdout.readline()
             push.kill()
+        assert line == "no more\n"
     with ssh_server(tmp_path) as (storage, _):
         storage.use(flowers)
         colleague = clone(flowers, "colleague")

@@ -198,7 +198,7 @@ def data_audit(audit: Mapping[str, Any], splits: Mapping[str, Split], classes: S
         other = splits[pair["split"]]
         show(above, splits["test"].images[pair["test_image"]])
         show(below, other.images[pair["image"]])
-        above.set_title(classes[splits["test"].labels[pair["test_image"]]], fontsize=8, fontweight="normal")
+        above.set_title(classes[splits["test"].labels[pair["test_image"]]], fontsize=8.5, fontweight="normal")
         caption(below, f"{classes[other.labels[pair['image']]]}\n{pair['split']}\ndistance {pair['distance']:.1f}")
     return figure
 

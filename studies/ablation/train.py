@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fashion.errors import UserError, run_command
-from fashion.params import change, load_params
+from fashion.params import change, load_params, read_yaml
 
 VARIANTS = Path(__file__).with_name("params.yaml")
 
@@ -22,13 +22,11 @@ def main() -> None:
 
     import time
 
-    import yaml
-
     from fashion.data import dataset
     from fashion.files import write_json
     from fashion.models import cnn, training
 
-    study = yaml.safe_load(VARIANTS.read_bytes())
+    study = read_yaml(VARIANTS)
     if args.variant not in study["variants"]:
         raise UserError(f"no variant {args.variant}; there are {', '.join(study['variants'])}")
     settings = change(change(params.cnn, study["all"] | {"seed": args.seed}), study["variants"][args.variant])
