@@ -18,8 +18,8 @@ def markdown(results: Mapping[str, Any]) -> str:
                 "the times differ, and the ratios less. Accuracies are of single models, on the test images.",
                 "## 1. Time to accuracy",
                 "T_ref is the time that the CNN of Keras tutorials takes to train: two convolutions with max pooling, "
-                "a third, a dense layer; Adam, batches of 32, ten epochs, float32, TensorFlow as it is installed. `cnn-short` "
-                "is the CNN trained for four epochs.",
+                "a third, a dense layer; Adam, batches of 32, ten epochs, float32, TensorFlow as it is installed. "
+                "`cnn-short` is the CNN trained for four epochs.",
                 _time_to_accuracy(results),
                 "## 2. How much of the machine a training step uses",
                 "Multiplications and additions of convolutions and dense layers, per second, against a product of two "
