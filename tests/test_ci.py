@@ -176,6 +176,15 @@ def test_retrain_proposes_nothing_where_nothing_changed(hub: Hub) -> None:
     assert runner.run(".ci/retrain").stdout.endswith("dvc.lock is up to date: nothing to propose.\n")
 
 
+def test_retrain_leaves_what_is_not_committed_alone(hub: Hub) -> None:
+    runner = hub.clone("runner")
+    (runner.folder / "notes.txt").write_text("mine")
+    done = runner.run(".ci/retrain", "model.strength=0.9", check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: there are changes that are not committed; commit or stash them first\n"
+    assert "strength: 0.9" not in (runner.folder / "params.yaml").read_text()
+
+
 def test_retrain_proposes_a_branch_once(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("first", "second"):
         monkeypatch.setenv("PROPOSAL", str(hub.folder / f"{name}.txt"))
