@@ -23,6 +23,7 @@ test: .venv/ready
 	mypy
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml
+	actionlint
 	zizmor --offline --quiet .github
 	pytest --numprocesses 2 --dist loadfile
 
