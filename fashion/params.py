@@ -111,9 +111,18 @@ class Augmentation(Section):
     cutout: Annotated[int, Field(ge=0, le=256)]
 
 
+class Selection(Section):
+    """Which of the training images an epoch sees."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    hardest: Annotated[float, Field(ge=0, le=1)]
+    every: Count
+
+
 class Training(Section):
     """What every model's training is told."""
 
+    selection: Selection
     augmentation: Augmentation
     label_smoothing: Share
     epochs: Count

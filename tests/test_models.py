@@ -14,7 +14,7 @@ import pytest
 from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.models import archive, cnn, dnn, training
-from fashion.params import Augmentation, Cnn, Dnn
+from fashion.params import Augmentation, Cnn, Dnn, Selection
 from tests.conftest import draw_lines
 
 TRAINING: Any = {
@@ -31,8 +31,18 @@ TRAINING: Any = {
     "precision": "float32",
     "seed": 1,
 }
-DNN = Dnn(hidden_units=(16, 8), dropout=0.1, batch_normalization="fused", **TRAINING)
-CNN = Cnn(whitening=True, filters=(4, 8), depth=2, residual=False, dropout=0.0, batch_normalization="fused", **TRAINING)
+ALL, HALF = Selection(share=1.0, hardest=0.0, every=1), Selection(share=0.5, hardest=0.5, every=1)
+DNN = Dnn(hidden_units=(16, 8), dropout=0.1, batch_normalization="fused", selection=ALL, **TRAINING)
+CNN = Cnn(
+    whitening=True,
+    filters=(4, 8),
+    depth=2,
+    residual=False,
+    dropout=0.0,
+    batch_normalization="fused",
+    selection=HALF,
+    **TRAINING,
+)
 TRAIN, VALIDATION = Split(*draw_lines(300, 1)), Split(*draw_lines(60, 2))
 
 BOTH = pytest.mark.parametrize(("build", "params"), [(dnn.build, DNN), (cnn.build, CNN)], ids=["dnn", "cnn"])

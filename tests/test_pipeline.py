@@ -54,6 +54,7 @@ STALE_AFTER_EDIT = {
     "fashion/models/layers.py": TRAIN | EVALUATE,
     "fashion/models/optimizers.py": TRAIN,
     "fashion/models/progress.py": TRAIN,
+    "fashion/models/selection.py": TRAIN,
     "fashion/models/training.py": TRAIN,
     "fashion/review/__init__.py": set(),
     "fashion/review/changes.py": set(),

@@ -1,5 +1,6 @@
 """Images with their labels, and the file that carries them from stage to stage."""
 
+import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +40,14 @@ class Split:
 
 
 def save(split: Split, path: Path) -> None:
-    """Write a split as an uncompressed .npz file, the same bytes for the same arrays."""
-    with atomic_write(path) as file:
-        np.savez(file, images=split.images, labels=split.labels)
+    """Write a split as an uncompressed .npz file, the same bytes for the same arrays.
+
+    `np.savez` would not do: what it writes into the zip headers differs between releases of Python.
+    """
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in (("images", split.images), ("labels", split.labels)):
+            np.lib.format.write_array(content := io.BytesIO(), array, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())
 
 
 def load(path: Path) -> Split:

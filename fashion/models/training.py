@@ -13,6 +13,7 @@ from fashion.data.dataset import Split
 from fashion.models import optimizers
 from fashion.models.augmentation import augment
 from fashion.models.progress import Progress
+from fashion.models.selection import Selector, selected
 from fashion.params import Training
 
 P = TypeVar("P", bound=Training)
@@ -27,16 +28,19 @@ def train(
 
     Returns:
         The trained network and its history, a row per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy,
-        learning_rate. As always in Keras, loss and accuracy are means over the epoch, of augmented images and while
-        the weights still move; val_loss and val_accuracy are measured at its end. Both losses are of smoothed labels.
+        learning_rate. As always in Keras, loss and accuracy are means over the epoch, of the images that it sees, as
+        augmented, and while the weights still move; val_loss and val_accuracy are measured at its end. Both losses
+        are of smoothed labels.
     """
     model = compiled(build, params, train)
+    selector = Selector(params.selection, train, batches(train, params), params.seed)
+    images = selected(params.selection, len(train.images))
     fitted = model.fit(
-        batches(train, params, training=True),
+        batches(train, params, training=True, chosen=selector.chosen),
         epochs=params.epochs,
-        validation_data=batches(validation, params, training=False),
+        validation_data=batches(validation, params),
         shuffle=False,  # the batches already are
-        callbacks=[LearningRate(), Progress(len(train.images), params.batch_size, params.epochs)],
+        callbacks=[LearningRate(), Progress(images, params.batch_size, params.epochs), selector],
         verbose=0,
     )
     history = pd.DataFrame(fitted.history, columns=["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"])
@@ -51,8 +55,9 @@ def compiled(build: Callable[[P, Split], keras.Model], params: P, train: Split) 
     tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(policy(params.precision))
     model = build(params, train)
+    steps = math.ceil(selected(params.selection, len(train.images)) / params.batch_size) * params.epochs
     model.compile(
-        optimizer=optimizers.create(params, math.ceil(len(train.images) / params.batch_size) * params.epochs),
+        optimizer=optimizers.create(params, steps),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=params.label_smoothing),
         metrics=["accuracy"],
         steps_per_execution=STEPS_PER_CALL,
@@ -60,15 +65,23 @@ def compiled(build: Callable[[P, Split], keras.Model], params: P, train: Split) 
     return model
 
 
-def batches(split: Split, params: Training, *, training: bool) -> tf.data.Dataset:
-    """Return batches of images (uint8) and one-hot labels; for training, in a new order and augmented every time."""
-    order = tf.data.Dataset.range(len(split.images))
+def batches(
+    split: Split, params: Training, *, training: bool = False, chosen: tf.Variable | None = None
+) -> tf.data.Dataset:
+    """Return batches of images (uint8) and one-hot labels; for training, in a new order and augmented every time.
+
+    They are those at the indices `chosen`, int64 (m,), by default all.
+    """
+    if chosen is None:
+        chosen = tf.range(len(split.images))
+    order = tf.data.Dataset.range(chosen.shape[0])
     if training:
-        order = order.shuffle(len(split.images), seed=params.seed)
+        order = order.shuffle(chosen.shape[0], seed=params.seed)
     seeds = tf.data.Dataset.random(seed=params.seed, rerandomize_each_iteration=True)
     images, labels = tf.constant(split.images), tf.one_hot(split.labels, split.class_count)
 
-    def load(indices: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def load(positions: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        indices = tf.gather(chosen, positions)
         batch = tf.gather(images, indices)
         return augment(batch, params.augmentation, seed) if training else batch, tf.gather(labels, indices)
 
