@@ -1,4 +1,4 @@
-"""Train the CNN for one epoch on the training images repeated, and print as JSON the time and the memory it took.
+"""Train the CNN for one epoch on all training images, repeated,, and print as JSON the time and the memory it took.
 
 python -m benchmarks.growth TIMES
 """

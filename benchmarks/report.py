@@ -19,14 +19,17 @@ def markdown(results: Mapping[str, Any]) -> str:
                 "## 1. Time to accuracy",
                 "T_ref is the time that the CNN of Keras tutorials takes to train: two convolutions with max pooling, "
                 "a third, a dense layer; Adam, batches of 32, ten epochs, float32, TensorFlow as it is installed. "
-                "`cnn-short` is the CNN trained for four epochs.",
+                "`cnn-short` is the CNN trained for half as many epochs.",
                 _time_to_accuracy(results),
+                f"The network of studies/deep takes {results['deep']['seconds']:.0f} seconds a seed, "
+                f"{results['train_time_ratio']['deep']:.1f} times T_ref, at the rate of its first "
+                f"{results['deep']['timed_epochs']} epochs of {results['deep']['epochs']}.",
                 "## 2. How much of the machine a training step uses",
                 "Multiplications and additions of convolutions and dense layers, per second, against a product of two "
                 "2048 x 2048 matrices in the same precision.",
                 _utilisation(results["utilisation"]),
                 "## 3. How cost grows with the data",
-                "One epoch of the CNN on the training images, repeated.",
+                "One pass of the CNN over all training images, repeated.",
                 _growth(results["growth"]),
                 "## 4. What is not training",
                 _no_op(results["overhead"]["no_op_seconds"]),

@@ -50,6 +50,7 @@ def main() -> None:
     results = {
         "machine": machine(),
         "time_to_accuracy": time_to_accuracy(args.repeats),
+        "deep": python("benchmarks.deep"),
         "utilisation": python("benchmarks.utilisation"),
         "growth": [python("benchmarks.growth", str(times)) for times in GROWTH],
         "overhead": {"no_op_seconds": no_op(), "stage_start_seconds": stage_starts()},
@@ -58,7 +59,7 @@ def main() -> None:
     results["train_time_ratio"] = {
         name: statistics.median(trial["seconds"] for trial in trials) / unit
         for name, trials in results["time_to_accuracy"].items()
-    }
+    } | {"deep": results["deep"]["seconds"] / unit}
     write_json(Path("reports/benchmarks.json"), results)
     write_text(Path("reports/benchmarks.md"), report.markdown(results))
     print(report.markdown(results))

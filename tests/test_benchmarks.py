@@ -36,7 +36,8 @@ def test_the_report_states_ratios() -> None:
                 "demo": [{**trial, "seconds": 50.0}],
                 "cnn": [{**trial, "seconds": 75.0, "accuracy": 0.92}],
             },
-            "train_time_ratio": {"tutorial": 1.0, "demo": 0.5, "cnn": 0.75},
+            "deep": {"seconds": 450.0, "epochs": 40, "timed_epochs": 6},
+            "train_time_ratio": {"tutorial": 1.0, "demo": 0.5, "cnn": 0.75, "deep": 4.5},
             "utilisation": {
                 "cnn": {
                     "precision": "float32",
@@ -59,6 +60,7 @@ def test_the_report_states_ratios() -> None:
     lines = text.splitlines()
     assert "| cnn | 92.00% | 92.00% | 75 | 75 | 0.75 |" in lines
     assert "| cnn | +2.00 | 1.50 |" in lines
+    assert any("450 seconds a seed, 4.5 times T_ref" in line for line in lines)
     assert "| 20 | 1.10 | 2 | 7 | 2.0 |" in lines
     assert any("a share of 0.50" in line for line in lines)
     assert any(line.endswith("a ratio of 1.50.") for line in lines)
