@@ -19,7 +19,7 @@ def markdown(results: Mapping[str, Any]) -> str:
                 "## 1. Time to accuracy",
                 "T_ref is the time that the CNN of Keras tutorials takes to train: two convolutions with max pooling, "
                 "a third, a dense layer; Adam, batches of 32, ten epochs, float32, TensorFlow as it is installed. "
-                "`cnn-short` is the CNN trained for half as many epochs.",
+                "`cnn-short` is the CNN trained for seven epochs.",
                 _time_to_accuracy(results),
                 f"The network of studies/deep takes {results['deep']['seconds']:.0f} seconds a seed, "
                 f"{results['train_time_ratio']['deep']:.1f} times T_ref, at the rate of its first "

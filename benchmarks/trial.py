@@ -18,7 +18,7 @@ from fashion.data.dataset import Split
 from fashion.errors import run_command
 from fashion.params import change, load_params
 
-SHORT = {"epochs": 9}  # of the CNN, the setting for those who wait half as long
+SHORT = {"epochs": 7}  # of the CNN, the setting for those who wait half as long
 Probabilities = Callable[[np.ndarray], np.ndarray]
 
 
