@@ -19,7 +19,7 @@ def main() -> None:
     argparse.ArgumentParser(prog="python -m benchmarks.deep", description=__doc__).parse_args()
     train, validation = (dataset.load(Path(f"data/{name}.npz")) for name in ("train", "validation"))
     whole = change(load_params().cnn, read_yaml(Path("studies/deep/params.yaml")))
-    part = change(whole, {"epochs": 2 * whole.selection.every})
+    part = change(whole, {"epochs": 2 * whole.selection.every + 1})
     started = time.perf_counter()
     training.train(cnn.build, part, train, validation)
     seconds = (time.perf_counter() - started) * whole.epochs / part.epochs

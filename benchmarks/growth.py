@@ -1,4 +1,4 @@
-"""Train the CNN for one epoch on all training images, repeated,, and print as JSON the time and the memory it took.
+"""Train the CNN once on every training image, each there TIMES times, without selection; print time and memory as JSON.
 
 python -m benchmarks.growth TIMES
 """

@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from benchmarks.trial import SHORT
+
 
 def markdown(results: Mapping[str, Any]) -> str:
     """Return the report of the results as benchmarks/run.py writes them to reports/benchmarks.json."""
@@ -19,7 +21,7 @@ def markdown(results: Mapping[str, Any]) -> str:
                 "## 1. Time to accuracy",
                 "T_ref is the time that the CNN of Keras tutorials takes to train: two convolutions with max pooling, "
                 "a third, a dense layer; Adam, batches of 32, ten epochs, float32, TensorFlow as it is installed. "
-                "`cnn-short` is the CNN trained for seven epochs.",
+                f"`cnn-short` is the CNN trained for {SHORT['epochs']} epochs.",
                 _time_to_accuracy(results),
                 f"The network of studies/deep takes {results['deep']['seconds']:.0f} seconds a seed, "
                 f"{results['train_time_ratio']['deep']:.1f} times T_ref, at the rate of its first "
@@ -29,7 +31,7 @@ def markdown(results: Mapping[str, Any]) -> str:
                 "2048 x 2048 matrices in the same precision.",
                 _utilisation(results["utilisation"]),
                 "## 3. How cost grows with the data",
-                "One pass of the CNN over all training images, repeated.",
+                "One pass of the CNN over the training images once, twice, four and eight times, without selection.",
                 _growth(results["growth"]),
                 "## 4. What is not training",
                 _no_op(results["overhead"]["no_op_seconds"]),

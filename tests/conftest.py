@@ -73,6 +73,8 @@ def small_params(raw_folder: Path) -> dict[str, Any]:
     params["validation"]["images"] = 60
     params["dnn"] |= {"epochs": 2, "hidden_units": [16], "batch_size": 50}
     params["cnn"] |= {"epochs": 2, "filters": [4, 8], "batch_size": 50}
+    for model in ("dnn", "cnn"):
+        params[model]["selection"]["every"] = 1  # so that the second epoch looks for the hardest images
     return params
 
 

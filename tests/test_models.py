@@ -87,6 +87,16 @@ def test_two_trainings_give_the_same_bytes_and_learn(build: Any, params: Any, tm
     assert peak > half > low > end == pytest.approx(0, abs=1e-4)
 
 
+def test_from_the_second_epoch_on_the_hardest_images_are_seen() -> None:
+    selections = [Selection(share=0.5, hardest=hardest, every=1) for hardest in (0.0, 1.0)]
+    losses = [
+        training.train(dnn.build, DNN.model_copy(update={"selection": selection}), TRAIN, VALIDATION)[1]["loss"]
+        for selection in selections
+    ]
+    assert losses[0][0] == losses[1][0]
+    assert losses[0][1] < losses[1][1]
+
+
 def test_another_seed_gives_another_model() -> None:
     histories = [training.train(dnn.build, DNN.model_copy(update={"seed": s}), TRAIN, VALIDATION)[1] for s in (1, 2)]
     assert (histories[0]["loss"] != histories[1]["loss"]).all()
