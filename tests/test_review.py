@@ -95,7 +95,7 @@ def test_other_test_cases_are_not_compared(flowers: Flowers) -> None:
     assert "**flowers: not comparable.**" in done.stdout
 
 
-def test_the_same_pictures_in_another_file_are_compared() -> None:
+def test_the_same_pictures_in_another_file_are_the_same_cases() -> None:
     images, labels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2), np.array([0, 1])
     truth = Truth("of one release of Python", labels, images)
     assert truth.same_as(Truth("of another", labels.copy(), images.copy()))

@@ -47,7 +47,7 @@ def test_all() -> None:
 
 
 def test_no_image_twice() -> None:
-    assert all(len(set(chosen)) == 50 for chosen in epochs(HALF, 6)[0])
+    assert all(len(set(chosen)) == len(chosen) == 50 for chosen in epochs(HALF, 6)[0])
 
 
 def test_the_hardest_once_it_is_known_which_they_are() -> None:
@@ -61,7 +61,6 @@ def test_the_others_are_drawn_anew() -> None:
     seen, _ = epochs(HALF, 60)
     drawn = np.bincount(np.concatenate(seen[2:]), minlength=COUNT)[:60]
     assert drawn.min() > 0
-    assert drawn.sum() == 10 * 58
 
 
 @pytest.mark.parametrize(("seed", "same"), [(1, True), (2, False)])

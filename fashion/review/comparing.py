@@ -43,7 +43,7 @@ class Truth:
     def same_as(self, other: "Truth") -> bool:
         """Tell whether the cases are the same: in equal files, or with equal pictures and labels in files that differ.
 
-        Without pictures only the files can tell, as other cases may have the same labels.
+        Without the pictures of both only the files can tell, as other cases may have the same labels.
         """
         if self.identity == other.identity:
             return True
@@ -341,7 +341,10 @@ def _seeds(revision: Revision, pattern: str | None) -> tuple[float, ...]:
 
 def _failures(models: Iterable[Comparison], review: Review, same_truth: bool) -> Iterator[str]:
     if not same_truth:
-        yield "the test cases of the two revisions differ, so no model can be tested: a person must judge"
+        yield (
+            "the test cases of the two revisions differ or cannot be compared, so no model can be tested: "
+            "a person must judge"
+        )
     for model in models:
         if model.verdict == "worse" and model.paired:
             yield (

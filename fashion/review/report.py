@@ -64,7 +64,10 @@ def _verdict(models: Sequence[Comparison]) -> str:
 def _warnings(report: Report) -> list[str]:
     lines = [f"The gate fails: {_cell(line)}." for line in report.failures]
     if not report.same_truth:
-        lines.append("The test cases of the two revisions differ, so their models cannot be compared on the same ones.")
+        lines.append(
+            "The test cases of the two revisions differ, or those of one are not at hand, so their models cannot be "
+            "compared on the same ones."
+        )
     if report.missing:
         lines.append(
             f"Not in the DVC cache: {_few(report.missing)}. For the working tree, `dvc pull` gets it from the "
