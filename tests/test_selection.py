@@ -46,6 +46,18 @@ def test_all() -> None:
     assert asked == 0
 
 
+def test_none_of_the_hardest() -> None:
+    seen, asked = epochs(Selection(share=0.5, hardest=0.0, every=1), 3)
+    assert all(len(set(chosen)) == 50 for chosen in seen)
+    assert not np.array_equal(seen[1], seen[2])
+    assert asked == 0
+
+
+def test_nothing_but_the_hardest() -> None:
+    seen, _ = epochs(Selection(share=0.5, hardest=1.0, every=1), 2)
+    assert set(seen[1]) == set(range(50, COUNT))
+
+
 def test_no_image_twice() -> None:
     assert all(len(set(chosen)) == len(chosen) == 50 for chosen in epochs(HALF, 6)[0])
 

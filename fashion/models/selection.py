@@ -19,7 +19,7 @@ class Selector(keras.callbacks.Callback):
     After selective backprop (Jiang et al., arXiv:1910.00762), here per epoch instead of per batch.
 
     Attributes:
-        chosen: indices of the images of the epoch, int64 (m,); `training.batches` reads them at its start.
+        chosen: indices of the images of the epoch, int64 (m,); `training.batches` reads them with every batch.
     """
 
     def __init__(self, params: Selection, train: Split, batches: tf.data.Dataset, seed: int) -> None:
@@ -32,19 +32,19 @@ class Selector(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if self.selection.share < 1 and epoch > 0:
-            if epoch % self.selection.every == 0:
+            if self.selection.hardest > 0 and epoch % self.selection.every == 0:
                 probabilities = self.model.predict(self.batches, verbose=0)
                 self.ranking = np.argsort(probabilities[np.arange(len(self.labels)), self.labels], kind="stable")
             self.chosen.assign(self._choose())
 
     def _choose(self) -> Int64[np.ndarray, "m"]:
-        count = selected(self.selection, len(self.labels))
+        count = images_per_epoch(self.selection, len(self.labels))
         if self.ranking is None:
             return self.random.permutation(len(self.labels))[:count]
         hardest, others = np.split(self.ranking, [round(self.selection.hardest * count)])
         return np.append(hardest, self.random.choice(others, count - len(hardest), replace=False))
 
 
-def selected(params: Selection, images: int) -> int:
-    """Return how many of so many training images an epoch sees: at least one."""
+def images_per_epoch(params: Selection, images: int) -> int:
+    """Return how many of `images` training images an epoch sees: at least one."""
     return max(1, round(params.share * images))

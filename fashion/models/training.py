@@ -13,7 +13,7 @@ from fashion.data.dataset import Split
 from fashion.models import optimizers
 from fashion.models.augmentation import augment
 from fashion.models.progress import Progress
-from fashion.models.selection import Selector, selected
+from fashion.models.selection import Selector, images_per_epoch
 from fashion.params import Training
 
 P = TypeVar("P", bound=Training)
@@ -30,17 +30,17 @@ def train(
         The trained network and its history, a row per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy,
         learning_rate. As always in Keras, loss and accuracy are means over the epoch, of the images that it sees, as
         augmented, and while the weights still move; val_loss and val_accuracy are measured at its end. Both losses
-        are of smoothed labels.
+        are of smoothed labels. Where weights are averaged, the history is of those before, and the network has the
+        average.
     """
     model = compiled(build, params, train)
     selector = Selector(params.selection, train, batches(train, params), params.seed)
-    images = selected(params.selection, len(train.images))
     fitted = model.fit(
         batches(train, params, training=True, chosen=selector.chosen),
         epochs=params.epochs,
         validation_data=batches(validation, params),
         shuffle=False,  # the batches already are
-        callbacks=[LearningRate(), Progress(images, params.batch_size, params.epochs), selector],
+        callbacks=[LearningRate(), Progress(selector.chosen.shape[0], params.batch_size, params.epochs), selector],
         verbose=0,
     )
     history = pd.DataFrame(fitted.history, columns=["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"])
@@ -55,7 +55,7 @@ def compiled(build: Callable[[P, Split], keras.Model], params: P, train: Split) 
     tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(policy(params.precision))
     model = build(params, train)
-    steps = math.ceil(selected(params.selection, len(train.images)) / params.batch_size) * params.epochs
+    steps = math.ceil(images_per_epoch(params.selection, len(train.images)) / params.batch_size) * params.epochs
     model.compile(
         optimizer=optimizers.create(params, steps),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=params.label_smoothing),
@@ -70,7 +70,8 @@ def batches(
 ) -> tf.data.Dataset:
     """Return batches of images (uint8) and one-hot labels; for training, in a new order and augmented every time.
 
-    They are those at the indices `chosen`, int64 (m,), by default all.
+    They are those at the indices `chosen`, int64 (m,), by default all. A variable may be given new indices, as many as
+    before, between two passes.
     """
     if chosen is None:
         chosen = tf.range(len(split.images))

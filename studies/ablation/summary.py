@@ -35,12 +35,12 @@ def compare(trials: "pd.DataFrame") -> "pd.DataFrame":
     """Return a row per variant, the most accurate first.
 
     Args:
-        trials: a row per training: variant, seed, accuracy (0 to 1), seconds, parameters.
+        trials: a row per training: variant, seed, accuracy (0 to 1), seconds of processor time, parameters.
 
     Returns:
         For each variant its number of seeds, mean accuracy, and against the default with the same seeds: the mean
         difference in accuracy, in points, with half the width of its 95 % interval (Student's t, of paired
-        differences), and likewise the ratio of training times.
+        differences), and likewise the ratio of processor times.
     """
     import pandas as pd
     from scipy.stats import t
@@ -75,7 +75,7 @@ def draw(table: "pd.DataFrame") -> "Figure":
     panels = figure.subplots(1, 2, sharey=True)
     for ax, column, start, label in (
         (panels[0], "points", 0, "validation accuracy, points against the default"),
-        (panels[1], "time", 1, "training time, relative to the default"),
+        (panels[1], "time", 1, "processor time of training, relative to the default"),
     ):
         ax.axvline(start, color="#8a8a8a", linewidth=1)
         ax.errorbar(table[column], table.index, xerr=table[f"{column}_interval"], fmt="o", capsize=3)
