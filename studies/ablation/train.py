@@ -1,4 +1,4 @@
-"""Train one variant of the CNN with one seed; record its accuracy on the validation images and the processor time it took."""
+"""Train one variant of the CNN with one seed; record its accuracy on the validation images and the processor time."""
 
 import argparse
 from pathlib import Path
