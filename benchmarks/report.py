@@ -24,7 +24,8 @@ def markdown(results: Mapping[str, Any]) -> str:
                 f"`cnn-short` is the CNN trained for {SHORT['epochs']} epochs.",
                 _time_to_accuracy(results),
                 f"The network of studies/deep takes {results['deep']['seconds']:.0f} seconds a seed, "
-                f"{results['train_time_ratio']['deep']:.1f} times T_ref, at the rate of its first "
+                f"{results['train_time_ratio']['deep']:.1f} times T_ref (of {results['deep']['tutorial_seconds']:.0f} "
+                f"seconds, at commit {results['deep']['commit']}), at the rate of its first "
                 f"{results['deep']['timed_epochs']} epochs of {results['deep']['epochs']}.",
                 "## 2. How much of the machine a training step uses",
                 "Multiplications and additions of convolutions and dense layers, per second, against a product of two "

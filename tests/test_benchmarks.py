@@ -36,7 +36,13 @@ def test_the_report_states_ratios() -> None:
                 "demo": [{**trial, "seconds": 50.0}],
                 "cnn": [{**trial, "seconds": 75.0, "accuracy": 0.92}],
             },
-            "deep": {"seconds": 450.0, "epochs": 40, "timed_epochs": 9},
+            "deep": {
+                "seconds": 450.0,
+                "epochs": 40,
+                "timed_epochs": 9,
+                "tutorial_seconds": 100.0,
+                "commit": "abc1234",
+            },
             "train_time_ratio": {"tutorial": 1.0, "demo": 0.5, "cnn": 0.75, "deep": 4.5},
             "utilisation": {
                 "cnn": {
