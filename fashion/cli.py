@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from base64 import b64encode
 from contextlib import nullcontext
 from pathlib import Path
@@ -37,6 +38,26 @@ def main() -> None:
         "--gate", action="store_true", help="exit 1 if a model is significantly worse or below its floor"
     )
     review.set_defaults(command=show_review)
+    predict = commands.add_parser(
+        "predict",
+        help="say what pictures show",
+        description="Say what pictures of clothing show. Exit 2 if one of them could not be answered.",
+    )
+    predict.add_argument("images", nargs="*", metavar="IMAGE", help="PNG, JPEG or WebP file; - for standard input")
+    predict.add_argument(
+        "--test-index", type=int, action="append", default=[], metavar="N", help="a test image, from 0; may be repeated"
+    )
+    predict.add_argument("--model", default="cnn", metavar="NAME", help="the model to ask (default: cnn)")
+    predict.add_argument(
+        "--background",
+        choices=["light", "dark"],
+        help="what is behind the clothing (default: as the picture's border shows)",
+    )
+    predict.add_argument("--json", action="store_true", help="print JSON, for programs: an object per picture and line")
+    predict.add_argument(
+        "--figure", type=Path, metavar="FILE", help="draw what the model saw, with its answers, as a PNG file"
+    )
+    predict.set_defaults(command=show_predictions)
     stale = commands.add_parser(
         "stale",
         help="exit 1 if dvc.lock was written with other code or params",
@@ -83,6 +104,43 @@ def show_review(args: argparse.Namespace) -> None:
     print(report.markdown(found, beside))
     if args.gate and found.failures:
         raise UserError("\n".join(found.failures))
+
+
+def show_predictions(args: argparse.Namespace) -> None:
+    """Print what a model says of each picture, in their order; exit 2 if one of them could not be answered."""
+    from fashion.serving.classifier import Classifier
+    from fashion.serving.predicting import predict, read_picture, test_pictures
+
+    def fail(error: UserError) -> None:
+        print(f"error: {error}", file=sys.stderr)
+
+    root, refused = Path(), False
+    try:
+        if not args.images and not args.test_index:
+            raise UserError("no picture; name a file, or a test image with --test-index")
+        classifier = Classifier(root, args.model)
+        pictures = test_pictures(root, args.test_index)
+    except UserError as error:
+        fail(error)
+        sys.exit(2)
+    for name in args.images:
+        try:
+            pictures.append(read_picture(name, classifier.image_shape, args.background))
+        except UserError as error:
+            fail(error)
+            refused = True
+    predictions = list(predict(classifier, pictures)) if pictures else []
+    for prediction in predictions:
+        print(json.dumps(prediction.as_json(), ensure_ascii=False) if args.json else prediction)
+    if args.figure and predictions:
+        from fashion.evaluation.figures import png
+        from fashion.files import atomic_write
+        from fashion.serving.drawing import draw
+
+        with atomic_write(args.figure) as file:
+            file.write(png(draw(predictions)))
+    if refused:
+        sys.exit(2)
 
 
 def check_lock(_args: argparse.Namespace) -> None:

@@ -162,6 +162,14 @@ class Evaluation(Section):
     calibration_bins: Count
 
 
+class Export(Section):
+    """How the trained models are exported."""
+
+    tolerance: Annotated[float, Field(gt=0, lt=1)]
+    int8_images: Count
+    unfamiliar: Share
+
+
 class ReviewedModel(Section):
     """Where a model's results are, relative to the project, and what is asked of it.
 
@@ -214,6 +222,7 @@ class Params(Section):
     dnn: Dnn
     cnn: Cnn
     evaluation: Evaluation
+    export: Export
     review: Review
 
 

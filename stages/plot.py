@@ -25,6 +25,15 @@ def main() -> None:
         metavar=("NAME", "HISTORY", "METRICS", "PROBABILITIES"),
         help="a model to report on, and its files (.csv, .json, .npy); once per model",
     )
+    parser.add_argument(
+        "--export",
+        dest="exports",
+        action="append",
+        default=[],
+        nargs=3,
+        metavar=("NAME", "METRICS", "PROBABILITIES"),
+        help="what the export stage says of a model (.json, .npy); once per exported model",
+    )
     args = parser.parse_args()
     params = load_params()
 
@@ -45,13 +54,17 @@ def main() -> None:
         name: report.ModelResults(pd.read_csv(history), read_json(Path(metrics)), np.load(probabilities))
         for name, history, metrics, probabilities in args.models
     }
+    exports = {
+        name: report.Export(read_json(Path(metrics)), np.load(probabilities))
+        for name, metrics, probabilities in args.exports
+    }
     bins = params.evaluation.calibration_bins
-    pictures = {name: figures.png(figure) for name, figure in report.draw(data, models, bins).items()}
+    pictures = {name: figures.png(figure) for name, figure in report.draw(data, models, exports, bins).items()}
 
     for name, picture in pictures.items():
         with atomic_write(args.figures / f"{name}.png") as file:
             file.write(picture)
-    write_text(args.page, report.page(data, models, pictures, bins))
+    write_text(args.page, report.page(data, models, exports, pictures, bins))
 
 
 if __name__ == "__main__":

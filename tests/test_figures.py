@@ -37,12 +37,18 @@ def models(*names: str) -> dict[str, report.ModelResults]:
     return results
 
 
+def exports(*names: str) -> dict[str, report.Export]:
+    judged = {"bytes": 123_456, "accuracy": 0.5, "loss": 1.0, "calibration_error": 0.1}
+    metrics = {"temperature": 0.7, "unfamiliar": 0.02, "keras": judged, "float32": judged, "int8": judged}
+    return {name: report.Export(metrics, model.probabilities) for name, model in models(*names).items()}
+
+
 def words(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
 
 
 def test_every_picture_is_the_same_bytes_twice() -> None:
-    first, second = (report.draw(DATA, models("cnn"), bins=5) for _ in range(2))
+    first, second = (report.draw(DATA, models("cnn"), {}, bins=5) for _ in range(2))
     assert {name: figures.png(figure) for name, figure in first.items()} == {
         name: figures.png(figure) for name, figure in second.items()
     }
@@ -88,16 +94,20 @@ def test_confusion_shows_the_counts() -> None:
 
 @pytest.mark.parametrize("names", [("one",), tuple(f"model{n}" for n in range(5))])
 def test_any_number_of_models_is_drawn(names: tuple[str, ...]) -> None:
-    pictures = report.draw(DATA, models(*names), bins=5)
+    pictures = report.draw(DATA, models(*names), exports(*names), bins=5)
     for name in names:
         assert f"confusion_{name}" in pictures
         assert name.upper() in words(pictures["loss"])
+    titles = [ax.get_title() for ax in pictures["reliability"].axes]
+    assert sum(title.startswith(("ONE", "MODEL")) for title in titles) == 2 * len(names)
 
 
 def test_the_page_escapes_names() -> None:
     data = report.Data("<b>Lines</b>", tuple(CLASSES), SPLITS, DATA.audit)
     outcome = models("dnn")
-    pictures = dict.fromkeys(report.draw(data, outcome, bins=5), b"")
-    page = report.page(data, outcome, pictures, bins=5)
+    pictures = dict.fromkeys(report.draw(data, outcome, {}, bins=5), b"")
+    page = report.page(data, outcome, exports(*outcome), pictures, bins=5)
     assert "&lt;b&gt;Lines&lt;/b&gt;" in page
     assert "<b>Lines" not in page
+    assert "123 kB" in page
+    assert "123 kB" not in report.page(data, outcome, {}, pictures, bins=5)

@@ -24,7 +24,8 @@ TRAIN_DNN = {"train_dnn"}
 TRAIN_CNN = {"train_cnn"}
 TRAIN = TRAIN_DNN | TRAIN_CNN
 EVALUATE = {"evaluate@dnn", "evaluate@cnn"}
-EVERY = {"fetch", "preprocess", "plot"} | TRAIN | EVALUATE
+EXPORT = {"export@dnn", "export@cnn"}
+EVERY = {"fetch", "preprocess", "plot"} | TRAIN | EVALUATE | EXPORT
 
 STALE_AFTER_EDIT = {
     "fashion/__init__.py": set(),
@@ -40,19 +41,22 @@ STALE_AFTER_EDIT = {
     "fashion/data/sources.py": {"fetch"},
     "fashion/data/splitting.py": {"preprocess"},
     "fashion/evaluation/__init__.py": set(),
+    "fashion/evaluation/calibration.py": EXPORT,
     "fashion/evaluation/comparison.py": set(),
     "fashion/evaluation/figures.py": {"plot"},
-    "fashion/evaluation/metrics.py": EVALUATE | {"plot"},
+    "fashion/evaluation/metrics.py": EVALUATE | EXPORT | {"plot"},
+    "fashion/evaluation/parity.py": EXPORT,
     "fashion/evaluation/report.html": {"plot"},
     "fashion/evaluation/report.py": {"plot"},
     "fashion/evaluation/results.py": set(),
-    "fashion/models/__init__.py": TRAIN | EVALUATE,
-    "fashion/models/archive.py": TRAIN | EVALUATE,
+    "fashion/models/__init__.py": TRAIN | EVALUATE | EXPORT,
+    "fashion/models/archive.py": TRAIN | EVALUATE | EXPORT,
     "fashion/models/augmentation.py": TRAIN,
     "fashion/models/cnn.py": TRAIN_CNN,
     "fashion/models/dnn.py": TRAIN_DNN,
-    "fashion/models/layers.py": TRAIN | EVALUATE,
-    "fashion/models/optimizers.py": TRAIN,
+    "fashion/models/export.py": EXPORT,
+    "fashion/models/layers.py": TRAIN | EVALUATE | EXPORT,
+    "fashion/models/optimizers.py": TRAIN | EXPORT,
     "fashion/models/progress.py": TRAIN,
     "fashion/models/selection.py": TRAIN,
     "fashion/models/training.py": TRAIN,
@@ -64,8 +68,17 @@ STALE_AFTER_EDIT = {
     "fashion/review/report.md": set(),
     "fashion/review/report.py": set(),
     "fashion/review/revision.py": set(),
+    "fashion/serving/__init__.py": set(),
+    "fashion/serving/artifacts.py": set(),
+    "fashion/serving/classifier.py": set(),
+    "fashion/serving/drawing.py": set(),
+    "fashion/serving/familiarity.py": EXPORT,
+    "fashion/serving/litert.py": EXPORT,
+    "fashion/serving/photos.py": set(),
+    "fashion/serving/predicting.py": set(),
     "stages/__init__.py": set(),
     "stages/evaluate.py": EVALUATE,
+    "stages/export.py": EXPORT,
     "stages/fetch.py": {"fetch"},
     "stages/plot.py": {"plot"},
     "stages/preprocess.py": {"preprocess"},
@@ -73,13 +86,14 @@ STALE_AFTER_EDIT = {
     "stages/train_dnn.py": TRAIN_DNN,
 }
 STALE_AFTER_PARAM = {
-    "dataset.name": {"preprocess", "plot"} | EVALUATE,
+    "dataset.name": {"preprocess", "plot"} | EVALUATE | EXPORT,
     "fetch.timeout": {"fetch"},
     "validation.seed": {"preprocess"},
     "audit.near_duplicate_distance": {"preprocess"},
     "dnn.epochs": TRAIN_DNN,
     "cnn.epochs": TRAIN_CNN,
-    "evaluation.calibration_bins": EVALUATE | {"plot"},
+    "evaluation.calibration_bins": EVALUATE | EXPORT | {"plot"},
+    "export.int8_images": EXPORT,
     "review.significance": set(),
 }
 
@@ -110,6 +124,9 @@ def test_every_output_is_there(project: Project) -> None:
         probabilities = np.load(project.folder / "models" / model / "probabilities.npy")
         assert probabilities.shape == (90, len(CLASSES))
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+        export = json.loads((reports / model / "export.json").read_text())
+        assert export["float32"]["label_changes"] == 0
+        assert export["int8"]["bytes"] < export["float32"]["bytes"] < export["keras"]["bytes"]
 
 
 def test_page_holds_every_picture_and_asks_the_network_for_nothing(project: Project) -> None:
@@ -191,10 +208,10 @@ def test_changed_epochs_rerun_one_model_and_going_back_trains_nothing(edited: Pr
     model = edited.folder / "models" / "cnn" / "model.keras"
     lock, trained = digest(edited.folder / "dvc.lock"), digest(model)
 
-    assert stages_run(edited.run("dvc", "repro").stdout) == ["train_cnn", "evaluate@cnn", "plot"]
+    assert stages_run(edited.run("dvc", "repro").stdout) == ["train_cnn", "evaluate@cnn", "export@cnn", "plot"]
     assert digest(model) != trained
     difference = json.loads(edited.run("dvc", "metrics", "diff", "--json").stdout)
-    assert set(difference) == {"reports/cnn/metrics.json"}
+    assert set(difference) == {"reports/cnn/metrics.json", "reports/cnn/export.json"}
 
     edited.edit_params(lambda params: params["cnn"].update(epochs=2))
     assert stages_run(edited.run("dvc", "repro").stdout) == []

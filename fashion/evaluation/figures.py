@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fashion.data.dataset import Split
-from fashion.evaluation.metrics import Labels, Probabilities, reliability
+from fashion.evaluation.metrics import Labels, Probabilities, calibration_error, reliability
 
 COLOURS = ("#7b4fc9", "#0a94a8", "#e4632a", "#5a8f29")
 MIN_BIN_IMAGES = 10
@@ -133,21 +133,24 @@ def predictions(
     for ax, index in zip(axes.flat, indices, strict=False):
         answer = int(probabilities[index].argmax())
         actual = int(split.labels[index])
-        show(ax, split.images[index])
-        ax.set_title(f"actual: {classes[actual]}", fontsize=8.5, fontweight="normal", pad=4)
         text = f"predicted: {classes[answer]}\nconfidence {probabilities[index, answer]:.1%}"
-        caption(ax, text, RIGHT if answer == actual else WRONG)
+        prediction(ax, split.images[index], f"actual: {classes[actual]}", text, answer == actual)
     return figure
 
 
-def reliability_diagram(
-    models: Mapping[str, Probabilities], labels: Labels, errors: Mapping[str, float], bins: int
-) -> Figure:
+def prediction(ax: Axes, image: UInt8[np.ndarray, "height width"], title: str, answer: str, right: bool | None) -> None:
+    """Draw an image with a title above and the answer to it below: green if it is right, red if not."""
+    show(ax, image)
+    ax.set_title(title, fontsize=8.5, fontweight="normal", pad=4)
+    caption(ax, answer, INK if right is None else RIGHT if right else WRONG)
+
+
+def reliability_diagram(models: Mapping[str, Probabilities], labels: Labels, bins: int) -> Figure:
     """Draw accuracy against confidence per bin, a panel per model, and below it how many images each bin holds.
 
     The accuracy of a bin with fewer than `MIN_BIN_IMAGES` images says little and is not drawn.
     """
-    figure = Figure(figsize=(4.4 * len(models), 4.8), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(models), 4.8), layout="constrained")
     figure.suptitle("When a model is sure, is it right?")
     panels = figure.subplots(2, len(models), sharex=True, sharey="row", squeeze=False, height_ratios=(4, 1))
     middles = (np.arange(bins) + 0.5) / bins
@@ -158,7 +161,7 @@ def reliability_diagram(
         filled = images >= MIN_BIN_IMAGES
         upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
         upper.plot(confidence[filled], accuracy[filled], marker="o", color=colour)
-        upper.set_title(f"{name.upper()}: calibration error {errors[name]:.1%}")
+        upper.set_title(f"{name}: calibration error {calibration_error(probabilities, labels, bins):.1%}")
         upper.text(0.04, 0.9, "below the dotted line:\ntoo sure of itself", color=GREY, va="top", fontsize=9)
         upper.grid(alpha=0.3)
         upper.set(xlim=(0, 1), ylim=(0, 1.02))

@@ -34,6 +34,19 @@ class ModelResults:
 
 
 @dataclass(frozen=True)
+class Export:
+    """What the pipeline recorded of one exported model.
+
+    Attributes:
+        metrics: as the export stage writes them.
+        probabilities: of each class, for each test image, calibrated.
+    """
+
+    metrics: Mapping[str, Any]
+    probabilities: Probabilities
+
+
+@dataclass(frozen=True)
 class Data:
     """The data that the models were trained and evaluated on, by split, with their audit."""
 
@@ -43,7 +56,7 @@ class Data:
     audit: Mapping[str, Any]
 
 
-def draw(data: Data, models: Mapping[str, ModelResults], bins: int) -> dict[str, Figure]:
+def draw(data: Data, models: Mapping[str, ModelResults], exports: Mapping[str, Export], bins: int) -> dict[str, Figure]:
     """Return every picture of the report by name; `bins` is the number of intervals of the reliability diagram."""
     test = data.splits["test"]
     histories = {name: model.history for name, model in models.items()}
@@ -54,9 +67,9 @@ def draw(data: Data, models: Mapping[str, ModelResults], bins: int) -> dict[str,
         "accuracy": figures.learning_curves(histories, "accuracy"),
         "loss": figures.learning_curves(histories, "loss"),
         "reliability": figures.reliability_diagram(
-            {name: model.probabilities for name, model in models.items()},
+            {name.upper(): model.probabilities for name, model in models.items()}
+            | {f"{name.upper()}, exported": export.probabilities for name, export in exports.items()},
             test.labels,
-            {name: model.metrics["calibration_error"] for name, model in models.items()},
             bins,
         ),
     }
@@ -82,7 +95,13 @@ def draw(data: Data, models: Mapping[str, ModelResults], bins: int) -> dict[str,
     return pictures
 
 
-def page(data: Data, models: Mapping[str, ModelResults], pictures: Mapping[str, bytes], bins: int) -> str:
+def page(
+    data: Data,
+    models: Mapping[str, ModelResults],
+    exports: Mapping[str, Export],
+    pictures: Mapping[str, bytes],
+    bins: int,
+) -> str:
     """Return the report as one HTML page that holds its pictures (PNG, by name) and needs no network."""
     template = jinja2.Template(
         Path(__file__).with_suffix(".html").read_text(encoding="utf-8"),
@@ -96,6 +115,7 @@ def page(data: Data, models: Mapping[str, ModelResults], pictures: Mapping[str, 
         bins=bins,
         min_bin_images=figures.MIN_BIN_IMAGES,
         models=models,
+        exports=exports,
         models_by_accuracy=sorted(models.items(), key=lambda item: (item[1].metrics["accuracy"], item[0])),
         pictures={name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()},
     )

@@ -95,7 +95,7 @@ def _commit_if_behind(root: Path, study: Path, model: str) -> str | None:
     lock = study / "dvc.lock"
     params = yaml.safe_load((root / "params.yaml").read_bytes())
     for stage in yaml.safe_load(lock.read_bytes())["stages"].values():
-        if f"/{model}-" in stage["cmd"]:
+        if any(f"/{model}-" in out["path"] for out in stage["outs"]):
             code = {dep["path"]: dep["md5"] for dep in stage["deps"] if dep["path"].endswith((".py", ".yaml"))}
             sections = stage["params"]["params.yaml"]
             if any(_md5(root / path) != md5 for path, md5 in code.items()) or any(

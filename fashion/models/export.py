@@ -1,0 +1,83 @@
+"""A trained network as a LiteRT model, which answers without TensorFlow: raw pixels in, probabilities and features out.
+
+The network is rebuilt in float32 first: LiteRT does not load what is exported from bfloat16.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from jaxtyping import Float32, UInt8
+
+from fashion.models.optimizers import OUTPUT
+
+Images = UInt8[np.ndarray, "n height width"]
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """Return the same network with the same weights, computing in float32 whatever it was trained in."""
+    rebuilt = type(model).from_config(_with_policy(model.get_config(), "float32"))
+    rebuilt.set_weights(model.get_weights())
+    return rebuilt
+
+
+def features_and_logits(
+    model: keras.Model, images: Images
+) -> tuple[Float32[np.ndarray, "n features"], Float32[np.ndarray, "n classes"]]:
+    """Return what the layer `OUTPUT` is given of each image, and what it makes of it: logits, before the softmax."""
+    output = model.get_layer(OUTPUT)
+    features, logits = keras.Model(model.inputs, [output.input, output.output]).predict(
+        images, batch_size=500, verbose=0
+    )
+    return features, logits
+
+
+def calibrated(model: keras.Model, temperature: float) -> keras.Model:
+    """Return a network of the same weights whose logits are divided by `temperature` before the softmax.
+
+    Its outputs are "probabilities" (n, classes) and "features" (n, features), as in `features_and_logits`.
+    """
+    output = model.get_layer(OUTPUT)
+    scaled = keras.layers.Rescaling(1 / temperature, name="temperature", dtype="float32")(output.output)
+    probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")(scaled)
+    return keras.Model(model.inputs, {"probabilities": probabilities, "features": output.input}, name=model.name)
+
+
+def litert(model: keras.Model) -> bytes:
+    """Return `model` as a LiteRT file in float32."""
+    return _convert(model)
+
+
+def litert_int8(model: keras.Model, images: Images) -> bytes:
+    """Return `model` as a LiteRT file whose weights and activations are int8, scaled to the range that `images` need.
+
+    Source: B. Jacob et al., Quantization and training of neural networks for efficient integer-arithmetic-only
+    inference, CVPR 2018.
+    """
+    return _convert(
+        model,
+        optimizations=[tf.lite.Optimize.DEFAULT],
+        representative_dataset=lambda: ([image[None]] for image in images),
+    )
+
+
+def _convert(model: keras.Model, **options: Any) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        only_builtins = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+        model.export(path, format="litert", verbose=False, target_spec=only_builtins, **options)
+        return path.read_bytes()
+
+
+def _with_policy(config: Any, name: str) -> Any:
+    """Return a layer's config with every dtype policy in it replaced by the one of that name."""
+    if isinstance(config, list | tuple):
+        return type(config)(_with_policy(item, name) for item in config)
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy":
+        return {**config, "config": {"name": name}}
+    return {key: _with_policy(value, name) for key, value in config.items()}

@@ -1,0 +1,51 @@
+"""The pipeline's outputs, read only if they are what dvc.lock says that it wrote."""
+
+import hashlib
+from pathlib import Path
+
+import yaml
+
+from fashion.errors import UserError
+
+
+class Artifacts:
+    """The outputs of a project's pipeline."""
+
+    def __init__(self, root: Path) -> None:
+        """Read which outputs there are.
+
+        Raises:
+            UserError: dvc.lock is missing or not YAML.
+        """
+        self.root = root
+        lock = root / "dvc.lock"
+        try:
+            stages = yaml.load(lock.read_text(encoding="utf-8"), yaml.CSafeLoader)["stages"]
+            self.recorded: dict[str, tuple[str, str]] = {
+                out["path"]: (stage, out["md5"]) for stage, entry in stages.items() for out in entry.get("outs", ())
+            }
+        except FileNotFoundError as error:
+            raise UserError(f"{lock} is missing; run this in the folder of the project, after `make`") from error
+        except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{lock}: not what `dvc repro` writes ({' '.join(str(error).split())})") from error
+
+    def read(self, path: str) -> bytes:
+        """Return the content of an output; `path` is relative to the project.
+
+        Raises:
+            UserError: the pipeline has not made it, or it was altered since.
+        """
+        if path not in self.recorded:
+            raise UserError(f"dvc.lock knows no {path}; `dvc repro` makes the outputs of the pipeline")
+        stage, expected = self.recorded[path]
+        try:
+            content = (self.root / path).read_bytes()
+        except FileNotFoundError as error:
+            raise UserError(f"{path} is missing; `dvc repro {stage}` makes it") from error
+        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if found != expected:
+            raise UserError(
+                f"{path} was altered: its MD5 is {found}, dvc.lock says {expected}; "
+                f"delete it and run `dvc repro {stage}`"
+            )
+        return content

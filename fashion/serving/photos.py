@@ -1,0 +1,133 @@
+"""From any picture of a piece of clothing to what the models know: small, grey, bright on black, filling the frame.
+
+The steps are those by which the data set was made: trim, resize the longest edge, sharpen, pad, negate, in grey
+(H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST, arXiv:1708.07747, section 2). They began with photographs on pure
+white; here the background is found first, and what counts is the difference from it.
+"""
+
+import io
+import struct
+import warnings
+import zlib
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+
+from fashion.errors import UserError
+
+Background = Literal["light", "dark"]
+Colours = UInt8[np.ndarray, "height width 3"]
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_BYTES = 32 * 2**20
+MAX_SIDE = 16_000  # pixels
+MAX_PIXELS = 64_000_000
+WORKING_SIDE = 500  # pixels, the most that the longest edge is worked on with
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue in grey, as in ITU-R BT.601
+CLOSE = 0.05 * 255  # a difference of colour that is none, as for the data set
+
+Image.MAX_IMAGE_PIXELS = None  # the limit is the one above: Pillow's own warns at one size and fails at another
+
+
+def prepare(
+    content: bytes, shape: tuple[int, int], background: Background | None = None
+) -> UInt8[np.ndarray, "height width"]:
+    """Return what a model sees of a picture.
+
+    Args:
+        content: of a PNG, JPEG or WebP file.
+        shape: height and width that the model wants, in pixels. A picture that has them is taken as it is.
+        background: what the picture has behind the clothing; by default, what its border shows.
+
+    Raises:
+        UserError: as for `read`, or the picture shows nothing but background.
+    """
+    image = read(content)
+    if image.size == shape[::-1]:
+        grey = np.asarray(image.convert("L"))
+        light = background == "light" or (background is None and np.median(_border(grey, 1)) > 127)
+        return 255 - grey if light else grey
+    image = image.convert("RGB").reduce(max(1, -(-max(image.size) // WORKING_SIDE)))
+    return _framed(_trimmed(_difference(np.asarray(image), background)), shape)
+
+
+def read(content: bytes) -> Image.Image:
+    """Read a picture, the right way up and laid on white where it is transparent, in 8 bits.
+
+    Raises:
+        UserError: it is no picture in one of `FORMATS`, damaged, animated, or beyond the limits.
+    """
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{len(content):,} bytes; at most {MAX_BYTES:,} are read: make it smaller")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of a part that is not the picture, such as its Exif data
+            opened = Image.open(io.BytesIO(content), formats=FORMATS)
+            _check(opened)
+            opened.load()
+            image: Image.Image = ImageOps.exif_transpose(opened)
+    except UnidentifiedImageError as error:
+        what = "empty" if not content else "not a picture, or in another format"
+        raise UserError(f"{what}; PNG, JPEG and WebP are read") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        raise UserError(f"a damaged picture ({error}); save it anew from where it came from") from error
+    if image.mode.startswith("I"):  # 16 bits
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image
+
+
+def _check(image: Image.Image) -> None:
+    """Refuse, before it is decoded, a picture that is too large, too small or not one."""
+    width, height = image.size
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise UserError(
+            f"{width:,} x {height:,} pixels; at most {MAX_PIXELS:,} in all and {MAX_SIDE:,} a side are read: "
+            "make it smaller"
+        )
+    if min(width, height) < 8:
+        raise UserError(f"{width} x {height} pixels; too small to show anything: take a larger picture")
+    if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: a photograph with others of its kind
+        raise UserError("an animation; save one of its frames as a picture")
+
+
+def _difference(colours: Colours, background: Background | None) -> Float[np.ndarray, "height width"]:
+    """Return how much each pixel differs from the background, in grey levels: at most 255, 0 where it does not."""
+    behind = {
+        "light": np.full(3, 255),
+        "dark": np.zeros(3),
+        None: np.median(_border(colours, max(1, min(colours.shape[:2]) // 50)), axis=0),
+    }[background]
+    difference = np.abs(colours - behind.astype(np.float32)) @ LUMA
+    noise = float(np.median(_border(difference, 1)))
+    smooth = np.asarray(Image.fromarray(difference.astype(np.uint8)).filter(ImageFilter.MedianFilter(5)))
+    most = max(float(behind @ LUMA), 255 - float(behind @ LUMA))
+    return np.where(smooth > max(CLOSE, 3 * noise), difference * np.float32(255 / most), np.float32(0))
+
+
+def _trimmed(difference: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "h w"]:
+    """Return the part that holds all that is not background."""
+    rows, columns = (np.flatnonzero(difference.any(axis=axis)) for axis in (1, 0))
+    if not len(rows) or min(rows[-1] - rows[0], columns[-1] - columns[0]) < 2:
+        raise UserError("nothing to see but background; take a picture of one piece of clothing on a plain background")
+    return difference[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _framed(grey: Float[np.ndarray, "h w"], shape: tuple[int, int]) -> UInt8[np.ndarray, "height width"]:
+    """Return a picture resized until an edge fills the frame, sharpened, and in the middle of black."""
+    scale = min(frame / edge for frame, edge in zip(shape, grey.shape, strict=True))
+    height, width = (max(1, round(edge * scale)) for edge in grey.shape)
+    small = Image.fromarray(grey.clip(0, 255).astype(np.uint8)).resize((width, height), Image.Resampling.BOX)
+    sharp = small.filter(ImageFilter.UnsharpMask(radius=1, percent=50))
+    framed = Image.new("L", shape[::-1])
+    framed.paste(sharp, ((shape[1] - width) // 2, (shape[0] - height) // 2))
+    return np.asarray(framed)
+
+
+def _border(pixels: np.ndarray, width: int) -> np.ndarray:
+    """Return the pixels at the edges, (n,) or (n, 3)."""
+    inside = np.zeros(pixels.shape[:2], bool)
+    inside[width:-width, width:-width] = True
+    return pixels[~inside]
