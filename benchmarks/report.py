@@ -40,6 +40,8 @@ def markdown(results: Mapping[str, Any]) -> str:
                 "## 5. Against the public peer",
                 "iterative/demo-fashion-mnist trains on all 60,000 images; ours keep 5,000 of them for validation.",
                 _peer(results["time_to_accuracy"]),
+                "## 6. Answers of exported models",
+                _serving(results["serving"]),
             ]
         )
         + "\n"
@@ -112,6 +114,16 @@ def _no_op(seconds: Mapping[str, list[float]]) -> str:
     return (
         f"`dvc repro` with nothing to do: {here:.2f} s here, {empty:.2f} s in a project of one empty stage, a ratio of "
         f"{here / empty:.2f}."
+    )
+
+
+def _serving(serving: Mapping[str, Any]) -> str:
+    ours, keras = (statistics.median(serving["first_answer_seconds"][name]) for name in ("fashion predict", "Keras"))
+    rates = (f"{name} {serving['pictures'] / min(times):,.0f}" for name, times in serving["bulk_seconds"].items())
+    return (
+        f"A fresh process answers a test image in {ours:.2f} s with `fashion predict`, in {keras:.2f} s with the Keras "
+        f"model, {keras / ours:.1f} times as long. Pictures a second, start and output included, of "
+        f"{serving['pictures']:,} PNG files in one call: {', '.join(rates)}. (Commit {serving['commit']}.)"
     )
 
 

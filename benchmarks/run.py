@@ -36,6 +36,10 @@ STAGE_STARTS = {  # what a stage does before its real work, after reading its ar
     "evaluate": "import numpy\nfrom fashion.data import dataset\nfrom fashion.evaluation import metrics\n"
     "from fashion.models import archive\n"
     "dataset.load(data / 'test.npz'), archive.load(models / 'cnn' / 'model.keras')",
+    "export": "from fashion.data import dataset\nfrom fashion.evaluation import calibration, metrics, parity\n"
+    "from fashion.models import archive, export\nfrom fashion.serving.familiarity import Familiarity\n"
+    "[dataset.load(data / f'{name}.npz') for name in ('train', 'validation', 'test')]\n"
+    "archive.load(models / 'cnn' / 'model.keras')",
     "plot": "import numpy, pandas\nfrom fashion.data import dataset\nfrom fashion.evaluation import figures, report\n"
     "[dataset.load(data / f'{name}.npz') for name in ('train', 'validation', 'test')]",
 }
@@ -45,12 +49,13 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="trainings of each model and baseline (default: 3)")
-    parser.add_argument("--only-deep", action="store_true", help="measure studies/deep anew and keep all other figures")
+    parser.add_argument("--only", choices=["deep", "serving"], help="measure one part anew and keep all other figures")
     args = parser.parse_args()
     if subprocess.run(["dvc", "status", "--quiet", "dvc.yaml"], check=False).returncode:
         raise UserError("the pipeline is not up to date; run `dvc repro` first")
-    if args.only_deep:
-        results = read_json(REPORT.with_suffix(".json")) | {"deep": deep()}
+    if args.only:
+        parts = {"deep": deep, "serving": serving}
+        results = read_json(REPORT.with_suffix(".json")) | {args.only: parts[args.only]()}
     else:
         results = {
             "machine": machine(),
@@ -59,6 +64,7 @@ def main() -> None:
             "utilisation": python("benchmarks.utilisation"),
             "growth": [python("benchmarks.growth", str(times)) for times in GROWTH],
             "overhead": {"no_op_seconds": no_op(), "stage_start_seconds": stage_starts()},
+            "serving": serving(),
         }
     unit = statistics.median(trial["seconds"] for trial in results["time_to_accuracy"]["tutorial"])
     results["train_time_ratio"] = {
@@ -124,6 +130,11 @@ def deep() -> dict[str, Any]:
     """Time the start of a training of studies/deep, and beside it a whole one of the tutorial's CNN."""
     tutorial = python("benchmarks.trial", "tutorial", "1")
     return {**python("benchmarks.deep"), "tutorial_seconds": tutorial["seconds"], "commit": commit()}
+
+
+def serving() -> dict[str, Any]:
+    """Time the exported models."""
+    return {**python("benchmarks.serving"), "commit": commit()}
 
 
 def no_op() -> Mapping[str, list[float]]:

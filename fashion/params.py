@@ -165,7 +165,6 @@ class Evaluation(Section):
 class Export(Section):
     """How the trained models are exported."""
 
-    tolerance: Annotated[float, Field(gt=0, lt=1)]
     int8_images: Count
     unfamiliar: Share
 

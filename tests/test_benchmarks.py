@@ -61,6 +61,12 @@ def test_the_report_states_ratios() -> None:
                 "no_op_seconds": {"this project": [1.5], "empty project": [1.0]},
                 "stage_start_seconds": {"plot": {"arguments_and_params": 0.5, "libraries_and_inputs": 1.5}},
             },
+            "serving": {
+                "first_answer_seconds": {"fashion predict": [0.5, 0.4, 0.6], "Keras": [4.0, 3.0, 5.0]},
+                "pictures": 10_000,
+                "bulk_seconds": {"dnn": [0.5, 0.4], "cnn": [2.0, 4.0]},
+                "commit": "abc1234",
+            },
         }
     )
     lines = text.splitlines()
@@ -70,6 +76,7 @@ def test_the_report_states_ratios() -> None:
     assert "| 20 | 1.10 | 2 | 7 | 2.0 |" in lines
     assert any("a share of 0.50" in line for line in lines)
     assert any(line.endswith("a ratio of 1.50.") for line in lines)
+    assert any("model, 8.0 times as long" in line and "one call: dnn 25,000, cnn 5,000." in line for line in lines)
 
 
 @pytest.mark.parametrize("wanted", ["tutorial", "demo"])

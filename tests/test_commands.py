@@ -65,11 +65,18 @@ def results_folder(tmp_path: Path) -> Path:
     for model, seed, accuracy in (("wide", 1, 0.9), ("wide", 3, 0.8), ("tall", 2, 0.95)):
         committed(tmp_path / f"studies/some/{model}-{seed}/metrics.json", json.dumps({**METRICS, "accuracy": accuracy}))
         stages[f"train_{model}@{seed}"] = {
-            "cmd": f"python -m train studies/some/{model}-{seed}/model.keras",
             "deps": [{"path": f"{model}.py", "md5": digest}, {"path": "data/train.npz", "md5": "0" * 32}],
             "params": {"params.yaml": {model: {"epochs": 3}}},
+            "outs": [{"path": f"studies/some/{model}-{seed}/model.keras", "md5": "0" * 32}],
         }
         committed(tmp_path / f"{model}.py", code)
+    figures = {"path": "figures.py", "md5": digest}
+    stages["plot"] = {
+        "deps": [{"path": "studies/some/wide-1/metrics.json", "md5": "0" * 32}, figures],
+        "params": {"params.yaml": {}},
+        "outs": [{"path": "studies/some/index.html", "md5": "0" * 32}],
+    }
+    committed(tmp_path / "figures.py", code)
     for model in ("wide", "plain"):
         committed(tmp_path / f"reports/{model}/metrics.json", json.dumps(METRICS))
     committed(tmp_path / "reports/benchmarks.json", json.dumps({"train_time_ratio": {"wide": 0.514}}))
@@ -108,6 +115,7 @@ def test_results_as_a_table_and_as_json(results_folder: Path) -> None:
         ("wide.py", "edited\n", {"wide"}),
         ("params.yaml", "wide: {epochs: 3}\ntall: {epochs: 4}\n", {"tall"}),
         ("data/train.npz", "another machine has none, or another", set()),
+        ("figures.py", "edited\n", set()),
     ],
 )
 def test_results_of_other_code_or_params_name_their_commit(

@@ -115,6 +115,12 @@ def test_the_right_way_up() -> None:
     assert close(encoded(NEGATIVE.rotate(90), "JPEG", exif=TURNED))
 
 
+def test_damaged_exif_data_do_no_harm() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert close(encoded(NEGATIVE, "JPEG", exif=b"Exif\0\0no TIFF"))
+
+
 def test_a_photograph_with_another_in_its_file_is_no_animation() -> None:
     assert close(encoded(NEGATIVE.convert("RGB"), "MPO", save_all=True, append_images=[NEGATIVE.convert("RGB")]))
 
@@ -130,6 +136,13 @@ def png_of_size(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+SCANS = encoded(NEGATIVE, "JPEG", progressive=True)
+WITHOUT_PALETTE = (
+    b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 40, 8, 3, 0, 0, 0))
+    + chunk(b"IDAT", zlib.compress(bytes(41 * 40)))
+    + chunk(b"IEND", b"")
+)
 FRAMES = {"save_all": True, "append_images": [enlarged()], "duration": 100}
 PNG = encoded(NEGATIVE)
 
@@ -151,6 +164,8 @@ PNG = encoded(NEGATIVE)
         (png_of_size(20_000, 20_000), "20,000 x 20,000 pixels; at most 64,000,000 in all and 16,000 a side are read"),
         (png_of_size(16_000, 16_000), "16,000 x 16,000 pixels; at most"),
         (png_of_size(2**31 - 1, 1), "2,147,483,647 x 1 pixels; at most"),
+        (WITHOUT_PALETTE, "a damaged picture"),
+        (SCANS[:-2] + 200 * SCANS[SCANS.rfind(b"\xff\xda") : -2], "206 scans and Exif parts; at most 100 are read"),
         (bytes(photos.MAX_BYTES + 1), "33,554,433 bytes; at most 33,554,432 are read: make it smaller"),
     ],
 )

@@ -48,4 +48,5 @@ def test_variants_are_compared_seed_by_seed() -> None:
     assert wide["points_interval"] == pytest.approx(12.706, rel=1e-3)  # t of one degree of freedom, times 1.414 / 1.414
     assert wide["time"] == pytest.approx(1.75)
     assert table.loc["default", "points_interval"] == 0
+    assert "| wide | 93.00% | +2.00 ± 12.71 | 1.75 ± 3.18 | 7 |" in summary.markdown(table).splitlines()
     assert summary.draw(table).axes[0].get_xlabel().startswith("validation accuracy")

@@ -1,6 +1,5 @@
 """Answers to images: how likely each class is, and whether that means anything."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +44,7 @@ class Classifier:
         artifacts = Artifacts(root)
         path = f"models/{model}/model.tflite"
         if path not in artifacts.recorded:
-            names = [match[1] for out in artifacts.recorded if (match := re.fullmatch("models/(.+)/model.tflite", out))]
+            names = sorted(path.split("/")[1] for path in artifacts.recorded if path.endswith("/model.tflite"))
             raise UserError(f"no exported model {model}; there are: {', '.join(names) or 'none; run `dvc repro`'}")
         self._network = Network(artifacts.read(path), path)
         self.classes, self.image_shape = self._network.classes, self._network.image_shape

@@ -6,6 +6,7 @@ white; here the background is found first, and what counts is the difference fro
 """
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -13,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFilter, UnidentifiedImageError
 
 from fashion.errors import UserError
 
@@ -26,6 +27,28 @@ MAX_SIDE = 16_000  # pixels
 MAX_PIXELS = 64_000_000
 WORKING_SIDE = 500  # pixels, the most that the longest edge is worked on with
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue in grey, as in ITU-R BT.601
+COSTLY = re.compile(rb"\xff(?:\xda\0[\x08\x0a\x0c\x0e]|\xe1..Exif\0\0)", re.DOTALL)  # a JPEG's scans and Exif parts
+MAX_COSTLY = 100  # of which a file has a dozen; as many as fit into the limit would take an hour to decode
+UPRIGHT = {  # what undoes an Exif orientation; Pillow's own also writes the Exif data anew, and may fail
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+DAMAGE = (  # what Pillow's decoders raise on damaged files
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    IndexError,
+    AssertionError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
 CLOSE = 0.05 * 255  # a difference of colour that is none, as for the data set
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is the one above: Pillow's own warns at one size and fails at another
@@ -54,29 +77,25 @@ def prepare(
 
 
 def read(content: bytes) -> Image.Image:
-    """Read a picture, the right way up and laid on white where it is transparent, in 8 bits.
+    """Read a picture, the right way up and laid on white where it is transparent, in 8 bits: of mode L or RGB.
 
     Raises:
         UserError: it is no picture in one of `FORMATS`, damaged, animated, or beyond the limits.
     """
     if len(content) > MAX_BYTES:
         raise UserError(f"{len(content):,} bytes; at most {MAX_BYTES:,} are read: make it smaller")
+    if (count := len(COSTLY.findall(content))) > MAX_COSTLY:
+        raise UserError(f"{count:,} scans and Exif parts; at most {MAX_COSTLY} are read: save the picture anew")
     try:
         with warnings.catch_warnings(action="ignore"):  # of a part that is not the picture, such as its Exif data
-            opened = Image.open(io.BytesIO(content), formats=FORMATS)
-            _check(opened)
-            opened.load()
-            image: Image.Image = ImageOps.exif_transpose(opened)
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            _check(image)
+            return _decoded(image)
     except UnidentifiedImageError as error:
         what = "empty" if not content else "not a picture, or in another format"
         raise UserError(f"{what}; PNG, JPEG and WebP are read") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except DAMAGE as error:
         raise UserError(f"a damaged picture ({error}); save it anew from where it came from") from error
-    if image.mode.startswith("I"):  # 16 bits
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image
 
 
 def _check(image: Image.Image) -> None:
@@ -91,6 +110,19 @@ def _check(image: Image.Image) -> None:
         raise UserError(f"{width} x {height} pixels; too small to show anything: take a larger picture")
     if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: a photograph with others of its kind
         raise UserError("an animation; save one of its frames as a picture")
+
+
+def _decoded(image: Image.Image) -> Image.Image:
+    """Return all of a picture that is open, turned and converted as `read` says."""
+    image.load()
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    if orientation in UPRIGHT:
+        image = image.transpose(UPRIGHT[orientation])
+    if image.mode.startswith("I"):  # 16 bits
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image if image.mode == "L" else image.convert("RGB")
 
 
 def _difference(colours: Colours, background: Background | None) -> Float[np.ndarray, "height width"]:

@@ -29,6 +29,7 @@ def main() -> None:
     write_text(args.table, table.to_csv(float_format="%.4g"))
     with atomic_write(args.figure) as file:
         file.write(png(draw(table)))
+    print(markdown(pd.read_csv(args.table, index_col="variant")))
 
 
 def compare(trials: "pd.DataFrame") -> "pd.DataFrame":
@@ -65,6 +66,17 @@ def compare(trials: "pd.DataFrame") -> "pd.DataFrame":
             }
         )
     return pd.DataFrame(rows).set_index("variant").sort_values("points", ascending=False)
+
+
+def markdown(table: "pd.DataFrame") -> str:
+    """Return the table for people, as the README beside this file has it."""
+    header = ("Variant", "Validation accuracy", "Points against the default", "Processor time", "Parameters")
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for variant, row in table.iterrows():
+        change = f"{row['points']:+.2f} ± {row['points_interval']:.2f}"
+        time = f"{row['time']:.2f} ± {row['time_interval']:.2f}"
+        lines.append(f"| {variant} | {row['accuracy']:.2%} | {change} | {time} | {row['parameters']:,.0f} |")
+    return "\n".join(lines)
 
 
 def draw(table: "pd.DataFrame") -> "Figure":
