@@ -70,7 +70,7 @@ def prepare(
     image = read(content)
     if image.size == shape[::-1]:
         grey = np.asarray(image.convert("L"))
-        light = background == "light" or (background is None and np.median(_border(grey, 1)) > 127)
+        light = background == "light" or (background is None and (_border(grey, 1) > 127).mean() > 0.5)
         return 255 - grey if light else grey
     image = image.convert("RGB").reduce(max(1, -(-max(image.size) // WORKING_SIDE)))
     return _framed(_trimmed(_difference(np.asarray(image), background)), shape)

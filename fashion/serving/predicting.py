@@ -1,5 +1,6 @@
 """Answers to pictures, by the names that people give them."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -94,7 +95,8 @@ def read_picture(name: str, shape: tuple[int, int], background: photos.Backgroun
             content = sys.stdin.buffer.read(photos.MAX_BYTES + 1)
         else:
             with Path(name).open("rb") as file:
-                content = file.read(photos.MAX_BYTES + 1)
+                size = os.fstat(file.fileno()).st_size or photos.MAX_BYTES  # a pipe has none
+                content = file.read(min(size, photos.MAX_BYTES) + 1)
         return Picture(name, photos.prepare(content, shape, background))
     except IsADirectoryError as error:
         raise UserError(f"{name}: a directory; name the pictures in it: {name.rstrip('/')}/*") from error
