@@ -18,7 +18,7 @@ def draw(predictions: Sequence[Prediction]) -> Figure:
     for ax, prediction in zip(axes.flat, predictions, strict=False):
         label, confidence = prediction.ranking[0]
         actual = prediction.actual
-        title = Path(prediction.picture.name).name if actual is None else f"actual: {actual}"
+        title = Path(prediction.picture.name).stem if actual is None else f"actual: {actual}"
         sure = "predicted" if prediction.familiar else "not sure"
         text = f"{sure}: {label}\nconfidence {confidence:.1%}"
         figures.prediction(ax, prediction.picture.seen, title, text, None if actual is None else label == actual)
