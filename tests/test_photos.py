@@ -28,7 +28,7 @@ def shirt() -> np.ndarray:
     """Return a shape like the data set's: bright on black, as high as the frame, with one dark stripe."""
     picture = np.zeros(SHAPE, np.uint8)
     picture[:, 6:22] = 180
-    picture[2:9, 2:26] = 220
+    picture[2:9, 2:26] = 255
     picture[12:15, 6:22] = 60
     return picture
 
@@ -93,6 +93,11 @@ def test_specks_and_noise_do_not_hold_the_trim_open() -> None:
     picture = np.asarray(on_canvas(NEGATIVE, (600, 600), (120, 100), 235)) + noise.normal(0, 4, (600, 600))
     picture[3:5, 4:6] = 0
     assert close(encoded(Image.fromarray(picture.clip(0, 255).astype(np.uint8)), "JPEG", quality=80))
+
+
+def test_uneven_light() -> None:
+    picture = np.asarray(on_canvas(NEGATIVE, (600, 600), (120, 100), 255)) * np.linspace(0.8, 1, 600)
+    assert close(encoded(Image.fromarray(picture.astype(np.uint8))))
 
 
 def test_cmyk() -> None:
