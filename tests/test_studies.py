@@ -23,6 +23,13 @@ def test_every_variant_is_trained() -> None:
     assert pipeline["stages"]["train"]["matrix"]["variant"] == list(VARIANTS)
 
 
+def test_the_ablation_is_complete_and_its_readme_says_what_it_found() -> None:
+    table = pd.read_csv(ABLATION / "table.csv", index_col="variant")
+    assert sorted(table.index) == sorted(VARIANTS)
+    assert set(table["seeds"]) == {5}
+    assert summary.markdown(table) in (ABLATION / "README.md").read_text()
+
+
 def test_the_deep_study_changes_the_default() -> None:
     default = load_params(ROOT / "params.yaml").cnn
     assert change(default, yaml.safe_load((ROOT / "studies" / "deep" / "params.yaml").read_text())) != default

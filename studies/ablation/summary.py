@@ -92,6 +92,7 @@ def draw(table: "pd.DataFrame") -> "Figure":
         ax.axvline(start, color="#8a8a8a", linewidth=1)
         ax.errorbar(table[column], table.index, xerr=table[f"{column}_interval"], fmt="o", capsize=3)
         ax.set_xlabel(label)
+        ax.locator_params(axis="x", nbins=6)
     panels[0].invert_yaxis()
     return figure
 

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fashion.data import dataset
 from fashion.errors import run_command
 from fashion.serving import photos
+from fashion.serving.artifacts import Artifacts
 from fashion.serving.classifier import Classifier
 
 PICTURES = Path("tests/photos")
@@ -32,7 +33,8 @@ def main() -> None:
     parser.add_argument("--split", choices=["validation", "test"], default="test")
     parser.add_argument("--images", type=int, default=1000, help="of each kind (default: 1000)")
     args = parser.parse_args()
-    classifiers = {model: Classifier(Path(), model) for model in ("dnn", "cnn")}
+    artifacts = Artifacts(Path())
+    classifiers = {model: Classifier(artifacts, model) for model in ("dnn", "cnn")}
     split = dataset.load(Path("data", f"{args.split}.npz"))
     split = split.take(np.random.default_rng(1).choice(len(split.images), args.images, replace=False))
     shape = split.image_shape
