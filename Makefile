@@ -1,5 +1,6 @@
 # make        set up, fetch the data, run every stage that is not up to date, show the results
 # make test   set up, lint, check types, run the tests
+# make test-browser  after `make`: try the page of `fashion demo` in a browser; Chromium or Chrome must be there
 # make bench  measure speed and cost against baselines, in half an hour to an hour; the machine must do nothing else
 # make format rewrites the code in the project's style; make deps and make lock write dvc.yaml's code dependencies and
 #             requirements.lock anew
@@ -27,6 +28,9 @@ test: .venv/ready
 	zizmor --offline --quiet .github
 	pytest --numprocesses 2 --dist loadfile
 
+test-browser: run
+	pytest -m browser
+
 bench: .venv/ready
 	python -m benchmarks.run
 
@@ -52,4 +56,4 @@ lock: .venv/ready
 	dvc config --local plots.html_template plots/page.html  # not in .dvc/config: without the page DVC would fail
 	@touch $@
 
-.PHONY: run test bench format deps lock
+.PHONY: run test test-browser bench format deps lock

@@ -42,6 +42,7 @@ def markdown(results: Mapping[str, Any]) -> str:
                 _peer(results["time_to_accuracy"]),
                 "## 6. Answers of exported models",
                 _serving(results["serving"]),
+                _load(results["load"]),
             ]
         )
         + "\n"
@@ -124,6 +125,16 @@ def _serving(serving: Mapping[str, Any]) -> str:
         f"A fresh process answers a test image in {ours:.2f} s with `fashion predict`, in {keras:.2f} s with the Keras "
         f"model, {keras / ours:.1f} times as long. Pictures a second, start and output included, of "
         f"{serving['pictures']:,} PNG files in one call: {', '.join(rates)}. (Commit {serving['commit']}.)"
+    )
+
+
+def _load(load: Mapping[str, Any]) -> str:
+    latency = load["latency_seconds"]
+    return (
+        f"`fashion demo` under load, {load['clients']} clients on the same cores that ask again as soon as they are "
+        f"answered, for {load['seconds']:.0f} seconds: {load['asked']:,} photographs answered by all models, "
+        f"{load['lost_or_wrong']} lost or answered otherwise than alone; half within {latency['median']:.2f} s, 95 % "
+        f"within {latency['95 %']:.2f} s, all within {latency['largest']:.2f} s. (Commit {load['commit']}.)"
     )
 
 

@@ -49,12 +49,14 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="trainings of each model and baseline (default: 3)")
-    parser.add_argument("--only", choices=["deep", "serving"], help="measure one part anew and keep all other figures")
+    parser.add_argument(
+        "--only", choices=["deep", "serving", "load"], help="measure one part anew and keep all other figures"
+    )
     args = parser.parse_args()
     if subprocess.run(["dvc", "status", "--quiet", "dvc.yaml"], check=False).returncode:
         raise UserError("the pipeline is not up to date; run `dvc repro` first")
     if args.only:
-        parts = {"deep": deep, "serving": serving}
+        parts = {"deep": deep, "serving": serving, "load": load}
         results = read_json(REPORT.with_suffix(".json")) | {args.only: parts[args.only]()}
     else:
         results = {
@@ -65,6 +67,7 @@ def main() -> None:
             "growth": [python("benchmarks.growth", str(times)) for times in GROWTH],
             "overhead": {"no_op_seconds": no_op(), "stage_start_seconds": stage_starts()},
             "serving": serving(),
+            "load": load(),
         }
     unit = statistics.median(trial["seconds"] for trial in results["time_to_accuracy"]["tutorial"])
     results["train_time_ratio"] = {
@@ -135,6 +138,11 @@ def deep() -> dict[str, Any]:
 def serving() -> dict[str, Any]:
     """Time the exported models."""
     return {**python("benchmarks.serving"), "commit": commit()}
+
+
+def load() -> dict[str, Any]:
+    """Let many clients ask the demo."""
+    return {**python("benchmarks.load"), "commit": commit()}
 
 
 def no_op() -> Mapping[str, list[float]]:

@@ -58,6 +58,15 @@ def main() -> None:
         "--figure", type=Path, metavar="FILE", help="draw what the model saw, with its answers, as a PNG file"
     )
     predict.set_defaults(command=show_predictions)
+    demo = commands.add_parser(
+        "demo",
+        help="serve a page to try the models on",
+        description="Serve a page to try the models on, to browsers on this machine alone.",
+    )
+    demo.add_argument(
+        "--port", type=int, default=8000, help="port to listen to; 0 for any that is free (default: 8000)"
+    )
+    demo.set_defaults(command=show_demo)
     stale = commands.add_parser(
         "stale",
         help="exit 1 if dvc.lock was written with other code or params",
@@ -108,6 +117,7 @@ def show_review(args: argparse.Namespace) -> None:
 
 def show_predictions(args: argparse.Namespace) -> None:
     """Print what a model says of each picture, in their order; exit 2 if one of them could not be answered."""
+    from fashion.serving.artifacts import Artifacts
     from fashion.serving.classifier import Classifier
     from fashion.serving.predicting import predict, read_picture, test_pictures
 
@@ -118,7 +128,7 @@ def show_predictions(args: argparse.Namespace) -> None:
     try:
         if not args.images and not args.test_index:
             raise UserError("no picture; name a file, or a test image with --test-index")
-        classifier = Classifier(root, args.model)
+        classifier = Classifier(Artifacts(root), args.model)
         pictures = test_pictures(root, args.test_index)
     except UserError as error:
         fail(error)
@@ -141,6 +151,13 @@ def show_predictions(args: argparse.Namespace) -> None:
             file.write(png(draw(predictions)))
     if refused:
         sys.exit(2)
+
+
+def show_demo(args: argparse.Namespace) -> None:
+    """Serve the page to try the models on until interrupted."""
+    from fashion.serving import demo
+
+    demo.serve(Path(), args.port)
 
 
 def check_lock(_args: argparse.Namespace) -> None:

@@ -115,7 +115,7 @@ def _files(module: str) -> Iterator[str]:
     path = ROOT / Path(*module.split("."))
     source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     if _has_code(source):
-        belonging = (source.with_suffix(suffix) for suffix in (".py", ".html"))
+        belonging = (source.with_suffix(suffix) for suffix in (".py", ".html", ".md"))
         yield from (str(file.relative_to(ROOT)) for file in belonging if file.exists())
 
 

@@ -62,7 +62,7 @@ def test_the_command_names_every_output(name: str) -> None:
 
 def test_only_evaluation_and_pictures_read_the_test_images() -> None:
     readers = {name for name, stage in STAGES.items() if "data/test.npz" in stage["deps"]}
-    assert readers == {"evaluate", "export", "plot"}
+    assert readers == {"evaluate", "export", "plot", "card"}
 
 
 def names(tree: ast.AST, name: str) -> list[ast.Name]:

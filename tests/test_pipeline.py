@@ -25,7 +25,7 @@ TRAIN_CNN = {"train_cnn"}
 TRAIN = TRAIN_DNN | TRAIN_CNN
 EVALUATE = {"evaluate@dnn", "evaluate@cnn"}
 EXPORT = {"export@dnn", "export@cnn"}
-EVERY = {"fetch", "preprocess", "plot"} | TRAIN | EVALUATE | EXPORT
+EVERY = {"fetch", "preprocess", "plot", "card"} | TRAIN | EVALUATE | EXPORT
 
 STALE_AFTER_EDIT = {
     "fashion/__init__.py": set(),
@@ -42,9 +42,11 @@ STALE_AFTER_EDIT = {
     "fashion/data/splitting.py": {"preprocess"},
     "fashion/evaluation/__init__.py": set(),
     "fashion/evaluation/calibration.py": EXPORT,
+    "fashion/evaluation/card.md": {"card"},
+    "fashion/evaluation/card.py": {"card"},
     "fashion/evaluation/comparison.py": set(),
     "fashion/evaluation/figures.py": {"plot"},
-    "fashion/evaluation/metrics.py": EVALUATE | EXPORT | {"plot"},
+    "fashion/evaluation/metrics.py": EVALUATE | EXPORT | {"plot", "card"},
     "fashion/evaluation/parity.py": EXPORT,
     "fashion/evaluation/report.html": {"plot"},
     "fashion/evaluation/report.py": {"plot"},
@@ -71,12 +73,16 @@ STALE_AFTER_EDIT = {
     "fashion/serving/__init__.py": set(),
     "fashion/serving/artifacts.py": set(),
     "fashion/serving/classifier.py": set(),
+    "fashion/serving/demo.py": set(),
     "fashion/serving/drawing.py": set(),
     "fashion/serving/familiarity.py": EXPORT,
     "fashion/serving/litert.py": EXPORT,
+    "fashion/serving/neighbours.py": set(),
+    "fashion/serving/page/page.html": set(),
     "fashion/serving/photos.py": set(),
     "fashion/serving/predicting.py": set(),
     "stages/__init__.py": set(),
+    "stages/card.py": {"card"},
     "stages/evaluate.py": EVALUATE,
     "stages/export.py": EXPORT,
     "stages/fetch.py": {"fetch"},
@@ -86,12 +92,12 @@ STALE_AFTER_EDIT = {
     "stages/train_dnn.py": TRAIN_DNN,
 }
 STALE_AFTER_PARAM = {
-    "dataset.name": {"preprocess", "plot"} | EVALUATE | EXPORT,
+    "dataset.name": {"preprocess", "plot", "card"} | EVALUATE | EXPORT,
     "fetch.timeout": {"fetch"},
     "validation.seed": {"preprocess"},
     "audit.near_duplicate_distance": {"preprocess"},
-    "dnn.epochs": TRAIN_DNN,
-    "cnn.epochs": TRAIN_CNN,
+    "dnn.epochs": TRAIN_DNN | {"card"},
+    "cnn.epochs": TRAIN_CNN | {"card"},
     "evaluation.calibration_bins": EVALUATE | EXPORT | {"plot"},
     "export.int8_images": EXPORT,
     "review.significance": set(),
@@ -208,13 +214,19 @@ def test_changed_epochs_rerun_one_model_and_going_back_trains_nothing(edited: Pr
     model = edited.folder / "models" / "cnn" / "model.keras"
     lock, trained = digest(edited.folder / "dvc.lock"), digest(model)
 
-    assert stages_run(edited.run("dvc", "repro").stdout) == ["train_cnn", "evaluate@cnn", "export@cnn", "plot"]
+    assert stages_run(edited.run("dvc", "repro").stdout) == [
+        "train_cnn",
+        "evaluate@cnn",
+        "export@cnn",
+        "plot",
+        "card",
+    ]
     assert digest(model) != trained
     difference = json.loads(edited.run("dvc", "metrics", "diff", "--json").stdout)
     assert set(difference) == {"reports/cnn/metrics.json", "reports/cnn/export.json"}
 
     edited.edit_params(lambda params: params["cnn"].update(epochs=2))
-    assert stages_run(edited.run("dvc", "repro").stdout) == []
+    assert stages_run(edited.run("dvc", "repro").stdout) == ["card"]  # DVC keeps no results of it: they are in Git
     assert digest(model) == trained
     assert digest(edited.folder / "dvc.lock") == lock
     assert edited.run("git", "status", "--porcelain").stdout == ""

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -82,6 +83,14 @@ def test_what_cannot_be_answered_is_told_and_the_rest_answered(project: Project,
         "error: nowhere.png: No such file or directory",
         f"error: {picture.parent}: a directory; name the pictures in it: {picture.parent}/*",
     ]
+
+
+def test_a_name_that_is_no_text(project: Project, picture: Path) -> None:
+    name = os.fsencode(picture.parent) + b"/\xff.png"
+    Path(os.fsdecode(name)).write_bytes(picture.read_bytes())
+    said = predict(project, os.fsdecode(name), os.fsdecode(name + b"g"), exits=2)
+    assert said.stdout.startswith(rf"{picture.parent}/\xff.png: ")
+    assert said.stderr == rf"error: {picture.parent}/\xff.pngg: No such file or directory" + "\n"
 
 
 def test_noise_is_not_familiar(project: Project, tmp_path: Path) -> None:

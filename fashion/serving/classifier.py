@@ -1,7 +1,6 @@
 """Answers to images: how likely each class is, and whether that means anything."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -10,6 +9,11 @@ from fashion.errors import UserError
 from fashion.serving.artifacts import Artifacts
 from fashion.serving.familiarity import Familiarity
 from fashion.serving.litert import Network
+
+
+def exported(artifacts: Artifacts) -> list[str]:
+    """Return the names of a project's exported models."""
+    return sorted(path.split("/")[1] for path in artifacts.recorded if path.endswith("/model.tflite"))
 
 
 @dataclass(frozen=True)
@@ -35,17 +39,16 @@ class Classifier:
         image_shape: height and width of the images that it takes, in pixels.
     """
 
-    def __init__(self, root: Path, model: str) -> None:
-        """Load the model of that name from the project in the folder `root`.
+    def __init__(self, artifacts: Artifacts, model: str) -> None:
+        """Load the model of that name.
 
         Raises:
             UserError: there is no such model, or a file of it is missing or was altered.
         """
-        artifacts = Artifacts(root)
-        path = f"models/{model}/model.tflite"
-        if path not in artifacts.recorded:
-            names = sorted(path.split("/")[1] for path in artifacts.recorded if path.endswith("/model.tflite"))
+        names = exported(artifacts)
+        if model not in names:
             raise UserError(f"no exported model {model}; there are: {', '.join(names) or 'none; run `dvc repro`'}")
+        path = f"models/{model}/model.tflite"
         self._network = Network(artifacts.read(path), path)
         self.classes, self.image_shape = self._network.classes, self._network.image_shape
         self._familiarity = Familiarity.load(artifacts.read(f"models/{model}/familiarity.npz"))

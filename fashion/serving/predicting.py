@@ -90,6 +90,7 @@ def read_picture(name: str, shape: tuple[int, int], background: photos.Backgroun
     Raises:
         UserError: as for `photos.prepare`, or there is no such file.
     """
+    shown = os.fsencode(name).decode(errors="backslashreplace")  # a name of bytes that are no text
     try:
         if name == STANDARD_INPUT:
             content = sys.stdin.buffer.read(photos.MAX_BYTES + 1)
@@ -97,13 +98,13 @@ def read_picture(name: str, shape: tuple[int, int], background: photos.Backgroun
             with Path(name).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size or photos.MAX_BYTES  # a pipe has none
                 content = file.read(min(size, photos.MAX_BYTES) + 1)
-        return Picture(name, photos.prepare(content, shape, background))
+        return Picture(shown, photos.prepare(content, shape, background))
     except IsADirectoryError as error:
-        raise UserError(f"{name}: a directory; name the pictures in it: {name.rstrip('/')}/*") from error
+        raise UserError(f"{shown}: a directory; name the pictures in it: {shown.rstrip('/')}/*") from error
     except OSError as error:
-        raise UserError(f"{name}: {error.strerror or error}") from error
+        raise UserError(f"{shown}: {error.strerror or error}") from error
     except UserError as error:
-        raise UserError(f"{name}: {error}") from error
+        raise UserError(f"{shown}: {error}") from error
 
 
 def predict(classifier: Classifier, pictures: Sequence[Picture]) -> Iterator[Prediction]:

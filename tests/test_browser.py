@@ -1,0 +1,218 @@
+"""The page of `fashion demo` in a real browser, with the models of this project: `make test-browser`, after `make`.
+
+It also takes the pictures of the page that the README shows.
+"""
+
+import base64
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from fashion.data import dataset
+from fashion.serving import photos
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.browser
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SCREENSHOTS = ROOT / "reports" / "demo"
+SAME_THUMBNAILS = "let state = 1; Math.random = () => (state = (state * 16807) % 2147483647) / 2147483647"
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with subprocess.Popen(["fashion", "demo", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        yield server.stdout.readline().split()[0]
+        server.send_signal(signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    assert found, f"no browser; install one of {', '.join(BROWSERS)}, on Debian with `apt-get install chromium`"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])  # it runs as root in CI
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=["desk"])
+def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """Return the page, on a desk unless a test says otherwise; what it asks of others fails the test."""
+    phone = request.param == "phone"
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844} if phone else {"width": 1100, "height": 900},
+        has_touch=phone,
+        color_scheme="dark" if request.param == "dark" else "light",
+    )
+    asked: list[str] = []
+    complaints: list[str] = []
+    page = context.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.add_init_script(SAME_THUMBNAILS)
+    page.goto(address)
+    yield page
+    context.close()
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+    assert [text for text in complaints if not text.startswith("Failed to load resource")] == []
+
+
+@pytest.fixture(scope="module")
+def boot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file that holds test image 0, an ankle boot."""
+    path = tmp_path_factory.mktemp("pictures") / "boot.png"
+    Image.fromarray(dataset.load(ROOT / "data" / "test.npz").images[0]).save(path)
+    return path
+
+
+def expect_labels(page: Page, label: str) -> None:
+    labels = page.locator("#models .label")
+    expect(labels).to_have_count(2)
+    for shown in labels.all():
+        expect(shown).to_contain_text(label)
+
+
+def test_a_picture_is_uploaded_and_answered(page: Page, boot: Path) -> None:
+    page.set_input_files("#file", boot)
+    expect_labels(page, "Ankle boot")
+    expect(page.locator("#models h3")).to_have_text(["cnn", "dnn"])
+    expect(page.locator(".bars tr")).to_have_count(20)
+    expect(page.locator(".first th")).to_have_text(["Ankle boot", "Ankle boot"])
+    expect(page.locator(".nearest li")).to_have_count(10)
+    expect(page.locator(".unsure:visible")).to_have_count(0)
+    for picture in page.locator("#result img:visible").all():
+        assert picture.evaluate("image => image.complete && image.naturalWidth > 0")
+    widths = page.locator(".bars .bar").evaluate_all("bars => bars.map(bar => bar.getBoundingClientRect().width)")
+    assert max(widths[:10]) == widths[9] > 10 * min(widths[:10])
+
+
+def test_a_photograph(page: Page) -> None:
+    page.set_input_files("#file", ROOT / "tests" / "photos" / "shirt-patterned.jpg")
+    expect_labels(page, "Shirt")
+    expect(page.locator("#given")).to_be_visible()
+    page.screenshot(path=SCREENSHOTS / "desk.png", full_page=True)
+
+
+def test_garbage_is_told_and_the_next_picture_answered(page: Page, boot: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter.png").write_text("no picture")
+    page.set_input_files("#file", tmp_path / "letter.png")
+    problem = page.get_by_role("alert")
+    expect(problem).to_have_text("not a picture, or in another format; PNG, JPEG and WebP are read")
+    expect(page.locator("#result")).to_be_hidden()
+    page.set_input_files("#file", boot)
+    expect(problem).to_be_hidden()
+    expect_labels(page, "Ankle boot")
+
+
+def test_a_file_over_the_limit_is_not_sent(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(bytes(photos.MAX_BYTES + 1))
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    page.set_input_files("#file", tmp_path / "large.png")
+    expect(page.get_by_role("alert")).to_contain_text("at most 33,554,432 are read")
+    assert sent == []
+
+
+def test_what_is_unlike_clothing_is_told(page: Page, tmp_path: Path) -> None:
+    Image.effect_noise((28, 28), 200).save(tmp_path / "noise.png")
+    page.set_input_files("#file", tmp_path / "noise.png")
+    expect(page.locator(".unsure:visible")).to_have_count(2)
+
+
+def test_the_background_can_be_told_after_the_picture(page: Page, boot: Path) -> None:
+    page.set_input_files("#file", boot)
+    expect_labels(page, "Ankle boot")
+    seen = page.locator("#seen").get_attribute("src")
+    page.get_by_label("Its background is").select_option("light")
+    expect(page.locator("#seen")).not_to_have_attribute("src", str(seen))
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_a_picture_is_dropped_or_pasted(page: Page, boot: Path, event: str) -> None:
+    give = """([event, content]) => {
+        const data = new DataTransfer();
+        const bytes = Uint8Array.from(atob(content), character => character.charCodeAt(0));
+        data.items.add(new File([bytes], "boot.png", {type: "image/png"}));
+        const options = {bubbles: true, cancelable: true};
+        document.body.dispatchEvent(event === "drop"
+            ? new DragEvent(event, {dataTransfer: data, ...options})
+            : new ClipboardEvent(event, {clipboardData: data, ...options}));
+    }"""
+    page.evaluate(give, [event, base64.b64encode(boot.read_bytes()).decode()])
+    expect_labels(page, "Ankle boot")
+
+
+def test_pasted_text_is_told(page: Page) -> None:
+    page.evaluate("document.body.dispatchEvent(new ClipboardEvent('paste', {bubbles: true, clipboardData: new DataTransfer()}))")
+    expect(page.get_by_role("alert")).to_contain_text("no picture file")
+
+
+def test_a_drawing(page: Page) -> None:
+    box = page.locator("#canvas").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 60, box["y"] + 40)
+    page.mouse.down()
+    for dx, dy in ((60, 180), (110, 60), (160, 180), (160, 40), (60, 40)):
+        page.mouse.move(box["x"] + dx, box["y"] + dy, steps=5)
+    page.mouse.up()
+    expect(page.locator("#models .label")).to_have_count(2)
+    expect(page.locator("#given")).to_be_visible()
+    page.get_by_role("button", name="Clear").click()
+    page.mouse.click(box["x"] + 100, box["y"] + 100)
+    expect(page.locator("#models .label")).to_have_count(2)
+
+
+def test_the_server_is_gone(page: Page) -> None:
+    page.route("**/test/*", lambda route: route.abort())
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("alert")).to_contain_text("is `fashion demo` still running?")
+
+
+def test_keyboard_alone(page: Page, boot: Path) -> None:
+    def tab_to(selector: str) -> None:
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                outlined = "document.activeElement.closest('.drop') ?? document.activeElement"
+                assert page.evaluate(f"getComputedStyle({outlined}).outlineStyle") == "solid", "the focus must be seen"
+                return
+        pytest.fail(f"no way to {selector} by the keyboard")
+
+    tab_to("#file")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(boot)
+    expect_labels(page, "Ankle boot")
+    tab_to("#thumbnails button")
+    page.keyboard.press("Enter")
+    expect(page.locator("#actual")).to_contain_text("It is: ")
+    tab_to("#index")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("1")
+    page.keyboard.press("Enter")
+    expect(page.locator("#actual")).to_have_text("It is: Pullover")
+
+
+@pytest.mark.parametrize("page", ["phone"], indirect=True)
+def test_on_a_phone(page: Page) -> None:
+    page.locator("#thumbnails button").first.tap()
+    expect(page.locator("#models .label")).to_have_count(2)
+    expect(page.locator("#result")).to_be_in_viewport()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.screenshot(path=SCREENSHOTS / "phone.png", full_page=True)
+
+
+@pytest.mark.parametrize("page", ["dark"], indirect=True)
+def test_in_the_dark(page: Page) -> None:
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("#actual")).to_have_text("It is: Ankle boot")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 23, 28)"

@@ -1,0 +1,187 @@
+"""`fashion demo`, served in a process of its own from the models of a whole pipeline: answers, and what it refuses."""
+
+import base64
+import http.client
+import io
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from fashion.data import dataset
+from fashion.serving import demo, photos
+from tests.conftest import CLASSES, SHAPE, Project
+
+
+@pytest.fixture(scope="module")
+def address(project: Project) -> Iterator[str]:
+    """Return where the page is served, of the project with the small data set."""
+    with subprocess.Popen(
+        ["fashion", "demo", "--port", "0"],
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout
+        yield server.stdout.readline().split()[0]
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=30) == 0
+
+
+@pytest.fixture(scope="module")
+def picture(project: Project) -> bytes:
+    """Return test image 0 as a PNG file."""
+    image = dataset.load(project.folder / "data" / "test.npz").images[0]
+    Image.fromarray(image).save(file := io.BytesIO(), "PNG")
+    return file.getvalue()
+
+
+def pixels(data: str) -> np.ndarray:
+    head, _, content = data.partition(",")
+    assert head == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
+
+
+def test_a_picture_is_answered_by_every_model(project: Project, address: str, picture: bytes) -> None:
+    (project.folder / "models" / "picture.png").write_bytes(picture)
+    answer = requests.post(f"{address}/answer", data=picture, timeout=30).json()
+    np.testing.assert_array_equal(pixels(answer["seen"]), np.asarray(Image.open(io.BytesIO(picture))))
+    assert answer["actual"] is None
+    assert answer["classes"] == CLASSES
+    assert [model["name"] for model in answer["models"]] == ["cnn", "dnn"]
+    for model in answer["models"]:
+        done = project.run("fashion", "predict", "--json", "--model", model["name"], "models/picture.png")
+        expected = json.loads(done.stdout)
+        for name, probability in zip(CLASSES, model["probabilities"], strict=True):
+            assert probability == pytest.approx(expected["probabilities"][name], abs=1e-5)
+        assert model["familiar"] == expected["familiar"]
+        assert len(model["nearest"]) == demo.NEAREST
+        assert {similar["label"] for similar in model["nearest"]} <= set(CLASSES)
+        assert pixels(model["nearest"][0]["image"]).shape == SHAPE
+
+
+def test_a_test_image_comes_with_what_it_is(project: Project, address: str) -> None:
+    answer = requests.get(f"{address}/test/4", timeout=30).json()
+    test = dataset.load(project.folder / "data" / "test.npz")
+    np.testing.assert_array_equal(pixels(answer["seen"]), test.images[4])
+    assert answer["actual"] == CLASSES[test.labels[4]]
+    thumbnail = requests.get(f"{address}/test/4.png", timeout=30).content
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(thumbnail))), test.images[4])
+
+
+def test_a_training_image_is_most_like_itself(project: Project, address: str) -> None:
+    image = dataset.load(project.folder / "data" / "train.npz").images[7]
+    Image.fromarray(image).save(file := io.BytesIO(), "PNG")
+    for model in requests.post(f"{address}/answer", data=file.getvalue(), timeout=30).json()["models"]:
+        np.testing.assert_array_equal(pixels(model["nearest"][0]["image"]), image)
+
+
+def test_the_background_can_be_told(address: str, picture: bytes) -> None:
+    seen = [
+        requests.post(f"{address}/answer?background={background}", data=picture, timeout=30).json()["seen"]
+        for background in ("dark", "light")
+    ]
+    np.testing.assert_array_equal(pixels(seen[0]), 255 - pixels(seen[1]))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "says"),
+    [
+        ("POST", "/answer", 400, "not a picture, or in another format; PNG, JPEG and WebP are read"),
+        ("POST", "/answer?background=red", 400, "background 'red'; light or dark is expected, or none of both"),
+        ("GET", "/test/90", 404, "no test image 90; they are numbered from 0 to 89"),
+    ],
+)
+def test_bad_questions(address: str, method: str, path: str, status: int, says: str) -> None:
+    response = requests.request(method, f"{address}{path}", data=b"no picture", timeout=30)
+    assert (response.status_code, response.json()) == (status, {"error": says})
+
+
+@pytest.fixture
+def connection(address: str) -> Iterator[http.client.HTTPConnection]:
+    with closing(http.client.HTTPConnection(address.removeprefix("http://"), timeout=30)) as connection:
+        yield connection
+
+
+def test_what_is_declared_too_large_is_refused_unread(connection: http.client.HTTPConnection) -> None:
+    connection.putrequest("POST", "/answer")
+    connection.putheader("Content-Length", str(photos.MAX_BYTES + 1))
+    connection.endheaders()
+    response = connection.getresponse()
+    assert response.status == 413
+    assert json.loads(response.read()) == {
+        "error": "too large; at most 33,554,432 bytes are read: make it smaller",
+    }
+
+
+def test_what_turns_out_too_large_is_not_read_to_its_end(connection: http.client.HTTPConnection) -> None:
+    connection.putrequest("POST", "/answer")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+    chunk = b"100000\r\n" + bytes(2**20) + b"\r\n"
+    sent = 0
+    try:
+        while sent < 1000:  # MiB
+            connection.send(chunk)
+            sent += 1
+    except OSError:  # it hung up
+        pass
+    assert photos.MAX_BYTES // 2**20 <= sent < 200
+
+
+def test_it_answers_after_all_that(address: str, picture: bytes) -> None:
+    assert requests.post(f"{address}/answer", data=picture, timeout=30).ok
+
+
+def test_only_pages_of_this_machine_may_ask(address: str) -> None:
+    assert requests.get(address, headers={"Host": "elsewhere.example"}, timeout=30).status_code == 400
+
+
+def test_the_page_calls_nobody(address: str) -> None:
+    page = requests.get(address, timeout=30)
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'self';")
+    for name in ("page.html", "page.css", "page.js"):
+        assert requests.get(f"{address}/page/{name}", timeout=30).ok
+        assert re.findall(r"(?:https?:)?//[a-z]", (demo.PAGE / name).read_text()) == [], name
+
+
+def refused(project: Project, folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["fashion", "demo", *arguments],
+        cwd=folder,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    return done.stderr
+
+
+def test_a_port_in_use(project: Project, address: str) -> None:
+    port = address.rpartition(":")[2]
+    assert refused(project, project.folder, "--port", port) == (
+        f"error: port {port}: Address already in use; choose another with --port\n"
+    )
+
+
+def test_a_port_that_is_none(project: Project) -> None:
+    assert refused(project, project.folder, "--port", "70000") == (
+        "error: port 70000: there are ports 1 to 65535; choose another with --port\n"
+    )
+
+
+def test_no_project(project: Project, tmp_path: Path) -> None:
+    assert refused(project, tmp_path, "--port", "0") == (
+        "error: dvc.lock is missing; run this in the folder of the project, after `make`\n"
+    )
