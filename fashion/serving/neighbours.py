@@ -13,6 +13,6 @@ class Neighbours:
 
     def nearest(self, features: Float[np.ndarray, "features"], count: int) -> Int64[np.ndarray, "count"]:
         """Return the indices of the `count` images with the least Euclidean distance in features, nearest first."""
-        distances = self._squares - 2 * self._features @ features.astype(np.float32)  # squared, less a constant
+        distances = self._squares - self._features @ (2 * features.astype(np.float32))  # squared, less a constant
         closest = np.argpartition(distances, count - 1)[:count]
         return closest[np.argsort(distances[closest], kind="stable")]
