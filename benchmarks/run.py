@@ -40,6 +40,8 @@ STAGE_STARTS = {  # what a stage does before its real work, after reading its ar
     "from fashion.models import archive, export\nfrom fashion.serving.familiarity import Familiarity\n"
     "[dataset.load(data / f'{name}.npz') for name in ('train', 'validation', 'test')]\n"
     "archive.load(models / 'cnn' / 'model.keras')",
+    "card": "import numpy\nfrom fashion.data import dataset\nfrom fashion.evaluation import card\n"
+    "dataset.load(data / 'test.npz')",
     "plot": "import numpy, pandas\nfrom fashion.data import dataset\nfrom fashion.evaluation import figures, report\n"
     "[dataset.load(data / f'{name}.npz') for name in ('train', 'validation', 'test')]",
 }

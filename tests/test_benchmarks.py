@@ -67,6 +67,14 @@ def test_the_report_states_ratios() -> None:
                 "bulk_seconds": {"dnn": [0.5, 0.4], "cnn": [2.0, 4.0]},
                 "commit": "abc1234",
             },
+            "load": {
+                "clients": 50,
+                "seconds": 60.0,
+                "asked": 2400,
+                "lost_or_wrong": 0,
+                "latency_seconds": {"median": 1.25, "95 %": 1.5, "largest": 2.5},
+                "commit": "abc1234",
+            },
         }
     )
     lines = text.splitlines()
@@ -77,6 +85,7 @@ def test_the_report_states_ratios() -> None:
     assert any("a share of 0.50" in line for line in lines)
     assert any(line.endswith("a ratio of 1.50.") for line in lines)
     assert any("model, 8.0 times as long" in line and "one call: dnn 25,000, cnn 5,000." in line for line in lines)
+    assert any("2,400 photographs" in line and "half within 1.25 s, 95 % within 1.50 s" in line for line in lines)
 
 
 @pytest.mark.parametrize("wanted", ["tutorial", "demo"])

@@ -152,7 +152,9 @@ def test_a_picture_is_dropped_or_pasted(page: Page, boot: Path, event: str) -> N
 
 
 def test_pasted_text_is_told(page: Page) -> None:
-    page.evaluate("document.body.dispatchEvent(new ClipboardEvent('paste', {bubbles: true, clipboardData: new DataTransfer()}))")
+    page.evaluate(
+        "document.body.dispatchEvent(new ClipboardEvent('paste', {bubbles: true, clipboardData: new DataTransfer()}))"
+    )
     expect(page.get_by_role("alert")).to_contain_text("no picture file")
 
 
