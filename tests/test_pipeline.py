@@ -214,13 +214,9 @@ def test_changed_epochs_rerun_one_model_and_going_back_trains_nothing(edited: Pr
     model = edited.folder / "models" / "cnn" / "model.keras"
     lock, trained = digest(edited.folder / "dvc.lock"), digest(model)
 
-    assert stages_run(edited.run("dvc", "repro").stdout) == [
-        "train_cnn",
-        "evaluate@cnn",
-        "export@cnn",
-        "plot",
-        "card",
-    ]
+    run = stages_run(edited.run("dvc", "repro").stdout)
+    assert run[:3] == ["train_cnn", "evaluate@cnn", "export@cnn"]
+    assert sorted(run[3:]) == ["card", "plot"]
     assert digest(model) != trained
     difference = json.loads(edited.run("dvc", "metrics", "diff", "--json").stdout)
     assert set(difference) == {"reports/cnn/metrics.json", "reports/cnn/export.json"}
