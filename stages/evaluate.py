@@ -1,4 +1,4 @@
-"""Evaluate a trained model on the test split: the only stage that lets a model see the test images."""
+"""Evaluate a trained model on the test split, which no training and no choice of settings sees."""
 
 import argparse
 from pathlib import Path
