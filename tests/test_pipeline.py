@@ -236,6 +236,26 @@ def test_two_clones_give_the_same_bytes(project: Project, tmp_path: Path, raw_fo
     assert locks[1] == {name: locks[0][name] for name in locks[1]}
 
 
+def test_an_export_that_answers_otherwise_fails_and_writes_nothing(project: Project, tmp_path: Path) -> None:
+    data = [f"data/{part}.npz" for part in ("train", "validation", "test")]
+    outputs = [tmp_path / name for name in ("a.tflite", "b.tflite", "c.npz", "d.npy", "e.npy", "f.json")]
+    strict = (
+        "from fashion.evaluation import parity; parity.TOLERANCE = 0; from stages.export import *; run_command(main)"
+    )
+    done = subprocess.run(
+        ["python", "-c", strict, "models/dnn/model.keras", *data, *outputs],
+        cwd=project.folder,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    expected = r"error: .*/a\.tflite would not answer as models/dnn/model\.keras does: probabilities differ by up to \d"
+    assert re.match(expected, done.stderr.splitlines()[-1])
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_leaves_nothing(project: Project, tmp_path: Path, number: signal.Signals) -> None:
     project.edit_params(lambda params: params["dnn"].update(epochs=100_000))
