@@ -38,7 +38,7 @@ def main() -> None:
         maps = front(batch, training=False)
         return maps, tail(maps, training=False)
 
-    compute = tf.function(forward, reduce_retracing=True)
+    compute = tf.function(forward, autograph=False, reduce_retracing=True)
 
     started = time.perf_counter()
     with atomic_write(args.maps) as maps_file, atomic_write(args.features) as features_file:
