@@ -23,18 +23,20 @@ from tests.conftest import CLASSES, SHAPE, Project
 
 @pytest.fixture(scope="module")
 def address(project: Project) -> Iterator[str]:
-    """Return where the page is served, of the project with the small data set."""
+    """Return where the page is served, of the project with the small data set; the server must not complain."""
     with subprocess.Popen(
         ["fashion", "demo", "--port", "0"],
         cwd=project.folder,
         env=project.environment,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     ) as server:
         assert server.stdout
         yield server.stdout.readline().split()[0]
         server.send_signal(signal.SIGINT)
-        assert server.wait(timeout=30) == 0
+        assert server.communicate(timeout=30) == ("", "")
+        assert server.returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,13 @@ def test_what_turns_out_too_large_is_not_read_to_its_end(connection: http.client
     except OSError:  # it hung up
         pass
     assert photos.MAX_BYTES // 2**20 <= sent < 200
+
+
+def test_a_client_may_go_away(connection: http.client.HTTPConnection) -> None:
+    connection.putrequest("POST", "/answer")
+    connection.putheader("Content-Length", "1000")
+    connection.endheaders(b"the first bytes")
+    connection.close()
 
 
 def test_it_answers_after_all_that(address: str, picture: bytes) -> None:

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -127,6 +127,9 @@ def application(demo: Demo) -> Starlette:
     async def refuse(_request: Request, error: Exception) -> Response:
         return _refusal(400, str(error))
 
+    async def drop(_request: Request, _error: Exception) -> Response:
+        return Response(status_code=400)  # nobody is there to read it
+
     return Starlette(
         routes=[
             Route("/", page),
@@ -136,7 +139,7 @@ def application(demo: Demo) -> Starlette:
             Mount("/page", StaticFiles(directory=PAGE)),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
-        exception_handlers={UserError: refuse},
+        exception_handlers={UserError: refuse, ClientDisconnect: drop},
     )
 
 

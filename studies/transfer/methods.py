@@ -73,11 +73,9 @@ def probe(inputs: Inputs, taken: np.ndarray, seed: int) -> tuple[keras.Model, fl
 
 
 def finetuned(inputs: Inputs, taken: np.ndarray, seed: int) -> tuple[keras.Model, float]:
-    """Train the last blocks on from what they learned, with the statistics of their normalisation as they are."""
+    """Train the last blocks on from what they learned; their normalisation goes by the new images."""
     keras.utils.set_random_seed(seed)
     tail = archive.load(inputs.tail)
-    for layer in tail.layers:
-        layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
 
     def load(indices: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
         return np.asarray(inputs.train_maps[mirrored.astype(int), indices], np.float32)
