@@ -105,7 +105,7 @@ def scratch(build: Callable[[Any, Split], keras.Model], name: str) -> Method:
     def train(inputs: Inputs, taken: np.ndarray, seed: int) -> tuple[keras.Model, float]:
         settings = change(inputs.models[name], inputs.study["scratch"]["changes"] | {"seed": seed})
         repeated = np.tile(taken, -(-inputs.study["scratch"]["least_images"] // len(taken)))
-        checked = inputs.validation.take(np.arange(CHECKED))
+        checked = inputs.validation.take(np.arange(min(CHECKED, len(inputs.validation.labels))))
         model, _ = training.train(build, settings, inputs.train.take(repeated), checked)
         return model, _accuracy(model, inputs.validation.images, inputs.validation.labels)
 
@@ -170,7 +170,7 @@ def _fit(
         metrics=["accuracy"],
     )
     model.fit(Batches(), shuffle=False, callbacks=[Progress(steps * size, size, 1)], verbose=0)
-    return model
+    return keras.Model(model.input, model.output, name=name)  # without the optimiser, twice as large as the weights
 
 
 def _accuracy(model: keras.Model, inputs: np.ndarray, labels: np.ndarray) -> float:

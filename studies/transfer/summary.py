@@ -1,6 +1,7 @@
 """Compare the methods: what each reaches and costs with all images, and with few."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,12 +92,11 @@ def markdown(table: "pd.DataFrame", comparison: dict[str, Any]) -> str:
     lines = ["| Method, all images | Test accuracy | Seeds | Training, multiple of T_ref |", "|---|---:|---:|---:|"]
     for method, name in NAMES.items():
         row = cells[method, "all"]
-        accuracy = f"{row['accuracy']:.2%} ± {row['deviation']:.2%}" if row["seeds"] > 1 else f"{row['accuracy']:.2%}"
-        lines.append(f"| {name} | {accuracy} | {row['seeds']} | {row['ratio']:.2f} |")
+        lines.append(f"| {name} | {_accuracy(row, 2)} | {row['seeds']} | {row['ratio']:.2f} |")
     lines += ["", f"| Images of each class | {' | '.join(numbers)} |", "|---|" + "---:|" * len(numbers)]
     for method, name in NAMES.items():
         found = (cells.get((method, number)) for number in numbers)
-        shown = ("-" if row is None else f"{row['accuracy']:.1%} ± {row['deviation']:.1%}" for row in found)
+        shown = ("-" if row is None else _accuracy(row, 1) for row in found)
         lines.append(f"| {name} | {' | '.join(shown)} |")
     lines += ["", "| Seed | Fixed | Broken | p of McNemar's test |", "|---|---:|---:|---:|"]
     for seed, found in comparison["seeds"].items():
@@ -145,6 +145,12 @@ def draw_costs(table: "pd.DataFrame") -> "Figure":
     ax.grid(alpha=0.3)
     ax.legend()
     return figure
+
+
+def _accuracy(row: Mapping[str, Any], digits: int) -> str:
+    """Return the accuracy of a row of the table with its deviation, if there is more than one seed."""
+    spread = f" ± {row['deviation']:.{digits}%}" if row["seeds"] > 1 else ""
+    return f"{row['accuracy']:.{digits}%}{spread}"
 
 
 def _images(number: str) -> int:

@@ -68,13 +68,14 @@ def take(labels: np.ndarray, images: str, seed: int) -> np.ndarray:
     """Return the indices of so many images of each class at random, or of all; the same for every method.
 
     Raises:
-        UserError: a class has not so many.
+        UserError: it is no number, or a class has not so many.
     """
     if images == "all":
         return np.arange(len(labels))
-    count, fewest = int(images), int(np.bincount(labels).min())
-    if count > fewest:
-        raise UserError(f"{count} images of each class are asked for; one of them has {fewest}")
+    fewest = int(np.bincount(labels).min())
+    count = int(images) if images.isdecimal() else 0
+    if not 1 <= count <= fewest:
+        raise UserError(f"{images} images of each class are asked for; write a number from 1 to {fewest}, or all")
     generator = np.random.default_rng(seed)
     chosen = [generator.choice(np.flatnonzero(labels == label), count, replace=False) for label in np.unique(labels)]
     return np.sort(np.concatenate(chosen))
