@@ -41,6 +41,37 @@ def test_a_real_loss_fails_the_gate(flowers: Flowers, tmp_path: Path) -> None:
     assert "http" not in page.read_text()
 
 
+def test_the_model_of_a_study_is_reviewed(flowers: Flowers) -> None:
+    study = flowers.folder / "studies" / "copy"
+    study.mkdir(parents=True)
+    outputs = {"probabilities.npy": "outs", "metrics.json": "metrics"}
+    stages = {
+        name.partition(".")[0]: {
+            "wdir": "../..",
+            "cmd": f"cp {name} studies/copy/{name}",
+            "deps": [name],
+            kind: [f"studies/copy/{name}"],
+        }
+        for name, kind in outputs.items()
+    }
+    (study / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    params = yaml.safe_load((flowers.folder / "params.yaml").read_text())
+    models = params["review"]["models"]
+    paths = {"predictions": "studies/copy/probabilities.npy", "metrics": "studies/copy/metrics.json"}
+    models["copy"] = models["flowers"] | paths
+    (flowers.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    for columns in (4, 1):
+        flowers.change(columns=columns)
+        flowers.run("dvc", "repro", "studies/copy/dvc.yaml")
+        flowers.git("add", "-A")
+        flowers.git("commit", "-m", "the study")
+    for name in outputs:
+        (study / name).unlink()
+    done = flowers.review("--base", "HEAD~2", "--head", "HEAD")
+    assert "**copy, flowers: worse.**" in done.stdout, done.stderr
+    assert "Not in the DVC cache" not in done.stdout
+
+
 def test_noise_passes_the_gate(flowers: Flowers) -> None:
     flowers.change(strength=0.9)
     done = flowers.review("--gate")

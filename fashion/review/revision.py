@@ -1,6 +1,7 @@
 """A revision of a project, read from Git and from the DVC cache alone, without checking it out."""
 
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -48,7 +49,7 @@ class Revision:
             )
             if shown.returncode == 0:
                 return shown.stdout
-        digest = None if path == "dvc.lock" else self.recorded(path)
+        digest = None if path.endswith("dvc.lock") else self.recorded(path)
         cached = self._cache / digest[:2] / digest[2:] if digest else None
         return cached.read_bytes() if cached and cached.is_file() else None
 
@@ -77,20 +78,26 @@ class Revision:
         Raises:
             UserError: the revision has none, or it cannot be read.
         """
-        content = self.read("dvc.lock")
-        if content is None:
+        stages = self._locked("dvc.lock")
+        if stages is None:
             raise UserError(f"{self.name} has no dvc.lock: it was never run with DVC; choose another revision")
+        return stages
+
+    def _locked(self, path: str) -> dict[str, Any] | None:
+        content = self.read(path)
         try:
-            return dict(yaml.safe_load(content)["stages"])
+            return None if content is None else dict(yaml.safe_load(content)["stages"])
         except (yaml.YAMLError, KeyError, TypeError) as error:
             raise UserError(
-                f"dvc.lock of {self.name} cannot be read; if a merge left conflicts in it, "
-                "run `git checkout --ours dvc.lock` and `dvc repro`"
+                f"{path} of {self.name} cannot be read; if a merge left conflicts in it, "
+                f"run `git checkout --ours {path}` and `dvc repro`"
             ) from error
 
     def recorded(self, path: str) -> str | None:
-        """Return the hash of an output as dvc.lock records it."""
-        outs = (out for stage in self.lock.values() for out in stage.get("outs", []))
+        """Return the hash of an output as dvc.lock records it, the project's or that of a study around the output."""
+        folders = [str(folder) for folder in PurePosixPath(path).parents][:-1]
+        locks = itertools.chain([self.lock], (self._locked(f"{folder}/dvc.lock") or {} for folder in folders))
+        outs = (out for stages in locks for stage in stages.values() for out in stage.get("outs", []))
         return next((str(out["md5"]) for out in outs if out["path"] == path), None)
 
     def lacks(self, path: str) -> bool:

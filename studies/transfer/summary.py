@@ -1,7 +1,7 @@
 """Compare the methods: what each reaches and costs with all images, and with few."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +147,7 @@ def draw_costs(table: "pd.DataFrame") -> "Figure":
     return figure
 
 
-def _accuracy(row: Mapping[str, Any], digits: int) -> str:
+def _accuracy(row: Mapping[Hashable, Any], digits: int) -> str:
     """Return the accuracy of a row of the table with its deviation, if there is more than one seed."""
     spread = f" ± {row['deviation']:.{digits}%}" if row["seeds"] > 1 else ""
     return f"{row['accuracy']:.{digits}%}{spread}"
