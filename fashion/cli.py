@@ -9,6 +9,8 @@ from pathlib import Path
 
 from fashion.errors import UserError, run_command
 
+PICTURES_AT_ONCE = 500  # read before they are answered: many, as a batch is fast, and few enough to see it go on
+
 
 def main() -> None:
     """Run the `fashion` command."""
@@ -116,7 +118,7 @@ def show_review(args: argparse.Namespace) -> None:
 
 
 def show_predictions(args: argparse.Namespace) -> None:
-    """Print what a model says of each picture, in their order; exit 2 if one of them could not be answered."""
+    """Print what a model says, of test images first, then of files; exit 2 if one of them could not be answered."""
     from fashion.serving.artifacts import Artifacts
     from fashion.serving.classifier import Classifier
     from fashion.serving.predicting import predict, read_picture, test_pictures
@@ -129,19 +131,23 @@ def show_predictions(args: argparse.Namespace) -> None:
         if not args.images and not args.test_index:
             raise UserError("no picture; name a file, or a test image with --test-index")
         classifier = Classifier(Artifacts(root), args.model)
-        pictures = test_pictures(root, args.test_index)
+        pictures = test_pictures(root, args.test_index, classifier)
     except UserError as error:
         fail(error)
         sys.exit(2)
-    for name in args.images:
-        try:
-            pictures.append(read_picture(name, classifier.image_shape, args.background))
-        except UserError as error:
-            fail(error)
-            refused = True
-    predictions = list(predict(classifier, pictures)) if pictures else []
-    for prediction in predictions:
-        print(json.dumps(prediction.as_json(), ensure_ascii=False) if args.json else prediction)
+    predictions = []
+    for start in range(0, max(1, len(args.images)), PICTURES_AT_ONCE):
+        for name in args.images[start : start + PICTURES_AT_ONCE]:
+            try:
+                pictures.append(read_picture(name, classifier.image_shape, args.background))
+            except UserError as error:
+                fail(error)
+                refused = True
+        answered = list(predict(classifier, pictures)) if pictures else []
+        for prediction in answered:
+            print(json.dumps(prediction.as_json(), ensure_ascii=False) if args.json else prediction, flush=True)
+        predictions += answered if args.figure else []
+        pictures = []
     if args.figure and predictions:
         from fashion.evaluation.figures import png
         from fashion.files import atomic_write

@@ -51,7 +51,7 @@ def main() -> None:
     probabilities, test_features = litert.Network(float32, str(args.float32))(test.images)
     probabilities_int8, _ = litert.Network(int8, str(args.int8))(test.images)
     difference = parity.differences(expected, probabilities)
-    if difference["label_changes"] or difference["largest_difference"] >= parity.TOLERANCE:
+    if difference["label_changes"] or not difference["largest_difference"] < parity.TOLERANCE:
         raise UserError(
             f"{args.float32} would not answer as {args.model} does: probabilities differ by up to "
             f"{difference['largest_difference']:.2g}, and {difference['label_changes']} of {len(test.labels):,} test "

@@ -1,5 +1,7 @@
 """An exported model answers as the trained one does, with a confidence that means something."""
 
+import io
+import zipfile
 from typing import Any
 
 import keras
@@ -79,3 +81,10 @@ def test_differences_of_answers() -> None:
     ours = np.array([[0.6, 0.3, 0.1], [0.499_999, 0.500_001, 0.0], [0.2, 0.7, 0.1]])
     theirs = np.array([[0.6, 0.3, 0.1], [0.500_001, 0.499_999, 0.0], [0.5, 0.4, 0.1]])
     assert parity.differences(ours, theirs) == {"largest_difference": 0.3, "label_changes": 1}
+    assert np.isnan(parity.differences(ours, theirs * np.nan)["largest_difference"])
+
+
+def test_names_of_classes_are_kept_whatever_is_in_them() -> None:
+    names = ["a\rb", "c\x85d", "e\u2028f", "g h"]
+    with zipfile.ZipFile(io.BytesIO(litert.with_labels(b"model", names))) as archive:
+        assert archive.read(litert.LABELS).decode().split("\n") == names

@@ -32,6 +32,11 @@ def test_distance_is_mahalanobis(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def test_numbers_that_are_all_the_same() -> None:
+    same = np.zeros((20, 3), np.float32)
+    np.testing.assert_array_equal(Clusters.of(same, np.zeros(20, np.uint8)).distances(same), 0)
+
+
 def fitted(share: float) -> Familiarity:
     known = Familiarity.of(TRAIN.images, features(TRAIN.images), TRAIN.labels)
     return known.limited(VALIDATION.images, features(VALIDATION.images), share)

@@ -4,13 +4,14 @@ import io
 import struct
 import warnings
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fashion.errors import UserError
 from fashion.serving import photos
@@ -52,6 +53,7 @@ def close(content: bytes, background: photos.Background | None = None) -> bool:
 NEGATIVE = Image.eval(enlarged(), lambda grey: 255 - grey)
 TURNED = Image.Exif()
 TURNED[0x0112] = 6  # to be turned by 90 degrees
+PHOTOS = Path(__file__).parent / "photos"
 
 
 def test_a_picture_of_the_right_size_is_taken_as_it_is() -> None:
@@ -108,6 +110,24 @@ def test_sixteen_bits() -> None:
     assert close(encoded(Image.fromarray(np.asarray(NEGATIVE).astype(np.uint16) * 257)))
 
 
+@pytest.mark.parametrize(
+    ("image", "background"),
+    [
+        (NEGATIVE.crop((26, 20, 312, 336)), "light"),  # where clothing is at most of the border
+        (enlarged().crop((26, 20, 312, 336)), "dark"),
+        (Image.eval(NEGATIVE, lambda grey: 200 - (255 - grey) // 2), "light"),
+        (Image.eval(enlarged(), lambda grey: 40 + grey // 2), "dark"),
+    ],
+)
+def test_a_background_that_is_told(image: Image.Image, background: photos.Background) -> None:
+    framed = np.asarray(Image.fromarray(shirt()[2:, 2:26]).resize(SHAPE, Image.Resampling.BOX))
+    seen = photos.prepare(encoded(image), SHAPE, background)
+    expected = framed if image.size[0] < 300 else shirt()
+    assert np.abs(seen.astype(float) - expected).mean() < 40
+    wrong = photos.prepare(encoded(image), SHAPE, "dark" if background == "light" else "light")
+    assert np.abs(wrong.astype(float) - expected).mean() > 60
+
+
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 def test_what_is_transparent_is_white(mode: str) -> None:
     image = NEGATIVE.convert(mode)
@@ -116,14 +136,41 @@ def test_what_is_transparent_is_white(mode: str) -> None:
     assert close(encoded(image, "WEBP", lossless=True))
 
 
-def test_the_right_way_up() -> None:
-    assert close(encoded(NEGATIVE.rotate(90), "JPEG", exif=TURNED))
+def test_what_is_transparent_is_black_if_that_is_told() -> None:
+    white = Image.new("LA", enlarged().size, (255, 0))
+    white.putalpha(enlarged())
+    assert close(encoded(white), "dark")
+    with pytest.raises(UserError, match="nothing to see but background"):
+        photos.prepare(encoded(white), SHAPE)
 
 
-def test_damaged_exif_data_do_no_harm() -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_right_way_up(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(NEGATIVE.crop((0, 0, 300, 200)), exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    np.testing.assert_array_equal(np.asarray(photos.read(content)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("options", [{}, {"dpi": (72, 72)}])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0no TIFF", b"Exif\0\0II*\0"])
+def test_damaged_exif_data_do_no_harm(form: str, exif: bytes, options: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert close(encoded(NEGATIVE, "JPEG", exif=b"Exif\0\0no TIFF"))
+        assert close(encoded(NEGATIVE, form, exif=exif, **options))
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PHOTOS.glob("*.jpg")) + sorted(PHOTOS.glob("*.webp")), ids=lambda path: path.stem
+)
+def test_photographs_and_renderings(path: Path) -> None:
+    seen = photos.prepare(path.read_bytes(), SHAPE)
+    assert seen.max() > 250
+    assert 0.05 < (seen > 0).mean() < 0.95  # of the white shirt on light grey, little but its edges is seen
+    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    assert max(np.ptp(rows), np.ptp(columns)) >= 26, "an edge fills the frame"
 
 
 def test_a_photograph_with_another_in_its_file_is_no_animation() -> None:

@@ -11,6 +11,10 @@ import pytest
 from PIL import Image
 
 from fashion.data import dataset
+from fashion.errors import UserError
+from fashion.serving.artifacts import Artifacts
+from fashion.serving.drawing import draw
+from fashion.serving.predicting import Picture, Prediction
 from tests.conftest import CLASSES, Project
 
 
@@ -144,6 +148,28 @@ def test_a_model_that_is_missing_or_altered(project: Project) -> None:
         assert said.stderr.endswith("; delete it and run `dvc repro export@cnn`\n")
     finally:
         project.run("dvc", "checkout", "-q", "--force", "models/cnn/model.tflite")
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"- a list", b"stages: 3"])
+def test_a_broken_lock(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "dvc.lock").write_bytes(content)
+    with pytest.raises(UserError, match=r"dvc\.lock: not what `dvc repro` writes"):
+        Artifacts(tmp_path)
+
+
+def test_the_figure_says_what_the_model_says() -> None:
+    ranking = (("level", 0.8), ("slope", 0.2))
+    seen = np.zeros((20, 24), np.uint8)
+    shown = [
+        Prediction(Picture("folder/PXL_20240612_184512345.PORTRAIT.jpg", seen), ranking, True, None),
+        Prediction(Picture("test image 3", seen, 1), ranking, False, "slope"),
+    ]
+    first, second = draw(shown).axes
+    assert first.get_title() == "PXL_20240612_18451234…"
+    assert second.get_title() == "actual: slope"
+    texts = [" ".join(text.get_text() for text in ax.texts) + ax.get_xlabel() for ax in (first, second)]
+    assert "predicted: level\nconfidence 80.0%" in texts[0]
+    assert "not sure: level\nconfidence 80.0%" in texts[1]
 
 
 def test_no_project(project: Project, tmp_path: Path) -> None:

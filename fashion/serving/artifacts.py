@@ -20,7 +20,7 @@ class Artifacts:
         self.root = root
         lock = root / "dvc.lock"
         try:
-            stages = yaml.load(lock.read_text(encoding="utf-8"), yaml.CSafeLoader)["stages"]
+            stages = yaml.load(lock.read_bytes(), yaml.CSafeLoader)["stages"]
             self.recorded: dict[str, tuple[str, str]] = {
                 out["path"]: (stage, out["md5"]) for stage, entry in stages.items() for out in entry.get("outs", ())
             }

@@ -9,6 +9,7 @@ from fashion.evaluation import figures
 from fashion.serving.predicting import Prediction
 
 COLUMNS = 6
+TITLE = 22  # characters that fit above a picture
 
 
 def draw(predictions: Sequence[Prediction]) -> Figure:
@@ -18,7 +19,8 @@ def draw(predictions: Sequence[Prediction]) -> Figure:
     for ax, prediction in zip(axes.flat, predictions, strict=False):
         label, confidence = prediction.ranking[0]
         actual = prediction.actual
-        title = Path(prediction.picture.name).stem if actual is None else f"actual: {actual}"
+        name = Path(prediction.picture.name).stem
+        title = (name if len(name) <= TITLE else f"{name[: TITLE - 1]}…") if actual is None else f"actual: {actual}"
         sure = "predicted" if prediction.familiar else "not sure"
         text = f"{sure}: {label}\nconfidence {confidence:.1%}"
         figures.prediction(ax, prediction.picture.seen, title, text, None if actual is None else label == actual)

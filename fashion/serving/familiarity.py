@@ -6,6 +6,7 @@ such as digits.
 """
 
 import io
+import zipfile
 from dataclasses import dataclass, replace
 from typing import IO
 
@@ -16,6 +17,7 @@ Vectors = Float[np.ndarray, "n size"]
 Images = UInt8[np.ndarray, "n height width"]
 Labels = UInt8[np.ndarray, "n"]
 
+TINY = 1e-30
 SHRINKAGE = 0.001  # of a covariance, towards that of unrelated numbers: some pixels are always black
 
 
@@ -37,7 +39,8 @@ class Clusters:
         centres = np.stack([vectors[groups == group].mean(axis=0) for group in range(int(groups.max()) + 1)])
         differences = vectors - centres[groups]
         covariance = differences.T @ differences / len(vectors)
-        covariance += SHRINKAGE * covariance.diagonal().mean() * np.eye(len(covariance), dtype=vectors.dtype)
+        shrinkage = SHRINKAGE * covariance.diagonal().mean() + TINY  # in case that all numbers are the same
+        covariance += shrinkage * np.eye(len(covariance), dtype=vectors.dtype)
         return cls(centres, np.linalg.cholesky(np.linalg.inv(covariance)))
 
     def distances(self, vectors: Vectors) -> Float[np.ndarray, "n"]:
@@ -94,10 +97,13 @@ class Familiarity:
         return within
 
     def save(self, file: IO[bytes]) -> None:
-        """Write it as .npz."""
+        """Write it as .npz, the same bytes for the same arrays whatever the release of Python."""
         parts = {"pixels": self.pixels, "features": self.features, "features_of_all": self.features_of_all}
         arrays = {f"{name}.{key}": value for name, part in parts.items() for key, value in vars(part).items()}
-        np.savez(file, limits=self.limits, **arrays)
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in {"limits": self.limits, **arrays}.items():
+                np.lib.format.write_array(content := io.BytesIO(), array, allow_pickle=False)
+                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())
 
     @classmethod
     def load(cls, content: bytes) -> "Familiarity":

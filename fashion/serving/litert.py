@@ -47,7 +47,7 @@ class Network:
         """
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                self.classes = archive.read(LABELS).decode().splitlines()
+                self.classes = archive.read(LABELS).decode().split("\n")
             with _quiet():
                 interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
                 interpreter.allocate_tensors()

@@ -13,7 +13,7 @@ import zlib
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import ExifTags, Image, ImageFilter, UnidentifiedImageError
 
 from fashion.errors import UserError
@@ -66,19 +66,21 @@ def prepare(
         background: what the picture has behind the clothing; by default, what its border shows.
 
     Raises:
-        UserError: as for `read`, or the picture shows nothing but background.
+        UserError: as for `read`, or a picture of another size shows nothing but background.
     """
-    image = read(content)
+    image = read(content, background)
     if image.size == shape[::-1]:
         grey = np.asarray(image.convert("L"))
-        light = background == "light" or (background is None and (_border(grey, 1) > 127).mean() > 0.5)
+        light = background == "light" or (background is None and (grey[_edge(grey)] > 127).mean() > 0.5)
         return 255 - grey if light else grey
     image = image.convert("RGB").reduce(max(1, -(-max(image.size) // WORKING_SIDE)))
     return _framed(_trimmed(_difference(np.asarray(image), background)), shape)
 
 
-def read(content: bytes) -> Image.Image:
-    """Read a picture, the right way up and laid on white where it is transparent, in 8 bits: of mode L or RGB.
+def read(content: bytes, background: Background | None = None) -> Image.Image:
+    """Read a picture, the right way up, in 8 bits: of mode L or RGB.
+
+    Where it is transparent, it is laid on white, or on black if its background is dark.
 
     Raises:
         UserError: it is no picture in one of `FORMATS`, damaged, animated, or beyond the limits.
@@ -91,7 +93,7 @@ def read(content: bytes) -> Image.Image:
         with warnings.catch_warnings(action="ignore"):  # of a part that is not the picture, such as its Exif data
             image = Image.open(io.BytesIO(content), formats=FORMATS)
             _check(image)
-            return _decoded(image)
+            return _decoded(image, "black" if background == "dark" else "white")
     except UnidentifiedImageError as error:
         what = "empty" if not content else "not a picture, or in another format"
         raise UserError(f"{what}; PNG, JPEG and WebP are read") from error
@@ -113,38 +115,49 @@ def _check(image: Image.Image) -> None:
         raise UserError("an animation; save one of its frames as a picture")
 
 
-def _decoded(image: Image.Image) -> Image.Image:
+def _decoded(image: Image.Image, behind: str) -> Image.Image:
     """Return all of a picture that is open, turned and converted as `read` says."""
     image.load()
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except DAMAGE:  # of the Exif data, which are not the picture
+        orientation = None
     if orientation in UPRIGHT:
         image = image.transpose(UPRIGHT[orientation])
     if image.mode.startswith("I"):  # 16 bits
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        image = Image.alpha_composite(Image.new("RGBA", image.size, behind), image.convert("RGBA"))
     return image if image.mode == "L" else image.convert("RGB")
 
 
 def _difference(colours: Colours, background: Background | None) -> Float[np.ndarray, "height width"]:
-    """Return how much each pixel differs from the background, in grey levels: at most 255, 0 where it does not."""
-    behind = _plane(colours) if background is None else np.full(3, 255 if background == "light" else 0, np.float32)
+    """Return how much each pixel differs from the background, where it does: 0 to some 255 grey levels."""
+    seen = _edge(colours)  # pixels that show the background
+    if background is not None:
+        seen &= (colours @ LUMA > 127) == (background == "light")
+    told = np.full(3, 255 if background == "light" else 0, np.float32)
+    behind = _plane(colours, seen) if seen.any() else told
     difference = np.abs(colours - behind) @ LUMA
-    noise = float(np.median(_border(difference, 1)))
+    noise = float(np.median(difference[seen])) if seen.any() else 0.0
     smooth = np.asarray(Image.fromarray(difference.astype(np.uint8)).filter(ImageFilter.MedianFilter(5)))
     grey = behind @ LUMA
     return np.where(smooth > max(CLOSE, 3 * noise), difference * 255 / np.maximum(grey, 255 - grey), np.float32(0))
 
 
-def _plane(colours: Colours) -> Float[np.ndarray, "height width 3"]:
-    """Return the colour behind the clothing at each pixel: a plane through the medians of the four sides.
+def _plane(colours: Colours, seen: Bool[np.ndarray, "height width"]) -> Float[np.ndarray, "height width 3"]:
+    """Return the colour behind the clothing at each pixel: a plane through the medians of what is seen at the sides.
 
     A side whose colour differs by more than `UNEVEN` from that of the whole border shows clothing; it is left out.
     """
-    sides = (colours[0], colours[-1], colours[:, 0], colours[:, -1])
-    border = np.median(np.concatenate(sides), axis=0)
-    medians = (np.median(side, axis=0) for side in sides)
-    top, bottom, left, right = (side if np.abs(side - border).max() <= UNEVEN else border for side in medians)
+    border = np.median(colours[seen], axis=0)
+
+    def median(side: tuple[int | slice, ...]) -> np.ndarray:
+        found = np.median(colours[side][seen[side]], axis=0) if seen[side].any() else border
+        return np.asarray(found if np.abs(found - border).max() <= UNEVEN else border)
+
+    everything = slice(None)
+    top, bottom, left, right = (median(side) for side in ((0,), (-1,), (everything, 0), (everything, -1)))
     height, width = colours.shape[:2]
     down, across = np.linspace(-0.5, 0.5, height)[:, None, None], np.linspace(-0.5, 0.5, width)[None, :, None]
     plane: np.ndarray = (top + bottom + left + right) / 4 + (bottom - top) * down + (right - left) * across
@@ -174,8 +187,8 @@ def _framed(grey: Float[np.ndarray, "h w"], shape: tuple[int, int]) -> UInt8[np.
     return np.asarray(framed)
 
 
-def _border(pixels: np.ndarray, width: int) -> np.ndarray:
-    """Return the pixels at the edges, (n,) or (n, 3)."""
-    inside = np.zeros(pixels.shape[:2], bool)
-    inside[width:-width, width:-width] = True
-    return pixels[~inside]
+def _edge(pixels: np.ndarray) -> Bool[np.ndarray, "height width"]:
+    """Tell for each pixel of a picture whether it is at an edge."""
+    edge = np.ones(pixels.shape[:2], bool)
+    edge[1:-1, 1:-1] = False
+    return edge

@@ -69,15 +69,17 @@ class Prediction:
         }
 
 
-def test_pictures(root: Path, indices: Sequence[int]) -> list[Picture]:
-    """Return test images of the project at `root`.
+def test_pictures(root: Path, indices: Sequence[int], classifier: Classifier) -> list[Picture]:
+    """Return test images of the project at `root`, for a model of it.
 
     Raises:
-        UserError: there are no test images, or none of such an index.
+        UserError: there are no test images, none of such an index, or others than the model is for.
     """
     if not indices:
         return []
     test = dataset.load(root / "data" / "test.npz")
+    if (test.image_shape, test.class_count) != (classifier.image_shape, len(classifier.classes)):
+        raise UserError("the test images are not those of the model's data set; `dvc repro` brings both up to date")
     for index in indices:
         if not 0 <= index < len(test.images):
             raise UserError(f"no test image {index}; they are numbered from 0 to {len(test.images) - 1}")

@@ -23,7 +23,7 @@ from fashion.serving.artifacts import Artifacts
 from fashion.serving.classifier import Classifier
 
 PICTURES = Path("tests/photos")
-FONTS = sorted(Path(mpl.get_data_path(), "fonts", "ttf").glob("DejaVuS*.ttf"))
+FONTS = sorted(Path(mpl.get_data_path(), "fonts", "ttf").glob("DejaVuS*[!y].ttf"))  # not ...Display, without digits
 Render = Callable[[np.ndarray, np.random.Generator], bytes]
 
 
@@ -36,7 +36,8 @@ def main() -> None:
     artifacts = Artifacts(Path())
     classifiers = {model: Classifier(artifacts, model) for model in ("dnn", "cnn")}
     split = dataset.load(Path("data", f"{args.split}.npz"))
-    split = split.take(np.random.default_rng(1).choice(len(split.images), args.images, replace=False))
+    count = min(args.images, len(split.images))
+    split = split.take(np.random.default_rng(1).choice(len(split.images), count, replace=False))
     shape = split.image_shape
 
     print("| Pictures | " + " | ".join(f"{name.upper()} accuracy | familiar" for name in classifiers) + " |")
