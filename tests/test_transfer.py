@@ -317,6 +317,11 @@ def test_the_figures_show_every_method() -> None:
     np.testing.assert_allclose(line.get_ydata().astype(float), [72, 93])
 
 
+def test_the_readme_says_what_the_study_found() -> None:
+    table = pd.read_csv(STUDY / "table.csv", dtype={"images": str})
+    assert summary.markdown(table.fillna(0), read_json(STUDY / "comparison.json")) in (STUDY / "README.md").read_text()
+
+
 def test_the_pipeline_trains_every_method_of_the_study() -> None:
     stages: dict[str, Any] = yaml.safe_load((STUDY / "dvc.yaml").read_text())["stages"]
     few, once = (set(stages[name]["matrix"]["method"]) for name in ("train", "train_once"))

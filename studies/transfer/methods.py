@@ -20,6 +20,7 @@ from fashion.models.progress import Progress
 from fashion.params import Training, change
 from studies.transfer.backbones import BACKBONES, split
 
+MOMENTUM = 0.9  # of random weights' statistics: they have a few hundred steps to forget the values that they begin with
 CHECKED = 500  # validation images that the project's models are checked with after each epoch
 
 
@@ -89,6 +90,9 @@ def random(inputs: Inputs, taken: np.ndarray, seed: int) -> tuple[keras.Model, f
     keras.utils.set_random_seed(seed)
     common = inputs.study["all"]
     parts = split(BACKBONES[common["backbone"]], inputs.train.image_shape, common["size"], None)
+    for layer in (*parts.front.get_layer("frozen").layers, *parts.tail.layers):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = MOMENTUM
     network = keras.Model(parts.front.input, parts.tail(parts.front.output))
 
     def load(indices: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
