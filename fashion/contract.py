@@ -113,7 +113,8 @@ def _parents(module: str) -> Iterator[str]:
 
 def _files(module: str) -> Iterator[str]:
     path = ROOT / Path(*module.split("."))
-    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    single = path.with_suffix(".py")  # a folder of data may bear its name
+    source = single if single.exists() else path / "__init__.py"
     if _has_code(source):
         belonging = (source.with_suffix(suffix) for suffix in (".py", ".html", ".md"))
         yield from (str(file.relative_to(ROOT)) for file in belonging if file.exists())
