@@ -1,6 +1,6 @@
 # make        set up, fetch the data, run every stage that is not up to date, show the results
 # make test   set up, lint, check types, run the tests
-# make test-browser  after `make`: try the page of `fashion demo` in a browser; Chromium or Chrome must be there
+# make test-browser  `make`, then tests of the page of `fashion demo` in a browser: Chromium or Chrome must be there
 # make bench  measure speed and cost against baselines, in half an hour to an hour; the machine must do nothing else
 # make format rewrites the code in the project's style; make deps and make lock write dvc.yaml's code dependencies and
 #             requirements.lock anew

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,14 @@ def draw_lines(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
             case _:
                 image[np.arange(20), (np.arange(20) + at) % 24] = 220
     return images, labels
+
+
+@pytest.fixture(autouse=True)
+def float32() -> Iterator[None]:
+    """Give every test Keras' own policy, whatever precision the test before trained in."""
+    yield
+    if keras := sys.modules.get("keras"):
+        keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture(scope="session")

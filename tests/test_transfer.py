@@ -1,7 +1,7 @@
 """The parts of the transfer study do what they say, on small networks and images."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,15 +39,6 @@ SETTINGS = {
     "weight_decay": 0.0001,
     "label_smoothing": 0.1,
 }
-
-
-@pytest.fixture(autouse=True)
-def float32() -> Iterator[None]:
-    """Run under Keras' own policy, whatever test trained before."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    yield
-    keras.config.set_dtype_policy(before)
 
 
 def run(main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:

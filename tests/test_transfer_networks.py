@@ -1,6 +1,5 @@
 """EfficientNet-Lite0 is what it was published as, with its weights in the right places; others fit its interface."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -19,15 +18,6 @@ LOGITS_OF_THE_PORT = [
     [-2.1399, 0.4395, -0.4992, 0.6059, 0.7399],
     [-1.9189, -0.2714, -0.0633, 0.5371, 0.4873],
 ]
-
-
-@pytest.fixture(autouse=True)
-def float32() -> Iterator[None]:
-    """Run under Keras' own policy, whatever test trained before."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    yield
-    keras.config.set_dtype_policy(before)
 
 
 @pytest.fixture(scope="module")
