@@ -130,6 +130,8 @@ def show_predictions(args: argparse.Namespace) -> None:
     try:
         if not args.images and not args.test_index:
             raise UserError("no picture; name a file, or a test image with --test-index")
+        if args.figure and (args.figure.suffix.lower() != ".png" or args.figure.is_dir()):
+            raise UserError(f"{args.figure}: --figure writes a PNG file; name one that ends in .png")
         classifier = Classifier(Artifacts(root), args.model)
         pictures = test_pictures(root, args.test_index, classifier)
     except UserError as error:

@@ -91,11 +91,11 @@ def results_folder(tmp_path: Path) -> Path:
 def test_results_as_a_table_and_as_json(results_folder: Path) -> None:
     table = python("-m", "fashion.cli", "results", "--root", str(results_folder)).stdout
     assert table.splitlines() == [
-        "| Model | Parameters | Test accuracy  | Seeds | Training time | Last run (95 % interval)  |",
-        "|-------|------------|----------------|-------|---------------|---------------------------|",
-        "| PLAIN | 1,234      | -              | -     | -             | 50.00% (25.00% to 75.00%) |",
-        "| WIDE  | 1,234      | 85.00% ± 7.07% | 2     | 0.51          | 50.00% (25.00% to 75.00%) |",
-        "| TALL  | 1,234      | 95.00%         | 1     | -             | -                         |",
+        "| Model | Parameters | Test accuracy  | Seeds | Training time, x T_ref | Last run (95 % interval)  |",
+        "|-------|------------|----------------|-------|------------------------|---------------------------|",
+        "| PLAIN | 1,234      | -              | -     | -                      | 50.00% (25.00% to 75.00%) |",
+        "| WIDE  | 1,234      | 85.00% ± 7.07% | 2     | 0.51                   | 50.00% (25.00% to 75.00%) |",
+        "| TALL  | 1,234      | 95.00%         | 1     | -                      | -                         |",
     ]
     found = json.loads(python("-m", "fashion.cli", "results", "--json", "--root", str(results_folder)).stdout)
     assert found[1] == {

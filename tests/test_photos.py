@@ -136,12 +136,13 @@ def test_what_is_transparent_is_white(mode: str) -> None:
     assert close(encoded(image, "WEBP", lossless=True))
 
 
-def test_what_is_transparent_is_black_if_that_is_told() -> None:
+def test_what_is_transparent_is_black_where_white_hides_it() -> None:
     white = Image.new("LA", enlarged().size, (255, 0))
     white.putalpha(enlarged())
     assert close(encoded(white), "dark")
+    assert close(encoded(white))
     with pytest.raises(UserError, match="nothing to see but background"):
-        photos.prepare(encoded(white), SHAPE)
+        photos.prepare(encoded(white), SHAPE, "light")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

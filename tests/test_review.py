@@ -98,8 +98,11 @@ def test_below_its_floor_fails_the_gate(flowers: Flowers) -> None:
 def test_code_that_was_not_run_is_told(flowers: Flowers) -> None:
     with (flowers.folder / "train.py").open("a") as file:
         file.write("# another line\n")
-    done = flowers.review()
-    assert "dvc.lock was written with another train.py." in done.stdout
+    done = flowers.review("--gate")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: dvc.lock was written with another train.py; run `dvc repro`")
+    assert "**Not of the code and params that are there. flowers: unchanged.**" in done.stdout
+    assert "> The gate fails: dvc.lock was written with another train.py;" in done.stdout
 
 
 def test_a_missing_cache_is_told_and_rebuilt(flowers: Flowers) -> None:

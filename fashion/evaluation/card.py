@@ -16,6 +16,7 @@ from jaxtyping import Int64
 from fashion.evaluation.metrics import Labels, Probabilities, confusion_matrix, wilson_interval
 
 SHOWN_MISTAKES = 5
+UNSURE = (0.7, 0.95)  # confidences between which a model is neither sure nor at a loss
 
 Confusion = Int64[np.ndarray, "classes classes"]
 
@@ -67,6 +68,8 @@ def card(
         models=models,
         by_class={model: _by_class(matrix, classes) for model, matrix in matrices.items()},
         mistakes={model: _mistakes(matrix, classes) for model, matrix in matrices.items()},
+        unsure=UNSURE,
+        honesty={model: _honesty(found.probabilities, labels) for model, found in models.items()},
         share=_share,
     )
 
@@ -77,6 +80,14 @@ def _share(successes: int, trials: int) -> str:
         return "-"
     low, high = wilson_interval(successes, trials)
     return f"{successes / trials:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _honesty(probabilities: Probabilities, labels: Labels) -> tuple[int, float, int]:
+    """Return of how many images a model is `UNSURE`, how sure on average, and for how many of them it is right."""
+    confidences = probabilities.max(axis=1)
+    chosen = (confidences >= UNSURE[0]) & (confidences < UNSURE[1])
+    right = probabilities.argmax(axis=1) == labels
+    return int(chosen.sum()), float(confidences[chosen].mean()) if chosen.any() else 0.0, int(right[chosen].sum())
 
 
 def _by_class(matrix: Confusion, classes: tuple[str, ...]) -> list[tuple[str, int, int, int]]:

@@ -13,7 +13,7 @@ import yaml
 from fashion.errors import UserError
 from fashion.files import read_json
 
-HEADER = ("Model", "Parameters", "Test accuracy", "Seeds", "Training time", "Last run (95 % interval)")
+HEADER = ("Model", "Parameters", "Test accuracy", "Seeds", "Training time, x T_ref", "Last run (95 % interval)")
 NONE = "-"
 
 

@@ -3,7 +3,7 @@
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -197,6 +197,8 @@ def compare(base: Revision, head: Revision) -> Report:
         {name: _seeds(head, model.seeds) for name, model in review.models.items()},
     )
     present = {name: model for name, model in models[1].items() if model}
+    changed = changes.compare(base.lock, head.lock)
+    behind = () if head.commit else tuple(stale(head.root))
     pairs = {f"{one} → {other}": (present[one], present[other]) for one, other in combinations(present, 2)}
     return Report(
         base,
@@ -205,7 +207,7 @@ def compare(base: Revision, head: Revision) -> Report:
         review.significance,
         models=compared,
         pairs=_compare(pairs, truths[1], review, {}),
-        changes=changes.compare(base.lock, head.lock),
+        changes=changed,
         rules=changes.differences(*(changes.flat(rules.model_dump(), "review") for rules in (before, review))),
         truth=truths[1],
         same_truth=same_truth,
@@ -215,8 +217,8 @@ def compare(base: Revision, head: Revision) -> Report:
             for path in rules.files
             if revision.lacks(path)
         ),
-        stale=() if head.commit else tuple(stale(head.root)),
-        failures=tuple(_failures(compared, review, same_truth)),
+        stale=behind,
+        failures=tuple(_failures(compared, review, same_truth, behind)),
     )
 
 
@@ -339,7 +341,12 @@ def _seeds(revision: Revision, pattern: str | None) -> tuple[float, ...]:
     return tuple(value["accuracy"] for value in values if "accuracy" in value)
 
 
-def _failures(models: Iterable[Comparison], review: Review, same_truth: bool) -> Iterator[str]:
+def _failures(models: Iterable[Comparison], review: Review, same_truth: bool, behind: Sequence[str]) -> Iterator[str]:
+    if behind:
+        yield (
+            f"dvc.lock was written with another {', '.join(behind)}; run `dvc repro` and commit dvc.lock with what it "
+            "changes"
+        )
     if not same_truth:
         yield (
             "the test cases of the two revisions differ or cannot be compared, so no model can be tested: "

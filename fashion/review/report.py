@@ -28,7 +28,7 @@ def markdown(report: Report, pictures: Mapping[str, str]) -> str:
     )
     text: str = environment.get_template("report.md").render(
         report=report,
-        verdict=_verdict(report.models),
+        verdict=_verdict(report),
         warnings=_warnings(report),
         models=[row for model in report.models for row in _rows(model)],
         pairs=[row for pair in report.pairs for row in _rows(pair)],
@@ -53,12 +53,13 @@ def page(text: str) -> str:
     return html
 
 
-def _verdict(models: Sequence[Comparison]) -> str:
+def _verdict(report: Report) -> str:
     """Return the line that a reviewer reads first."""
-    groups = {verdict: [model.name for model in models if model.verdict == verdict] for verdict in VERDICTS}
+    groups = {verdict: [model.name for model in report.models if model.verdict == verdict] for verdict in VERDICTS}
     words = {"within noise": "different within noise"}
     parts = [f"{', '.join(names)}: {words.get(verdict, verdict)}" for verdict, names in groups.items() if names]
-    return "; ".join(parts) + "."
+    behind = "Not of the code and params that are there. " if report.stale else ""
+    return behind + "; ".join(parts) + "."
 
 
 def _warnings(report: Report) -> list[str]:
@@ -72,11 +73,6 @@ def _warnings(report: Report) -> list[str]:
         lines.append(
             f"Not in the DVC cache: {_few(report.missing)}. For the working tree, `dvc pull` gets it from the "
             "remote or `dvc repro` makes it; for a commit, `fashion review --rebuild` does both."
-        )
-    if report.stale:
-        lines.append(
-            f"dvc.lock was written with another {_few(report.stale)}. Run `dvc repro` and commit dvc.lock with what it "
-            "changes; until then these are results of other code or params."
         )
     again = [revision.name for revision in (report.base, report.head) if revision.rebuilt]
     return lines + [f"The pipeline of {name} was run again here, as the cache lacked its artifacts." for name in again]

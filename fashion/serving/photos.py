@@ -50,6 +50,7 @@ DAMAGE = (  # what Pillow's decoders raise on damaged files
     zlib.error,
 )
 UNEVEN = 40  # grey levels by which the light at one side may differ from the whole border's
+NEARLY_WHITE = 0.75 * 255  # mean grey of a transparent picture beyond which it is laid on black
 CLOSE = 0.05 * 255  # a difference of colour that is none, as for the data set
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is the one above: Pillow's own warns at one size and fails at another
@@ -80,7 +81,7 @@ def prepare(
 def read(content: bytes, background: Background | None = None) -> Image.Image:
     """Read a picture, the right way up, in 8 bits: of mode L or RGB.
 
-    Where it is transparent, it is laid on white, or on black if its background is dark.
+    Where it is transparent, it is laid on white, or on black if its background is dark or if it is nearly white itself.
 
     Raises:
         UserError: it is no picture in one of `FORMATS`, damaged, animated, or beyond the limits.
@@ -93,7 +94,7 @@ def read(content: bytes, background: Background | None = None) -> Image.Image:
         with warnings.catch_warnings(action="ignore"):  # of a part that is not the picture, such as its Exif data
             image = Image.open(io.BytesIO(content), formats=FORMATS)
             _check(image)
-            return _decoded(image, "black" if background == "dark" else "white")
+            return _decoded(image, background)
     except UnidentifiedImageError as error:
         what = "empty" if not content else "not a picture, or in another format"
         raise UserError(f"{what}; PNG, JPEG and WebP are read") from error
@@ -115,7 +116,7 @@ def _check(image: Image.Image) -> None:
         raise UserError("an animation; save one of its frames as a picture")
 
 
-def _decoded(image: Image.Image, behind: str) -> Image.Image:
+def _decoded(image: Image.Image, background: Background | None) -> Image.Image:
     """Return all of a picture that is open, turned and converted as `read` says."""
     image.load()
     try:
@@ -127,8 +128,17 @@ def _decoded(image: Image.Image, behind: str) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, behind), image.convert("RGBA"))
+        image = image.convert("RGBA")
+        dark = background == "dark" or (background is None and _nearly_white(image))
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black" if dark else "white"), image)
     return image if image.mode == "L" else image.convert("RGB")
+
+
+def _nearly_white(image: Image.Image) -> bool:
+    """Tell whether what can be seen of a transparent picture would hardly stand out from white."""
+    pixels = np.asarray(image.resize((64, 64), Image.Resampling.BOX), np.float32)
+    opacity = pixels[..., 3]
+    return bool(((pixels[..., :3] @ LUMA) * opacity).sum() > NEARLY_WHITE * opacity.sum())
 
 
 def _difference(colours: Colours, background: Background | None) -> Float[np.ndarray, "height width"]:
@@ -168,7 +178,10 @@ def _trimmed(difference: Float[np.ndarray, "height width"]) -> Float[np.ndarray,
     """Return the part that holds all that is not background."""
     rows, columns = (np.flatnonzero(difference.any(axis=axis)) for axis in (1, 0))
     if not len(rows) or min(rows[-1] - rows[0], columns[-1] - columns[0]) < 2:
-        raise UserError("nothing to see but background; take a picture of one piece of clothing on a plain background")
+        raise UserError(
+            "nothing to see but background; take a picture of one piece of clothing on a plain background, or say "
+            "whether that is light or dark"
+        )
     return difference[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 

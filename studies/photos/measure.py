@@ -1,10 +1,10 @@
 """How well pictures other than those of the data set are answered, and other things than clothing are told.
 
-    python -m studies.photos.measure --split validation
+    python -m studies.photos.measure --split validation --others FOLDER/*.webp
 
 Test images are rendered as photographs may show them: enlarged, on other backgrounds, off-centre, coloured, compressed.
-Besides, there are the twenty pictures of tests/photos. What is not clothing: noise, and digits in several fonts. It
-prints accuracy and share of familiar pictures for each kind and model.
+Besides, there are the twenty pictures of tests/photos. What is not clothing: noise, digits in several fonts, and what
+--others names. It prints accuracy and share of familiar pictures for each kind and model.
 """
 
 import argparse
@@ -32,6 +32,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m studies.photos.measure", description=__doc__)
     parser.add_argument("--split", choices=["validation", "test"], default="test")
     parser.add_argument("--images", type=int, default=1000, help="of each kind (default: 1000)")
+    parser.add_argument(
+        "--others", type=Path, nargs="+", default=[], metavar="FILE", help="pictures of what is not clothing"
+    )
     args = parser.parse_args()
     artifacts = Artifacts(Path())
     classifiers = {model: Classifier(artifacts, model) for model in ("dnn", "cnn")}
@@ -61,9 +64,16 @@ def main() -> None:
         right = sum(path.name.startswith(kind) for path, kind in zip(pictures, found, strict=True))
         cells.append(f"{right} of {len(found)} | {answer.familiar.sum()} of {len(found)}")
     print(f"| {PICTURES} | {' | '.join(cells)} |", flush=True)
+    others = {}
     for name, draw in OTHERS.items():
         random = np.random.default_rng(3)
-        seen = np.stack([draw(random, shape) for _ in range(args.images)])
+        others[name] = [draw(random, shape) for _ in range(args.images)]
+    if args.others:
+        others[f"{len(args.others)} other pictures"] = [
+            photos.prepare(path.read_bytes(), shape) for path in args.others
+        ]
+    for name, images in others.items():
+        seen = np.stack(images)
         cells = [f"- | {classifier(seen).familiar.mean():.1%}" for classifier in classifiers.values()]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
