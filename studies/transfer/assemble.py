@@ -9,9 +9,8 @@ from fashion.errors import run_command
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m studies.transfer.assemble", description=__doc__)
-    parser.add_argument(
-        "parts", type=Path, nargs="+", help="models (.keras), each of which takes what the one before gives"
-    )
+    parser.add_argument("front", type=Path, help="first part (.keras)")
+    parser.add_argument("tail", type=Path, help="second part (.keras), which takes what the first gives")
     parser.add_argument("model", type=Path, help="model to write (.keras)")
     args = parser.parse_args()
 
@@ -19,11 +18,9 @@ def main() -> None:
 
     from fashion.models import archive
 
-    parts = [archive.load(path) for path in args.parts]
-    outputs = inputs = keras.Input(parts[0].input_shape[1:], dtype=parts[0].input.dtype)
-    for part in parts:
-        outputs = part(outputs)
-    archive.save(keras.Model(inputs, outputs, name=args.model.parent.name), args.model)
+    front, tail = archive.load(args.front), archive.load(args.tail)
+    images = keras.Input(front.input_shape[1:], dtype=front.input.dtype)
+    archive.save(keras.Model(images, tail(front(images)), name=args.model.parent.name), args.model)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def _efficientnet_lite0(size: int, weights: Weights) -> keras.Model:
 
 
 BACKBONES = {
-    "efficientnet_lite0": Backbone(_efficientnet_lite0, 1 / 128, -127 / 128, "block10"),
+    "efficientnet_lite0": Backbone(_efficientnet_lite0, 1 / 128, -127 / 128, "block11"),
     "mobilenet_v2": Backbone(_of_keras(keras.applications.MobileNetV2), 1 / 127.5, -1, "block_12_add"),
     "efficientnet_v2_b0": Backbone(_of_keras(keras.applications.EfficientNetV2B0), 1, 0, "block5e_add"),
 }

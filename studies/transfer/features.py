@@ -3,7 +3,6 @@
 import argparse
 import time
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -19,11 +18,13 @@ def main() -> None:
     parser.add_argument("front", type=Path, help="first part of the network (.keras)")
     parser.add_argument("tail", type=Path, help="second part of the network (.keras)")
     parser.add_argument("split", type=Path, help="images (.npz)")
-    parser.add_argument("maps", type=Path, help="outputs of the first part to write (.npy): 2 x n, as is and mirrored")
-    parser.add_argument("features", type=Path, help="features of the images as they are, to write (.npy)")
-    parser.add_argument("cost", type=Path, help="seconds that it took, to write (.json)")
+    parser.add_argument("maps", type=Path, help="outputs of the first part to write (.npy)")
+    parser.add_argument("features", type=Path, help="outputs of the second part to write (.npy)")
+    parser.add_argument("cost", type=Path, help="seconds that each took, to write (.json)")
+    parser.add_argument("--mirrored", type=Path, help="outputs of the first part for mirrored images to write (.npy)")
     args = parser.parse_args()
 
+    import keras
     import tensorflow as tf
     from tqdm import tqdm
 
@@ -34,31 +35,27 @@ def main() -> None:
     front, tail = archive.load(args.front), archive.load(args.tail)
     images = dataset.load(args.split).images
 
-    def forward(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        maps = front(batch, training=False)
-        return maps, tail(maps, training=False)
+    def compute(part: keras.Model, inputs: np.ndarray, path: Path) -> float:
+        """Write what a part of the network gives, batch by batch, so that it is never held all at once."""
+        forward = tf.function(lambda batch: part(batch, training=False), autograph=False, reduce_retracing=True)
+        started = time.perf_counter()
+        with atomic_write(path) as file:
+            shape = (len(inputs), *part.output_shape[1:])
+            np.lib.format.write_array_header_1_0(file, {"descr": DTYPE.str, "fortran_order": False, "shape": shape})
+            for start in tqdm(
+                range(0, len(inputs), BATCH), desc=path.stem, unit_scale=BATCH, unit=" images", disable=None
+            ):
+                batch = inputs[start : start + BATCH].astype(part.input.dtype)
+                file.write(forward(batch).numpy().astype(DTYPE).tobytes())
+        seconds = time.perf_counter() - started
+        print(f"{path.stem}: {len(inputs):,} images, {seconds:.0f} s", flush=True)
+        return round(seconds, 1)
 
-    compute = tf.function(forward, autograph=False, reduce_retracing=True)
-
-    started = time.perf_counter()
-    with atomic_write(args.maps) as maps_file, atomic_write(args.features) as features_file:
-        _start(maps_file, (2, len(images), *front.output_shape[1:]))
-        _start(features_file, (len(images), *tail.output_shape[1:]))
-        for mirrored in (False, True):
-            what = f"{args.split.stem}, mirrored" if mirrored else args.split.stem
-            for start in tqdm(range(0, len(images), BATCH), desc=what, unit_scale=BATCH, unit=" images", disable=None):
-                batch = images[start : start + BATCH]
-                maps, features = compute(batch[:, :, ::-1] if mirrored else batch)
-                maps_file.write(maps.numpy().astype(DTYPE).tobytes())
-                if not mirrored:
-                    features_file.write(features.numpy().astype(DTYPE).tobytes())
-            print(f"{what}: {len(images):,} images", flush=True)
-    write_json(args.cost, {"seconds": round(time.perf_counter() - started, 1)})
-
-
-def _start(file: IO[bytes], shape: tuple[int, ...]) -> None:
-    """Write the head of an .npy file whose numbers follow, batch by batch, so that they are never held all at once."""
-    np.lib.format.write_array_header_1_0(file, {"descr": DTYPE.str, "fortran_order": False, "shape": shape})
+    cost = {"maps": compute(front, images, args.maps)}
+    cost["features"] = compute(tail, np.load(args.maps, mmap_mode="r"), args.features)
+    if args.mirrored:
+        cost["mirrored"] = compute(front, images[:, :, ::-1], args.mirrored)
+    write_json(args.cost, cost)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Judge every trained model on the test images, and compare two methods with few images of each class."""
+"""Judge every trained model on the test images, and compare fine-tuning with the project's CNN."""
 
 import argparse
 from pathlib import Path
 
 from fashion.errors import run_command
 
-COMPARED = ("cnn-100", "finetuned-100")  # trials between which McNemar's test is made, the first as the base
+COMPARED = ("cnn", "finetuned")  # methods, the first as the base
+TESTED = "100"  # images of each class with which McNemar's test is made between them
 
 
 def main() -> None:
@@ -16,19 +17,19 @@ def main() -> None:
     parser.add_argument("maps", type=Path, help="maps of the test images (.npy)")
     parser.add_argument("features", type=Path, help="features of the test images (.npy)")
     parser.add_argument("results", type=Path, help="results to write (.csv): a row per model")
-    parser.add_argument("comparison", type=Path, help="McNemar's tests to write (.json): one per seed")
+    parser.add_argument("comparison", type=Path, help="of the two methods, to write (.json)")
     args = parser.parse_args()
 
     import numpy as np
     import pandas as pd
 
     from fashion.data import dataset
-    from fashion.evaluation.comparison import mcnemar
+    from fashion.evaluation.comparison import holm, mcnemar
     from fashion.files import read_json, write_json, write_text
     from fashion.models import archive
 
     test = dataset.load(args.test)
-    maps, features = np.load(args.maps)[0].astype(np.float32), np.load(args.features).astype(np.float32)
+    maps, features = (np.load(path).astype(np.float32) for path in (args.maps, args.features))
     inputs = {given.shape[1:]: given for given in (test.images, maps, features)}
 
     rows, correct = [], {}
@@ -41,12 +42,25 @@ def main() -> None:
             accuracy = float((answers == test.labels).mean())
             rows.append({"method": method, "images": images, **trial, "accuracy": accuracy})
             print(f"{folder.name}, seed {trial['seed']}: {accuracy:.2%}", flush=True)
-    write_text(args.results, pd.DataFrame(rows).to_csv(index=False))
-    seeds = sorted(seed for name, seed in correct if name == COMPARED[0])
-    tests = {seed: mcnemar(*(correct[name, seed] for name in COMPARED)) for seed in seeds}
+    results = pd.DataFrame(rows)
+    write_text(args.results, results.to_csv(index=False))
+    accuracies = results.pivot(index=["images", "seed"], columns="method", values="accuracy")
+    differences = (accuracies[COMPARED[1]] - accuracies[COMPARED[0]]).dropna().groupby("images").agg(["mean", "std"])
+    seeds = sorted(seed for name, seed in correct if name == f"{COMPARED[0]}-{TESTED}")
+    tests = [mcnemar(*(correct[f"{method}-{TESTED}", seed] for method in COMPARED)) for seed in seeds]
+    adjusted = holm([test.p_value for test in tests])
     write_json(
         args.comparison,
-        {"base": COMPARED[0], "head": COMPARED[1], "seeds": {seed: vars(found) for seed, found in tests.items()}},
+        {
+            "base": COMPARED[0],
+            "head": COMPARED[1],
+            "differences": differences.to_dict("index"),
+            "images": TESTED,
+            "seeds": {
+                seed: {"fixed": test.fixed, "broken": test.broken, "p_value": p_value}
+                for seed, test, p_value in zip(seeds, tests, adjusted, strict=True)
+            },
+        },
     )
 
 

@@ -1,10 +1,10 @@
-"""The compared ways to a classifier: from what a network learned of photographs, and from nothing.
+"""The compared ways to a classifier by a network for photographs: from what it learned of them, and from nothing.
 
-What their models take differs: the probe features, the fine-tuned part maps (both as the features stage writes them),
-the others raw pixels.
+What their models take differs: the probe features, the fine-tuned part maps (both as the features stages write them),
+the network from random weights raw pixels.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from fashion.data.dataset import Split
-from fashion.models import archive, cnn, dnn, training
+from fashion.models import archive
 from fashion.models.progress import Progress
-from fashion.params import Training, change
 from studies.transfer.backbones import BACKBONES, split
+from studies.transfer.trials import accuracy
 
-MOMENTUM = 0.9  # of random weights' statistics: they have a few hundred steps to forget the values that they begin with
-CHECKED = 500  # validation images that the project's models are checked with after each epoch
+MOMENTUM = 0.9  # of the statistics of batches: they have a few hundred steps to forget the values that they begin with
 
 
 @dataclass(frozen=True)
@@ -31,68 +30,68 @@ class Inputs:
     Attributes:
         train: the training images.
         validation: the validation images.
-        train_maps: of the training images, (2, n, height, width, filters): as they are, and mirrored.
-        validation_maps: likewise of the validation images.
+        train_maps: of the training images, (n, height, width, filters).
+        mirrored_maps: of the training images, mirrored.
+        validation_maps: of the validation images.
         train_features: of the training images, (n, features).
-        validation_features: likewise of the validation images.
+        validation_features: of the validation images.
         tail: path of the pretrained network's second part.
-        models: settings of the project's own models, by name.
         study: the study's params.
     """
 
     train: Split
     validation: Split
     train_maps: np.ndarray
+    mirrored_maps: np.ndarray
     validation_maps: np.ndarray
     train_features: np.ndarray
     validation_features: np.ndarray
     tail: Path
-    models: Mapping[str, Training]
     study: Mapping[str, Any]
 
 
-Method = Callable[[Inputs, np.ndarray, int], tuple[keras.Model, float]]
-"""Trains on the images of some indices with a seed; returns the model and its accuracy on the validation images."""
-
-
-def probe(inputs: Inputs, taken: np.ndarray, seed: int) -> tuple[keras.Model, float]:
+def probe(inputs: Inputs, taken: np.ndarray, _seed: int) -> tuple[keras.Model, float]:
     """Fit a linear classifier of the pretrained features, by logistic regression with the best of a few strengths."""
     scaler = StandardScaler()
     train = scaler.fit_transform(inputs.train_features[taken].astype(np.float32))
     validation = scaler.transform(inputs.validation_features.astype(np.float32))
-    fits = [
-        LogisticRegression(C=strength, max_iter=200, random_state=seed).fit(train, inputs.train.labels[taken])
-        for strength in inputs.study["probe"]["strengths"]
-    ]
-    accuracies = [fit.score(validation, inputs.validation.labels) for fit in fits]
-    best = fits[int(np.argmax(accuracies))]
-    layer = keras.layers.Dense(inputs.train.class_count, activation="softmax")
+    regression, fits = LogisticRegression(max_iter=200, warm_start=True), []
+    for strength in sorted(inputs.study["probe"]["strengths"]):
+        regression.set_params(C=strength).fit(train, inputs.train.labels[taken])
+        score = regression.score(validation, inputs.validation.labels)
+        fits.append((score, regression.coef_.T.copy(), regression.intercept_.copy()))
+    best, kernel, bias = max(fits, key=lambda fit: fit[0])
+    layer = keras.layers.Dense(inputs.train.class_count, activation="softmax", name="output")
     model = keras.Sequential([keras.Input(train.shape[1:]), layer], name="probe")
-    kernel = best.coef_.T / scaler.scale_[:, None]  # with what the scaler does folded in
-    layer.set_weights([kernel, best.intercept_ - scaler.mean_ @ kernel])
-    return model, float(max(accuracies))
+    kernel /= scaler.scale_[:, None]  # with what the scaler does folded in
+    layer.set_weights([kernel, bias - scaler.mean_ @ kernel])
+    return model, best
 
 
 def finetuned(inputs: Inputs, taken: np.ndarray, seed: int) -> tuple[keras.Model, float]:
-    """Train the last blocks on from what they learned; their normalisation goes by the new images."""
-    keras.utils.set_random_seed(seed)
+    """Train the last blocks on from what they learned; their normalisation goes by the new images.
+
+    Their depthwise kernels stay as they are: a twenty-fifth of the weights, whose gradients are slow on a processor.
+    """
     tail = archive.load(inputs.tail)
+    for layer in _layers(tail):
+        layer.trainable = not isinstance(layer, keras.layers.DepthwiseConv2D)
 
     def load(indices: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-        return np.asarray(inputs.train_maps[mirrored.astype(int), indices], np.float32)
+        maps = [
+            (inputs.mirrored_maps if mirror else inputs.train_maps)[i]
+            for i, mirror in zip(indices, mirrored, strict=True)
+        ]
+        return np.asarray(maps, np.float32)
 
     model = _fit(tail, "finetuned", load, inputs, taken, seed)
-    return model, _accuracy(model, inputs.validation_maps[0].astype(np.float32), inputs.validation.labels)
+    return model, accuracy(model, inputs.validation_maps.astype(np.float32), inputs.validation.labels)
 
 
 def random(inputs: Inputs, taken: np.ndarray, seed: int) -> tuple[keras.Model, float]:
     """Train the same network, whole, from random weights."""
-    keras.utils.set_random_seed(seed)
-    common = inputs.study["all"]
-    parts = split(BACKBONES[common["backbone"]], inputs.train.image_shape, common["size"], None)
-    for layer in (*parts.front.get_layer("frozen").layers, *parts.tail.layers):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = MOMENTUM
+    study = inputs.study
+    parts = split(BACKBONES[study["all"]["backbone"]], inputs.train.image_shape, study["random"]["size"], None)
     network = keras.Model(parts.front.input, parts.tail(parts.front.output))
 
     def load(indices: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
@@ -100,28 +99,13 @@ def random(inputs: Inputs, taken: np.ndarray, seed: int) -> tuple[keras.Model, f
         return np.asarray(np.where(mirrored[:, None, None], images[:, :, ::-1], images))
 
     model = _fit(network, "random", load, inputs, taken, seed)
-    return model, _accuracy(model, inputs.validation.images, inputs.validation.labels)
+    return model, accuracy(model, inputs.validation.images, inputs.validation.labels)
 
 
-def scratch(build: Callable[[Any, Split], keras.Model], name: str) -> Method:
-    """Return how to train one of the project's own models; few images are repeated until an epoch has enough."""
-
-    def train(inputs: Inputs, taken: np.ndarray, seed: int) -> tuple[keras.Model, float]:
-        settings = change(inputs.models[name], inputs.study["scratch"]["changes"] | {"seed": seed})
-        repeated = np.tile(taken, -(-inputs.study["scratch"]["least_images"] // len(taken)))
-        checked = inputs.validation.take(np.arange(min(CHECKED, len(inputs.validation.labels))))
-        model, _ = training.train(build, settings, inputs.train.take(repeated), checked)
-        return model, _accuracy(model, inputs.validation.images, inputs.validation.labels)
-
-    return train
-
-
-METHODS: dict[str, Method] = {
+METHODS: dict[str, Callable[[Inputs, np.ndarray, int], tuple[keras.Model, float]]] = {
     "probe": probe,
     "finetuned": finetuned,
     "random": random,
-    "cnn": scratch(cnn.build, "cnn"),
-    "dnn": scratch(dnn.build, "dnn"),
 }
 
 
@@ -145,8 +129,7 @@ def _fit(
     """
     settings = inputs.study[name]
     size = settings["batch_size"]
-    of_epochs = settings["epochs"] * -(-len(taken) // size)
-    steps, few = max(settings["least_steps"], of_epochs), of_epochs < settings["least_steps"]
+    steps = max(settings["least_steps"], settings["epochs"] * -(-len(taken) // size))
     generator = np.random.default_rng(seed)
     order = np.concatenate([generator.permutation(taken) for _ in range(-(-steps * size // len(taken)))])
     mirrored = generator.random(len(order)) < 0.5
@@ -162,9 +145,12 @@ def _fit(
             batch = slice(index * size, (index + 1) * size)
             return load(order[batch], mirrored[batch]), one_hot[inputs.train.labels[order[batch]]]
 
-    outputs = keras.layers.Dense(inputs.train.class_count, activation="softmax", dtype="float32")(network.output)
-    model = keras.Model(network.input, outputs, name=name)
-    warmup, peak = round(settings["warmup"] * steps), settings["learning_rate_of_few" if few else "learning_rate"]
+    for layer in _layers(network):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = MOMENTUM
+    classifier = keras.layers.Dense(inputs.train.class_count, activation="softmax", dtype="float32", name="output")
+    model = keras.Model(network.input, classifier(network.output), name=name)
+    warmup, peak = round(settings["warmup"] * steps), settings["learning_rate"]
     schedule = keras.optimizers.schedules.CosineDecay(
         peak / 10, steps - warmup, warmup_target=peak, warmup_steps=warmup
     )
@@ -177,5 +163,7 @@ def _fit(
     return keras.Model(model.input, model.output, name=name)  # without the optimiser, twice as large as the weights
 
 
-def _accuracy(model: keras.Model, inputs: np.ndarray, labels: np.ndarray) -> float:
-    return float((model.predict(inputs, batch_size=500, verbose=0).argmax(axis=1) == labels).mean())
+def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yield the layers of a model and of the models in it."""
+    for layer in model.layers:
+        yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)

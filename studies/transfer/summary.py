@@ -24,21 +24,16 @@ def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m studies.transfer.summary", description=__doc__)
     parser.add_argument("results", type=Path, help="results of the trained models (.csv)")
-    parser.add_argument("comparison", type=Path, help="McNemar's tests (.json)")
+    parser.add_argument("comparison", type=Path, help="comparison of fine-tuning with the CNN (.json)")
     parser.add_argument("features", type=Path, help="what the features of the training images cost (.json)")
-    parser.add_argument("benchmarks", type=Path, help="reports/benchmarks.json, for T_ref and the project's own models")
+    parser.add_argument(
+        "benchmarks",
+        type=Path,
+        help="reports/benchmarks.json, for T_ref and the project's models trained on all images",
+    )
     parser.add_argument("table", type=Path, help="table to write (.csv): a row per method and number of images")
     parser.add_argument("curves", type=Path, help="learning curves to write (.png)")
     parser.add_argument("costs", type=Path, help="figure of accuracy against cost to write (.png)")
-    parser.add_argument(
-        "--seeds",
-        dest="seeds",
-        action="append",
-        default=[],
-        nargs=2,
-        metavar=("NAME", "METRICS"),
-        help="metrics (.json) of a model of the project, trained on all images with one seed; once per seed",
-    )
     args = parser.parse_args()
 
     import pandas as pd
@@ -46,29 +41,42 @@ def main() -> None:
     from fashion.evaluation.figures import png
     from fashion.files import atomic_write, read_json, write_text
 
-    benchmarks = read_json(args.benchmarks)
-    unit = benchmarks["time_to_accuracy"]["tutorial"]
-    t_ref = float(pd.Series([trial["seconds"] for trial in unit]).median())
-    results = pd.read_csv(args.results, dtype={"images": str}).assign(ratio=lambda trials: trials["seconds"] / t_ref)
-    own = [
-        {"method": name, "images": "all", "accuracy": read_json(Path(path))["accuracy"]}
-        | {"ratio": benchmarks["train_time_ratio"][name]}
-        for name, path in args.seeds
-    ]
-    table = summarize(pd.concat([results, pd.DataFrame(own)]))
+    results = pd.read_csv(args.results, dtype={"images": str})
+    table = summarize(collect(results, read_json(args.features), read_json(args.benchmarks)))
     write_text(args.table, table.to_csv(index=False, float_format="%.4g"))
     for path, figure in ((args.curves, draw_curves(table)), (args.costs, draw_costs(table))):
         with atomic_write(path) as file:
             file.write(png(figure))
     print(markdown(pd.read_csv(args.table, dtype={"images": str}), read_json(args.comparison)))
-    print(f"Features: {read_json(args.features)['seconds'] / t_ref:.2f} T_ref")
+
+
+def collect(results: "pd.DataFrame", features: Mapping[str, float], benchmarks: Mapping[str, Any]) -> "pd.DataFrame":
+    """Return a row per training: method, images, accuracy (0 to 1) and ratio, its time as a multiple of T_ref.
+
+    With all images, what a method needs of the features stage is part of its time.
+
+    Args:
+        results: as the judge stage writes them.
+        features: seconds of each part of the features stage, for the training images.
+        benchmarks: reports/benchmarks.json.
+    """
+    import pandas as pd
+
+    times = benchmarks["time_to_accuracy"]
+    own = [trial | {"method": name, "images": "all"} for name in ("cnn", "dnn") for trial in times[name]]
+    trials = pd.concat([results, pd.DataFrame(own)])
+    for method, parts in {"probe": ("maps", "features"), "finetuned": ("maps", "mirrored")}.items():
+        needing = (trials["method"] == method) & (trials["images"] == "all")
+        trials.loc[needing, "seconds"] += sum(features[part] for part in parts)
+    t_ref = pd.DataFrame(times["tutorial"])["seconds"].median()
+    return trials.assign(ratio=trials["seconds"] / t_ref)
 
 
 def summarize(trials: "pd.DataFrame") -> "pd.DataFrame":
     """Return a row per method and number of images of each class: seeds, accuracy, deviation over seeds, median cost.
 
     Args:
-        trials: a row per training: method, images, accuracy (0 to 1) and ratio, its time as a multiple of T_ref.
+        trials: as `collect` returns them.
     """
     groups = trials.groupby(["method", "images"])
     table = groups.agg(
@@ -89,7 +97,7 @@ def markdown(table: "pd.DataFrame", comparison: dict[str, Any]) -> str:
     """Return the tables for people, as the README beside this file has them."""
     numbers = list(dict.fromkeys(table["images"]))
     cells = {(row["method"], row["images"]): row for row in table.to_dict("records")}
-    lines = ["| Method, all images | Test accuracy | Seeds | Training, multiple of T_ref |", "|---|---:|---:|---:|"]
+    lines = ["| Method, all images | Test accuracy | Seeds | Time, x T_ref |", "|---|---:|---:|---:|"]
     for method, name in NAMES.items():
         row = cells[method, "all"]
         lines.append(f"| {name} | {_accuracy(row, 2)} | {row['seeds']} | {row['ratio']:.2f} |")
@@ -98,7 +106,11 @@ def markdown(table: "pd.DataFrame", comparison: dict[str, Any]) -> str:
         found = (cells.get((method, number)) for number in numbers)
         shown = ("-" if row is None else _accuracy(row, 1) for row in found)
         lines.append(f"| {name} | {' | '.join(shown)} |")
-    lines += ["", "| Seed | Fixed | Broken | p of McNemar's test |", "|---|---:|---:|---:|"]
+    paired = (comparison["differences"].get(number) for number in numbers)
+    shown = ("-" if found is None else f"{100 * found['mean']:+.1f} ± {100 * found['std']:.1f}" for found in paired)
+    names = " less ".join(NAMES[comparison[side]] for side in ("head", "base"))
+    lines.append(f"| {names}, points | {' | '.join(shown)} |")
+    lines += ["", "| Seed | Fixed | Broken | p of McNemar's test, by Holm |", "|---|---:|---:|---:|"]
     for seed, found in comparison["seeds"].items():
         lines.append(f"| {seed} | {found['fixed']} | {found['broken']} | {found['p_value']:.2g} |")
     return "\n".join(lines)
