@@ -1,6 +1,7 @@
 # make        set up, fetch the data, run every stage that is not up to date, show the results
 # make test   set up, lint, check types, run the tests
-# make test-browser  `make`, then tests of the page of `fashion demo` in a browser: Chromium or Chrome must be there
+# make test-browser  `make`, then tests of the page of `fashion demo` in a browser: Chromium or Chrome must be there;
+#             PICTURES=reports/demo takes the README's pictures of it anew
 # make bench  measure speed and cost against baselines, in half an hour to an hour; the machine must do nothing else
 # make format rewrites the code in the project's style; make deps and make lock write dvc.yaml's code dependencies and
 #             requirements.lock anew
@@ -29,7 +30,7 @@ test: .venv/ready
 	pytest --numprocesses 2 --dist loadfile
 
 test-browser: run
-	pytest -m browser
+	pytest -m browser tests/test_browser.py
 
 bench: .venv/ready
 	python -m benchmarks.run

@@ -11,12 +11,13 @@ import statistics
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from fashion.errors import UserError, run_command
 
 CLIENTS = 50
-PICTURES = sorted(path for path in Path("tests/photos").iterdir() if path.suffix != ".md")
+PICTURES = Path("tests/photos")
 
 
 def main() -> None:
@@ -24,45 +25,56 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="how long to ask (default: 60)")
     args = parser.parse_args()
-    pictures = [path.read_bytes() for path in PICTURES]
+    pictures = [path.read_bytes() for path in sorted(PICTURES.iterdir()) if path.suffix != ".md"]
     with subprocess.Popen(["fashion", "demo", "--port", "0"], stdout=subprocess.PIPE, text=True) as server:
-        said = next(iter(server.stdout or ()), None)
-        if said is None:
-            raise UserError("`fashion demo` did not start")
-        host = said.split()[0].removeprefix("http://")
-        expected = [_ask(http.client.HTTPConnection(host), picture) for picture in pictures]
-        end = time.perf_counter() + args.seconds
-
-        def client(number: int) -> tuple[list[float], int]:
-            connection = http.client.HTTPConnection(host, timeout=60)
-            latencies: list[float] = []
-            lost = 0
-            while (started := time.perf_counter()) < end:
-                which = (number + len(latencies)) % len(pictures)
-                try:
-                    lost += _ask(connection, pictures[which]) != expected[which]
-                except (OSError, http.client.HTTPException):
-                    lost += 1
-                    connection.close()
-                latencies.append(time.perf_counter() - started)
-            return latencies, lost
-
-        with ThreadPoolExecutor(CLIENTS) as clients:
-            found = list(clients.map(client, range(CLIENTS)))
-        server.send_signal(signal.SIGINT)
+        try:
+            said = server.stdout.readline() if server.stdout else ""
+            if not said:
+                raise UserError("`fashion demo` did not start")
+            found = _load(said.split()[0].removeprefix("http://"), pictures, args.seconds)
+        finally:
+            server.send_signal(signal.SIGINT)
     latencies = sorted(latency for each, _ in found for latency in each)
     cuts = statistics.quantiles(latencies, n=100)
+    lost = sum(lost for _, lost in found)
     print(
         json.dumps(
             {
                 "clients": CLIENTS,
                 "seconds": args.seconds,
-                "asked": len(latencies),
-                "lost_or_wrong": sum(lost for _, lost in found),
+                "asked": len(latencies) + lost,
+                "lost_or_wrong": lost,
                 "latency_seconds": {"median": cuts[49], "95 %": cuts[94], "largest": latencies[-1]},
             }
         )
     )
+
+
+def _load(host: str, pictures: list[bytes], seconds: float) -> list[tuple[list[float], int]]:
+    """Return of each client the seconds of its answers, and how many were lost or otherwise than for one alone."""
+    with closing(http.client.HTTPConnection(host, timeout=60)) as connection:
+        expected = [_ask(connection, picture) for picture in pictures]
+    end = time.perf_counter() + seconds
+
+    def client(number: int) -> tuple[list[float], int]:
+        latencies: list[float] = []
+        lost = 0
+        with closing(http.client.HTTPConnection(host, timeout=60)) as connection:
+            while (started := time.perf_counter()) < end:
+                which = (number + len(latencies) + lost) % len(pictures)
+                try:
+                    same = _ask(connection, pictures[which]) == expected[which]
+                except (OSError, http.client.HTTPException):
+                    same = False
+                    connection.close()  # to be opened anew
+                if same:
+                    latencies.append(time.perf_counter() - started)
+                else:
+                    lost += 1
+        return latencies, lost
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        return list(clients.map(client, range(CLIENTS)))
 
 
 def _ask(connection: http.client.HTTPConnection, picture: bytes) -> bytes:

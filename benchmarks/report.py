@@ -132,7 +132,7 @@ def _load(load: Mapping[str, Any]) -> str:
     latency = load["latency_seconds"]
     return (
         f"`fashion demo` under load, {load['clients']} clients on the same cores that ask again as soon as they are "
-        f"answered, for {load['seconds']:.0f} seconds: {load['asked']:,} photographs answered by all models, "
+        f"answered, for {load['seconds']:.0f} seconds: {load['asked']:,} pictures asked of all models, "
         f"{load['lost_or_wrong']} lost or answered otherwise than alone; half within {latency['median']:.2f} s, 95 % "
         f"within {latency['95 %']:.2f} s, all within {latency['largest']:.2f} s. (Commit {load['commit']}.)"
     )

@@ -25,6 +25,8 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params()
     recipes = {"dnn": params.dnn, "cnn": params.cnn}
+    if unknown := {name for name, *_ in args.models} - recipes.keys():
+        parser.error(f"no params of {', '.join(sorted(unknown))}; there are those of {', '.join(recipes)}")
 
     import numpy as np
 

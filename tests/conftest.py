@@ -3,9 +3,11 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,27 @@ def draw_lines(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
             case _:
                 image[np.arange(20), (np.arange(20) + at) % 24] = 220
     return images, labels
+
+
+@contextmanager
+def served_demo(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """Serve `fashion demo` of a project, and give its address; in the end it must stop at once, without a complaint."""
+    with subprocess.Popen(
+        ["fashion", "demo", "--port", "0"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        try:
+            assert server.stdout
+            yield server.stdout.readline().split()[0]
+            server.send_signal(signal.SIGINT)
+            assert server.communicate(timeout=30) == ("", "")
+            assert server.returncode == 0
+        finally:
+            server.kill()
 
 
 @pytest.fixture(autouse=True)

@@ -1,42 +1,36 @@
 """`fashion demo`, served in a process of its own from the models of a whole pipeline: answers, and what it refuses."""
 
 import base64
+import hashlib
 import http.client
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
+import yaml
 from PIL import Image
 
 from fashion.data import dataset
 from fashion.serving import demo, photos
-from tests.conftest import CLASSES, SHAPE, Project
+from tests.conftest import CLASSES, SHAPE, Project, served_demo
 
 
 @pytest.fixture(scope="module")
 def address(project: Project) -> Iterator[str]:
-    """Return where the page is served, of the project with the small data set; the server must not complain."""
-    with subprocess.Popen(
-        ["fashion", "demo", "--port", "0"],
-        cwd=project.folder,
-        env=project.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdout
-        yield server.stdout.readline().split()[0]
-        server.send_signal(signal.SIGINT)
-        assert server.communicate(timeout=30) == ("", "")
-        assert server.returncode == 0
+    """Return where the page is served, of the project with the small data set."""
+    with served_demo(project.folder, project.environment) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +81,15 @@ def test_a_training_image_is_most_like_itself(project: Project, address: str) ->
         np.testing.assert_array_equal(pixels(model["nearest"][0]["image"]), image)
 
 
+def test_clients_at_once_get_the_answers_that_they_would_get_alone(address: str) -> None:
+    def ask(index: int) -> bytes:
+        return requests.get(f"{address}/test/{index}", timeout=30).content
+
+    alone = [ask(index) for index in range(30)]
+    with ThreadPoolExecutor(8) as clients:
+        assert list(clients.map(ask, [*range(30)] * 3)) == alone * 3
+
+
 def test_the_background_can_be_told(address: str, picture: bytes) -> None:
     seen = [
         requests.post(f"{address}/answer?background={background}", data=picture, timeout=30).json()["seen"]
@@ -99,8 +102,11 @@ def test_the_background_can_be_told(address: str, picture: bytes) -> None:
     ("method", "path", "status", "says"),
     [
         ("POST", "/answer", 400, "not a picture, or in another format; PNG, JPEG and WebP are read"),
-        ("POST", "/answer?background=red", 400, "background 'red'; light or dark is expected, or none of both"),
-        ("GET", "/test/90", 404, "no test image 90; they are numbered from 0 to 89"),
+        ("POST", "/answer?background=red", 400, "background 'red'; light or dark is expected, or neither"),
+        ("GET", "/test/90", 400, "no test image 90; they are numbered from 0 to 89"),
+        ("GET", "/test/90.png", 400, "no test image 90; they are numbered from 0 to 89"),
+        ("GET", f"/test/{10**5000}", 400, "no test image 10000000000000000000; they are numbered from 0 to 89"),
+        ("GET", "/test/-1", 400, "no test image -1; they are numbered from 0 to 89"),
     ],
 )
 def test_bad_questions(address: str, method: str, path: str, status: int, says: str) -> None:
@@ -151,8 +157,22 @@ def test_it_answers_after_all_that(address: str, picture: bytes) -> None:
     assert requests.post(f"{address}/answer", data=picture, timeout=30).ok
 
 
-def test_only_pages_of_this_machine_may_ask(address: str) -> None:
+def test_only_its_own_page_may_ask(address: str, picture: bytes) -> None:
     assert requests.get(address, headers={"Host": "elsewhere.example"}, timeout=30).status_code == 400
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
+        headers = {"Sec-Fetch-Site": site}
+        assert requests.post(f"{address}/answer", picture, headers=headers, timeout=30).status_code == status
+
+
+def test_who_has_gone_is_not_waited_for(address: str, picture: bytes) -> None:
+    """Twenty clients ask and hang up; a large picture of each would take a second."""
+    Image.effect_noise((7000, 7000), 100).save(file := io.BytesIO(), "JPEG", quality=5)
+    for _ in range(20):
+        with closing(http.client.HTTPConnection(address.removeprefix("http://"), timeout=30)) as gone:
+            gone.request("POST", "/answer", file.getvalue())
+    started = time.monotonic()
+    assert requests.post(f"{address}/answer", data=picture, timeout=30).ok
+    assert time.monotonic() - started < 5
 
 
 def test_the_page_calls_nobody(address: str) -> None:
@@ -161,6 +181,34 @@ def test_the_page_calls_nobody(address: str) -> None:
     for name in ("page.html", "page.css", "page.js"):
         assert requests.get(f"{address}/page/{name}", timeout=30).ok
         assert re.findall(r"(?:https?:)?//[a-z]", (demo.PAGE / name).read_text()) == [], name
+
+
+def test_images_that_are_not_those_of_the_models(project: Project, tmp_path: Path) -> None:
+    shutil.copytree(project.folder, tmp_path / "copy", ignore=shutil.ignore_patterns(".git", ".dvc"))
+    train = tmp_path / "copy" / "data" / "train.npz"
+    split = dataset.load(train)
+    train.unlink()
+    dataset.save(split.take(np.arange(len(split.labels))[::-1]), train)
+    assert "data/train.npz was altered" in refused(project, tmp_path / "copy", "--port", "0")
+    lock = tmp_path / "copy" / "dvc.lock"
+    stages = yaml.safe_load(lock.read_text())
+    for out in stages["stages"]["preprocess"]["outs"]:
+        if out["path"] == "data/train.npz":
+            out["md5"] = hashlib.md5(train.read_bytes(), usedforsecurity=False).hexdigest()
+    lock.write_text(yaml.safe_dump(stages))
+    assert refused(project, tmp_path / "copy", "--port", "0") == (
+        "error: models/cnn/features.npy was made from another data/train.npz; run `dvc repro`\n"
+    )
+
+
+def test_it_ends_when_it_is_told_to(project: Project) -> None:
+    with subprocess.Popen(
+        ["fashion", "demo", "--port", "0"], cwd=project.folder, env=project.environment, stdout=subprocess.PIPE
+    ) as server:
+        assert server.stdout
+        server.stdout.readline()
+        server.terminate()
+        assert server.wait(timeout=30) == 128 + signal.SIGTERM
 
 
 def refused(project: Project, folder: Path, *arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""What the README says of working together: a DVC remote, experiments, and a dvc.lock that two branches changed."""
+"""What docs/together.md says: a DVC remote, experiments, and a dvc.lock that two branches changed."""
 
 import subprocess
 import sys

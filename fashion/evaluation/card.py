@@ -26,7 +26,7 @@ class Exported:
     """What the pipeline recorded of one exported model.
 
     Attributes:
-        parameters: how many numbers it learned.
+        parameters: how many numbers it has, learned or computed from the training images.
         recipe: the params that it was trained with.
         metrics: as the export stage writes them.
         probabilities: of each class, for each test image, calibrated.

@@ -1,11 +1,11 @@
 """A page to try the models on, for a browser on this machine: `fashion demo`. It calls nobody."""
 
+import asyncio
 import base64
 import io
 import os
 import socket
-import threading
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
 from fashion.data import dataset
+from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.serving import photos
 from fashion.serving.artifacts import Artifacts
@@ -33,12 +34,12 @@ from fashion.serving.neighbours import Neighbours
 HOST = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"
 NEAREST = 5  # training images beside an answer
-BACKGROUNDS: dict[str | None, photos.Background | None] = {None: None, "light": "light", "dark": "dark"}
+BACKGROUNDS: dict[str, photos.Background | None] = {"": None, "light": "light", "dark": "dark"}
 ONLY_FROM_HERE = {"Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:"}
 
 
 class Demo:
-    """Every exported model of a project, asked about one picture at a time; for several threads at once.
+    """Every exported model of a project. One question at a time: neither the models nor Pillow are for several threads.
 
     Attributes:
         classes: their names, in the order of the probabilities.
@@ -57,11 +58,11 @@ class Demo:
         if not names:
             raise UserError("no exported model; `dvc repro` makes them")
         self._models = {name: Classifier(artifacts, name) for name in names}
-        self._neighbours = {name: Neighbours(_array(artifacts, f"models/{name}/features.npy")) for name in names}
-        self.train, self.test = (dataset.load(root / "data" / f"{part}.npz") for part in ("train", "test"))
+        features = {name: artifacts.read_made_from("data/train.npz", f"models/{name}/features.npy") for name in names}
+        self._neighbours = {name: Neighbours(np.load(io.BytesIO(content))) for name, content in features.items()}
+        self.train, self.test = (_split(artifacts, f"data/{part}.npz") for part in ("train", "test"))
         first = self._models[names[0]]
         self.classes, self._shape = first.classes, first.image_shape
-        self._lock = threading.Lock()  # neither the models nor Pillow's warnings are for several threads
 
     def answer(self, content: bytes, background: photos.Background | None) -> dict[str, Any]:
         """Return what the models say of a picture file, ready to be sent as JSON.
@@ -69,13 +70,11 @@ class Demo:
         Raises:
             UserError: as for `photos.prepare`.
         """
-        with self._lock:
-            return self._answer(photos.prepare(content, self._shape, background), None)
+        return self._answer(photos.prepare(content, self._shape, background), None)
 
     def answer_test_image(self, index: int) -> dict[str, Any]:
         """Return what the models say of the test image of that index, and what it is."""
-        with self._lock:
-            return self._answer(self.test.images[index], self.classes[self.test.labels[index]])
+        return self._answer(self.test.images[index], self.classes[self.test.labels[index]])
 
     def _answer(self, seen: UInt8[np.ndarray, "height width"], actual: str | None) -> dict[str, Any]:
         models = []
@@ -99,30 +98,40 @@ class Demo:
 def application(demo: Demo) -> Starlette:
     """Return the page and what it asks for, as an ASGI application."""
     templates = Jinja2Templates(PAGE)
+    turn = asyncio.Lock()
+
+    async def answered(request: Request, question: Callable[..., dict[str, Any]], *arguments: Any) -> Response:
+        """Ask when it is this request's turn, unless its client has gone by then."""
+        async with turn:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            return JSONResponse(await run_in_threadpool(question, *arguments))
+
+    def index(request: Request) -> int:
+        text, count = request.path_params["index"], len(demo.test.images)
+        if not (text.isdecimal() and len(text) <= len(str(count)) and int(text) < count):
+            raise UserError(f"no test image {text[:20]}; they are numbered from 0 to {count - 1}")
+        return int(text)
 
     async def page(request: Request) -> Response:
         values = {"demo": demo, "max_bytes": photos.MAX_BYTES}
         return templates.TemplateResponse(request, "page.html", values, headers=ONLY_FROM_HERE)
 
     async def answer(request: Request) -> Response:
-        told = request.query_params.get("background")
-        if told not in BACKGROUNDS:
-            return _refusal(400, f"background {told!r}; light or dark is expected, or none of both")
+        if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            return _refusal(403, "asked by a page of somewhere else")
         if (content := await _received(request)) is None:
             return _refusal(413, f"too large; at most {photos.MAX_BYTES:,} bytes are read: make it smaller")
-        return JSONResponse(await run_in_threadpool(demo.answer, content, BACKGROUNDS[told]))
+        told = request.query_params.get("background", "")
+        if told not in BACKGROUNDS:
+            raise UserError(f"background {told!r}; light or dark is expected, or neither")
+        return await answered(request, demo.answer, content, BACKGROUNDS[told])
 
     async def answer_test_image(request: Request) -> Response:
-        index = request.path_params["index"]
-        if index >= len(demo.test.images):
-            return _refusal(404, f"no test image {index}; they are numbered from 0 to {len(demo.test.images) - 1}")
-        return JSONResponse(await run_in_threadpool(demo.answer_test_image, index))
+        return await answered(request, demo.answer_test_image, index(request))
 
     async def test_image(request: Request) -> Response:
-        index = request.path_params["index"]
-        if index >= len(demo.test.images):
-            return Response(status_code=404)
-        return Response(_png(demo.test.images[index]), media_type="image/png")
+        return Response(_png(demo.test.images[index(request)]), media_type="image/png")
 
     async def refuse(_request: Request, error: Exception) -> Response:
         return _refusal(400, str(error))
@@ -134,8 +143,8 @@ def application(demo: Demo) -> Starlette:
         routes=[
             Route("/", page),
             Route("/answer", answer, methods=["POST"]),
-            Route("/test/{index:int}", answer_test_image),
-            Route("/test/{index:int}.png", test_image),
+            Route("/test/{index}.png", test_image),
+            Route("/test/{index}", answer_test_image),
             Mount("/page", StaticFiles(directory=PAGE)),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
@@ -159,11 +168,15 @@ def serve(root: Path, port: int) -> None:
         raise UserError(f"port {port}: {os.strerror(error.errno or 0)}; choose another with --port") from error
     except OverflowError as error:
         raise UserError(f"port {port}: there are ports 1 to 65535; choose another with --port") from error
-    with listener, suppress(KeyboardInterrupt):
+    with listener:
         app = application(Demo(root))
         print(f"http://{HOST}:{listener.getsockname()[1]} (Ctrl-C ends it)", flush=True)
         config = uvicorn.Config(app, lifespan="off", log_level="warning", timeout_graceful_shutdown=3)
-        uvicorn.Server(config).run(sockets=[listener])
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt as interrupt:  # which it raises again when it has ended
+            if interrupt.args:  # SIGTERM, not Ctrl-C
+                raise
 
 
 async def _received(request: Request) -> bytes | None:
@@ -182,9 +195,9 @@ def _refusal(status: int, reason: str) -> JSONResponse:
     return JSONResponse({"error": reason}, status, {"Connection": "close"})
 
 
-def _array(artifacts: Artifacts, path: str) -> np.ndarray:
-    array: np.ndarray = np.load(io.BytesIO(artifacts.read(path)), allow_pickle=False)
-    return array
+def _split(artifacts: Artifacts, path: str) -> Split:
+    artifacts.read(path)  # refuses what was altered
+    return dataset.load(artifacts.root / path)
 
 
 def _png(image: UInt8[np.ndarray, "height width"]) -> bytes:

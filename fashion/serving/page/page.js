@@ -1,6 +1,7 @@
 // Sends a picture to the server that this page came from, and shows what its models answer.
 
 const THUMBNAILS = 12;
+const KINDS = { cnn: "looks for patterns, wherever they are", dnn: "looks at every pixel in its place" };
 const $ = (id) => document.getElementById(id);
 const testImages = Number(document.body.dataset.testImages);
 const maxBytes = Number(document.body.dataset.maxBytes);
@@ -19,41 +20,55 @@ async function ask(address, options, given) {
   waiting?.abort();
   const question = (waiting = new AbortController());
   $("result").ariaBusy = "true";
+  let response, answer;
   try {
-    const response = await fetch(address, { ...options, signal: question.signal });
-    const answer = await response.json();
-    if (!response.ok) return refuse(answer.error);
-    show(answer, given);
-  } catch (error) {
-    if (question.signal.aborted) return;
-    refuse(error instanceof TypeError ? "The server does not answer: is `fashion demo` still running?" : String(error));
-  } finally {
-    if (waiting === question) $("result").ariaBusy = "false";
+    response = await fetch(address, { ...options, signal: question.signal });
+    answer = await response.json().catch(() => ({ error: "the server failed; its terminal says why" }));
+  } catch {
+    if (!question.signal.aborted) refuse("The server does not answer: is `fashion demo` still running?");
+    return;
   }
+  if (question.signal.aborted) return;
+  if (response.ok) show(answer, given);
+  else refuse(given ? `${given.name ?? "The drawing"}: ${answer.error}` : answer.error);
 }
 
-function askPicture(picture) {
+function askPicture(picture, background = $("background").value) {
   last = picture;
+  mark(null);
   if (picture.size > maxBytes) {
-    return refuse(`This file has ${picture.size.toLocaleString("en")} bytes; at most ${maxBytes.toLocaleString("en")} are read: make it smaller.`);
+    return refuse(`${picture.name}: ${picture.size.toLocaleString("en")} bytes; at most ${maxBytes.toLocaleString("en")} are read: make it smaller`);
   }
-  const background = $("background").value;
-  ask(background ? `answer?background=${background}` : "answer", { method: "POST", body: picture }, picture);
+  ask(`answer?background=${background}`, { method: "POST", body: picture }, picture);
 }
 
 function askTestImage(index) {
   last = null;
   $("index").value = index;
+  mark(index);
   ask(`test/${index}`);
 }
 
+function mark(index) {
+  for (const button of $("thumbnails").children) button.ariaPressed = String(button.value === String(index));
+}
+
+function forget() {
+  waiting?.abort();
+  last = null;
+  $("problem").hidden = $("result").hidden = true;
+  $("said").textContent = "";
+}
+
 function refuse(reason) {
+  forget();
   $("problem").textContent = reason;
   $("problem").hidden = false;
-  $("result").hidden = true;
+  $("problem").scrollIntoView({ block: "nearest" });
 }
 
 function show(answer, given) {
+  $("result").ariaBusy = "false";
   $("problem").hidden = true;
   URL.revokeObjectURL($("given").src);
   $("given-figure").hidden = !given;
@@ -61,15 +76,23 @@ function show(answer, given) {
   $("seen").src = answer.seen;
   $("actual").replaceChildren(...(answer.actual ? ["It is: ", element("strong", { textContent: answer.actual })] : []));
   $("models").replaceChildren(...answer.models.map((model) => card(model, answer)));
+  $("said").textContent = answer.models.map((model) => said(model, answer.classes)).join("; ");
   $("result").hidden = false;
-  if ($("result").getBoundingClientRect().top > innerHeight - 200) $("result").scrollIntoView({ block: "start" });
+  const verdict = $("models").querySelector(".label").getBoundingClientRect();
+  if (verdict.bottom > innerHeight) $("result").scrollIntoView({ block: "start" });
+}
+
+function said(model, classes) {
+  const highest = Math.max(...model.probabilities);
+  return `${model.name}: ${classes[model.probabilities.indexOf(highest)]}, ${percent(highest)}${model.familiar ? "" : ", not sure"}`;
 }
 
 function card(model, { classes, actual }) {
   const made = $("model").content.cloneNode(true);
   const first = model.probabilities.indexOf(Math.max(...model.probabilities));
   const verdict = actual && (classes[first] === actual ? ["good", " ✓ right"] : ["bad", " ✗ wrong"]);
-  made.querySelector("h3").textContent = model.name;
+  made.querySelector("h3").append(model.name, ...(KINDS[model.name] ? [element("small", { textContent: KINDS[model.name] })] : []));
+  made.querySelector("article").classList.toggle("doubtful", !model.familiar);
   made.querySelector(".label").append(
     classes[first], " ", element("small", { textContent: percent(model.probabilities[first]) }),
     ...(verdict ? [element("small", { className: verdict[0], textContent: verdict[1] })] : []),
@@ -92,8 +115,8 @@ function bar(name, share, first) {
 // A picture: chosen, dropped or pasted.
 
 function take(files) {
-  if (files.length) askPicture(files[0]);
-  else refuse("That holds no picture file; save the picture and choose the file.");
+  if (files.length === 1) askPicture(files[0]);
+  else refuse(files.length ? `One picture at a time; these are ${files.length} files.` : "That holds no picture file; save the picture and choose the file.");
 }
 
 $("file").addEventListener("change", () => { take($("file").files); $("file").value = ""; });
@@ -114,7 +137,7 @@ function clear() {
 }
 
 function draw(event) {
-  if (!event.buttons && event.type === "pointermove") return;
+  if (event.type === "pointerdown" ? event.button : !canvas.hasPointerCapture(event.pointerId)) return;
   const { left, top, width } = canvas.getBoundingClientRect();
   const scale = canvas.width / width;
   const [x, y] = [(event.clientX - left) * scale, (event.clientY - top) * scale];
@@ -130,15 +153,18 @@ function draw(event) {
 
 canvas.addEventListener("pointerdown", draw);
 canvas.addEventListener("pointermove", draw);
-canvas.addEventListener("pointerup", () => canvas.toBlob(askPicture));
-$("clear").addEventListener("click", clear);
+canvas.addEventListener("lostpointercapture", () => {
+  $("result").ariaBusy = "true";
+  canvas.toBlob((drawing) => { askPicture(drawing, "dark"); last = null; });
+});
+$("clear").addEventListener("click", () => { clear(); forget(); });
 
 // A test image: one of a few at random, or by its number.
 
 function offer() {
   const indices = Array.from({ length: THUMBNAILS }, () => Math.floor(Math.random() * testImages));
   $("thumbnails").replaceChildren(...indices.map((index) => {
-    const button = element("button", { type: "button" }, element("img", { src: `test/${index}.png`, alt: `test image ${index}` }));
+    const button = element("button", { type: "button", value: index, ariaPressed: "false" }, element("img", { src: `test/${index}.png`, alt: `test image ${index}` }));
     button.addEventListener("click", () => askTestImage(index));
     return button;
   }));
