@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -135,15 +136,10 @@ def _fit(
     mirrored = generator.random(len(order)) < 0.5
     one_hot = np.eye(inputs.train.class_count, dtype=np.float32)
 
-    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-        """The batches of the whole training: to Keras, it is one epoch."""
-
-        def __len__(self) -> int:
-            return int(steps)
-
-        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-            batch = slice(index * size, (index + 1) * size)
-            return load(order[batch], mirrored[batch]), one_hot[inputs.train.labels[order[batch]]]
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, steps * size, size):
+            batch = slice(start, start + size)
+            yield load(order[batch], mirrored[batch]), one_hot[inputs.train.labels[order[batch]]]
 
     for layer in _layers(network):
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -159,7 +155,12 @@ def _fit(
         keras.losses.CategoricalCrossentropy(label_smoothing=settings["label_smoothing"]),
         metrics=["accuracy"],
     )
-    model.fit(Batches(), shuffle=False, callbacks=[Progress(steps * size, size, 1)], verbose=0)
+    signature = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in (model.input, model.output))
+    data = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # there is nothing to tune, and it would be waited for at the end
+    progress = Progress(steps * size, size, epochs=1)  # to Keras, the whole training is one epoch
+    model.fit(data.with_options(options), shuffle=False, callbacks=[progress], verbose=0)
     return keras.Model(model.input, model.output, name=name)  # without the optimiser, twice as large as the weights
 
 
