@@ -157,6 +157,7 @@ def _fit(
     )
     signature = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in (model.input, model.output))
     data = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    data = data.apply(tf.data.experimental.assert_cardinality(steps))
     options = tf.data.Options()
     options.autotune.enabled = False  # there is nothing to tune, and it would be waited for at the end
     progress = Progress(steps * size, size, epochs=1)  # to Keras, the whole training is one epoch
