@@ -159,7 +159,7 @@ def test_the_background_can_be_told_after_the_picture(page: Page, boot: Path) ->
     page.set_input_files("#file", boot)
     expect_labels(page, "Ankle boot")
     seen = page.locator("#seen").get_attribute("src")
-    page.get_by_label("Background").select_option("light")
+    page.locator("#background").select_option("light")
     expect(page.locator("#seen")).not_to_have_attribute("src", str(seen))
 
 
@@ -186,7 +186,7 @@ def test_pasted_text_is_told(page: Page) -> None:
 def test_a_drawing(page: Page) -> None:
     box = page.locator("#canvas").bounding_box()
     assert box
-    page.get_by_label("Background").select_option("light")  # of photographs, not of drawings
+    page.locator("#background").select_option("light")  # of photographs, not of drawings
     page.mouse.move(box["x"] + 60, box["y"] + 40)
     page.mouse.down()
     for dx, dy in ((60, 180), (110, 60), (160, 180), (160, 40), (60, 40)):

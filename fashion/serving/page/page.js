@@ -147,7 +147,7 @@ function draw(event) {
     pen.beginPath();
     pen.moveTo(x, y);
   }
-  pen.lineTo(x, y);
+  pen.lineTo(x + 0.1, y); // a line of no length would not be drawn, and a dot is one
   pen.stroke();
 }
 
