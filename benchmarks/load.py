@@ -35,6 +35,8 @@ def main() -> None:
         finally:
             server.send_signal(signal.SIGINT)
     latencies = sorted(latency for each, _ in found for latency in each)
+    if len(latencies) < 2:
+        raise UserError("hardly any question was answered; the terminal says why")
     cuts = statistics.quantiles(latencies, n=100)
     lost = sum(lost for _, lost in found)
     print(
@@ -51,7 +53,7 @@ def main() -> None:
 
 
 def _load(host: str, pictures: list[bytes], seconds: float) -> list[tuple[list[float], int]]:
-    """Return of each client the seconds of its answers, and how many were lost or otherwise than for one alone."""
+    """Return, for each client, the seconds of its right answers, and how many answers were lost or wrong."""
     with closing(http.client.HTTPConnection(host, timeout=60)) as connection:
         expected = [_ask(connection, picture) for picture in pictures]
     end = time.perf_counter() + seconds

@@ -96,7 +96,9 @@ def show_review(args: argparse.Namespace) -> None:
     root = Path()
     declared = comparing.declared(revision.working_tree(root))
     if declared is None:
-        raise UserError("params.yaml has no section `review`, which names the models to compare; docs/review.md tells how")
+        raise UserError(
+            "params.yaml has no section `review`, which names the models to compare; docs/review.md tells how"
+        )
     ends = revision.resolve(root, args.base, args.head, declared.main)
     with revision.rebuilt(ends, comparing.lacks_artifacts) if args.rebuild else nullcontext(ends) as (base, head):
         found = comparing.compare(base, head)

@@ -57,8 +57,9 @@ def served_demo(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
         text=True,
     ) as server:
         try:
-            assert server.stdout
-            yield server.stdout.readline().split()[0]
+            said = server.stdout.readline() if server.stdout else ""
+            assert said, server.communicate()[1]
+            yield said.split()[0]
             server.send_signal(signal.SIGINT)
             assert server.communicate(timeout=30) == ("", "")
             assert server.returncode == 0

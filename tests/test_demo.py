@@ -205,7 +205,7 @@ def test_who_has_gone_by_its_turn_is_not_answered() -> None:
         go_on.set()
         await asyncio.gather(*tasks)
 
-    asyncio.run(all_of_them())
+    asyncio.run(asyncio.wait_for(all_of_them(), timeout=30))
     assert asked == [b"first", b"last"]
 
 

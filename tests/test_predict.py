@@ -128,6 +128,10 @@ def test_it_needs_no_tensorflow(project: Project) -> None:
         (["--test-index", "90"], "error: no test image 90; they are numbered from 0 to 89"),
         (["--test-index", "-1"], "error: no test image -1; they are numbered from 0 to 89"),
         (["--model", "rnn", "--test-index", "0"], "error: no exported model rnn; there are: cnn, dnn"),
+        (
+            ["--test-index", "0", "--figure", "out.jpg"],
+            "error: out.jpg: --figure writes a PNG file; name one that ends in .png",
+        ),
     ],
 )
 def test_bad_questions(project: Project, arguments: list[str], says: str) -> None:

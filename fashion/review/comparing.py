@@ -197,7 +197,7 @@ def compare(base: Revision, head: Revision) -> Report:
         {name: _seeds(head, model.seeds) for name, model in review.models.items()},
     )
     present = {name: model for name, model in models[1].items() if model}
-    changed = changes.compare(base.lock, head.lock)
+    lock_changes = changes.compare(base.lock, head.lock)  # which refuses a lock that is none
     behind = () if head.commit else tuple(stale(head.root))
     pairs = {f"{one} → {other}": (present[one], present[other]) for one, other in combinations(present, 2)}
     return Report(
@@ -207,7 +207,7 @@ def compare(base: Revision, head: Revision) -> Report:
         review.significance,
         models=compared,
         pairs=_compare(pairs, truths[1], review, {}),
-        changes=changed,
+        changes=lock_changes,
         rules=changes.differences(*(changes.flat(rules.model_dump(), "review") for rules in (before, review))),
         truth=truths[1],
         same_truth=same_truth,

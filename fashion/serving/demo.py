@@ -39,7 +39,7 @@ ONLY_FROM_HERE = {"Content-Security-Policy": "default-src 'self'; img-src 'self'
 
 
 class Demo:
-    """Every exported model of a project. One question at a time: neither the models nor Pillow are for several threads.
+    """Every exported model of a project. One question at a time: nothing here is for several threads.
 
     Attributes:
         classes: their names, in the order of the probabilities.

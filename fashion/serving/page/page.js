@@ -14,6 +14,7 @@ function element(name, properties = {}, ...children) {
   return made;
 }
 
+const top = ({ probabilities }) => probabilities.indexOf(Math.max(...probabilities));
 const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
 
 async function ask(address, options, given) {
@@ -55,7 +56,7 @@ function mark(index) {
 
 function forget() {
   waiting?.abort();
-  last = null;
+  mark(null);
   $("problem").hidden = $("result").hidden = true;
   $("said").textContent = "";
 }
@@ -83,13 +84,13 @@ function show(answer, given) {
 }
 
 function said(model, classes) {
-  const highest = Math.max(...model.probabilities);
-  return `${model.name}: ${classes[model.probabilities.indexOf(highest)]}, ${percent(highest)}${model.familiar ? "" : ", not sure"}`;
+  const first = top(model);
+  return `${model.name}: ${classes[first]}, ${percent(model.probabilities[first])}${model.familiar ? "" : ", not sure"}`;
 }
 
 function card(model, { classes, actual }) {
   const made = $("model").content.cloneNode(true);
-  const first = model.probabilities.indexOf(Math.max(...model.probabilities));
+  const first = top(model);
   const verdict = actual && (classes[first] === actual ? ["good", " ✓ right"] : ["bad", " ✗ wrong"]);
   made.querySelector("h3").append(model.name, ...(KINDS[model.name] ? [element("small", { textContent: KINDS[model.name] })] : []));
   made.querySelector("article").classList.toggle("doubtful", !model.familiar);
@@ -115,6 +116,7 @@ function bar(name, share, first) {
 // A picture: chosen, dropped or pasted.
 
 function take(files) {
+  last = null;
   if (files.length === 1) askPicture(files[0]);
   else refuse(files.length ? `One picture at a time; these are ${files.length} files.` : "That holds no picture file; save the picture and choose the file.");
 }
@@ -137,7 +139,8 @@ function clear() {
 }
 
 function draw(event) {
-  if (event.type === "pointerdown" ? event.button : !canvas.hasPointerCapture(event.pointerId)) return;
+  if (!event.isPrimary) return;
+  if (event.type === "pointerdown" ? event.button : !(event.buttons & 1 && canvas.hasPointerCapture(event.pointerId))) return;
   const { left, top, width } = canvas.getBoundingClientRect();
   const scale = canvas.width / width;
   const [x, y] = [(event.clientX - left) * scale, (event.clientY - top) * scale];
@@ -154,10 +157,16 @@ function draw(event) {
 canvas.addEventListener("pointerdown", draw);
 canvas.addEventListener("pointermove", draw);
 canvas.addEventListener("lostpointercapture", () => {
+  waiting?.abort();
+  const question = (waiting = new AbortController());
   $("result").ariaBusy = "true";
-  canvas.toBlob((drawing) => { askPicture(drawing, "dark"); last = null; });
+  canvas.toBlob((drawing) => {
+    if (question.signal.aborted) return;
+    askPicture(drawing, "dark");
+    last = null;
+  });
 });
-$("clear").addEventListener("click", () => { clear(); forget(); });
+$("clear").addEventListener("click", () => { clear(); forget(); last = null; });
 
 // A test image: one of a few at random, or by its number.
 
