@@ -85,7 +85,7 @@ def test_the_report_states_ratios() -> None:
     assert any("a share of 0.50" in line for line in lines)
     assert any(line.endswith("a ratio of 1.50.") for line in lines)
     assert any("model, 8.0 times as long" in line and "one call: dnn 25,000, cnn 5,000." in line for line in lines)
-    assert any("2,400 photographs" in line and "half within 1.25 s, 95 % within 1.50 s" in line for line in lines)
+    assert any("2,400 pictures asked" in line and "half within 1.25 s, 95 % within 1.50 s" in line for line in lines)
 
 
 @pytest.mark.parametrize("wanted", ["tutorial", "demo"])
