@@ -175,10 +175,7 @@ def check_lock(_args: argparse.Namespace) -> None:
     from fashion.review import revision
 
     if found := revision.stale(Path()):
-        raise UserError(
-            f"dvc.lock was written with another {', '.join(found)}; "
-            "run `dvc repro` and commit dvc.lock with what it changes"
-        )
+        raise UserError(revision.behind(found))
 
 
 def entry_point() -> None:

@@ -19,7 +19,7 @@ from fashion.evaluation.metrics import Labels, Probabilities
 from fashion.params import Review, parse_review
 from fashion.review import changes
 from fashion.review.changes import Changes
-from fashion.review.revision import Revision, md5, stale
+from fashion.review.revision import Revision, behind, md5, stale
 
 Verdict = Literal["better", "worse", "within noise", "unchanged", "new", "gone", "not comparable"]
 METRICS = ("accuracy", "loss", "calibration_error")
@@ -198,7 +198,7 @@ def compare(base: Revision, head: Revision) -> Report:
     )
     present = {name: model for name, model in models[1].items() if model}
     lock_changes = changes.compare(base.lock, head.lock)  # which refuses a lock that is none
-    behind = () if head.commit else tuple(stale(head.root))
+    differing = () if head.commit else tuple(stale(head.root))
     pairs = {f"{one} → {other}": (present[one], present[other]) for one, other in combinations(present, 2)}
     return Report(
         base,
@@ -217,8 +217,8 @@ def compare(base: Revision, head: Revision) -> Report:
             for path in rules.files
             if revision.lacks(path)
         ),
-        stale=behind,
-        failures=tuple(_failures(compared, review, same_truth, behind)),
+        stale=differing,
+        failures=tuple(_failures(compared, review, same_truth, differing)),
     )
 
 
@@ -341,12 +341,11 @@ def _seeds(revision: Revision, pattern: str | None) -> tuple[float, ...]:
     return tuple(value["accuracy"] for value in values if "accuracy" in value)
 
 
-def _failures(models: Iterable[Comparison], review: Review, same_truth: bool, behind: Sequence[str]) -> Iterator[str]:
-    if behind:
-        yield (
-            f"dvc.lock was written with another {', '.join(behind)}; run `dvc repro` and commit dvc.lock with what it "
-            "changes"
-        )
+def _failures(
+    models: Iterable[Comparison], review: Review, same_truth: bool, differing: Sequence[str]
+) -> Iterator[str]:
+    if differing:
+        yield behind(differing)
     if not same_truth:
         yield (
             "the test cases of the two revisions differ or cannot be compared, so no model can be tested: "

@@ -142,6 +142,12 @@ def _commit(root: Path, name: str) -> Revision:
     return Revision(root, commit, commit[:7] if commit.startswith(name) else f"{name} ({commit[:7]})")
 
 
+def behind(found: Iterable[str]) -> str:
+    """Return what a person must know of what `stale` found."""
+    what = f"dvc.lock was written with another {', '.join(found)}"
+    return f"{what}; run `dvc repro` and commit dvc.lock with what it changes"
+
+
 def stale(root: Path) -> list[str]:
     """Return, a line each, what differs between the working tree and what its dvc.lock was written with.
 
