@@ -215,7 +215,8 @@ def test_changed_epochs_rerun_one_model_and_going_back_trains_nothing(edited: Pr
     lock, trained = digest(edited.folder / "dvc.lock"), digest(model)
 
     run = stages_run(edited.run("dvc", "repro").stdout)
-    assert run[:3] == ["train_cnn", "evaluate@cnn", "export@cnn"]
+    assert run[0] == "train_cnn"
+    assert sorted(run[1:3]) == ["evaluate@cnn", "export@cnn"]  # neither needs the other: DVC takes them in any order
     assert sorted(run[3:]) == ["card", "plot"]
     assert digest(model) != trained
     difference = json.loads(edited.run("dvc", "metrics", "diff", "--json").stdout)
