@@ -16,6 +16,12 @@ def main() -> None:
     """Run the `fashion` command."""
     parser = argparse.ArgumentParser(prog="fashion", description="Work with the models of this pipeline.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="run the pipeline and show the results",
+        description="Run the stages that are out of date, show how long each took, and the results. This is `make`.",
+    )
+    run.set_defaults(command=run_pipeline)
     results = commands.add_parser(
         "results", help="print the table of results", description="Print the table of results."
     )
@@ -77,6 +83,15 @@ def main() -> None:
     stale.set_defaults(command=check_lock)
     args = parser.parse_args()
     args.command(args)
+
+
+def run_pipeline(_args: argparse.Namespace) -> None:
+    """Run the pipeline, and print the results and where the report is."""
+    from fashion import pipeline
+    from fashion.evaluation import results
+
+    pipeline.run(Path())
+    print(f"\n{results.markdown(results.read(Path()))}\n\nOpen {Path('reports', 'index.html').absolute()}")
 
 
 def show_results(args: argparse.Namespace) -> None:

@@ -35,8 +35,12 @@ class Contract:
 
     def code(self, script: str) -> list[str]:
         """Return the source files that the module `script` reaches, itself included, relative to the root."""
-        reached = {script, *self.imports.find_upstream_modules(script)} - {SCHEMA}
-        reached |= {parent for name in reached for parent in _parents(name)}
+        reached: set[str] = set()
+        found = {script}
+        while found:
+            reached |= found
+            imported = {module for name in found for module in self.imports.find_modules_directly_imported_by(name)}
+            found = (imported | {parent for name in found for parent in _parents(name)}) - reached - {SCHEMA}
         return sorted(file for name in reached for file in _files(name))
 
     def params(self, script: str) -> list[str]:

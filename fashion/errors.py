@@ -1,10 +1,16 @@
 """What a user can put right, and how a command ends when it meets it."""
 
+import io
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+
+STAGE_TIMES = "FASHION_STAGE_TIMES"  # names the file that collects how long each stage took
 
 
 class UserError(Exception):
@@ -14,14 +20,25 @@ class UserError(Exception):
 def run_command(main: Callable[[], None]) -> NoReturn:
     """Run a command and exit: 0 when done, 1 after a `UserError` or `OSError`, 128 + its number after a signal.
 
-    SIGTERM unwinds the stack just as Ctrl-C does, so that temporary files are removed in both cases.
+    SIGTERM unwinds the stack just as Ctrl-C does, so that temporary files are removed in both cases. A character that
+    the terminal's encoding lacks is printed as an escape.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
+        started = time.monotonic()
+        _check_folder()
         main()
+        sys.stdout.flush()
+        _record_time(time.monotonic() - started)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # `head`, or whatever read the output, has what it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
@@ -34,3 +51,21 @@ def run_command(main: Callable[[], None]) -> NoReturn:
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt(number)
+
+
+def _check_folder() -> None:
+    """Refuse to work on a checkout with the code of another one, whose environment is the active one."""
+    own = Path("fashion", "errors.py")
+    if own.is_file() and not own.samefile(__file__):
+        raise UserError(
+            f"this command belongs to {Path(__file__).parents[1]}, and the current folder has code of its own; "
+            "run `make setup` here and use this folder's .venv"
+        )
+
+
+def _record_time(seconds: float) -> None:
+    """Add a line to the file that `STAGE_TIMES` names, if DVC runs this as a stage and somebody wants to know."""
+    stage, path = os.environ.get("DVC_STAGE"), os.environ.get(STAGE_TIMES)
+    if stage and path:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"{stage}\t{seconds:.1f}\n")

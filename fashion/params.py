@@ -5,6 +5,7 @@ needs to depend on this module.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -19,7 +20,9 @@ from fashion.errors import UserError
 
 
 def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
+    if len(names) < 2:
+        raise ValueError("should name two classes or more")
+    if len({unicodedata.normalize("NFC", name) for name in names}) < len(names):
         raise ValueError("names a class twice")
     return names
 
@@ -33,15 +36,30 @@ def _form(pattern: str, description: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Name = Annotated[str, _form(".+", "a name")]
+def _not_empty(items: tuple[str, ...]) -> tuple[str, ...]:
+    if not items:
+        raise ValueError("should not be empty")
+    return items
+
+
+def _printable(name: str) -> str:
+    if name != name.strip() or any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
+        raise ValueError("should be a name on one line, with no spaces around it")
+    return name
+
+
+Name = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
 Classes = Annotated[tuple[Name, ...], Strict(False), Field(max_length=256), AfterValidator(_unique)]
+FileName = Annotated[str, _form(r"[^/\0\n]+", "the name of a file, without folders")]
 ModelName = Annotated[str, _form("[A-Za-z0-9_-]+", "letters, digits, _ and -")]
 Sha256 = Annotated[str, _form("[0-9a-f]{64}", "64 hexadecimal digits in lower case")]
 Source = Annotated[
     str, _form(r"https?://.+/|debian:.+|env:.+", "https://.../ (ending in /), debian:PACKAGE or env:VARIABLE")
 ]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
-Units = Annotated[tuple[Count, ...], Strict(False)]
+Width = Annotated[int, Field(gt=0, le=65_536)]
+Widths = Annotated[tuple[Width, ...], Strict(False)]
+Bins = Annotated[int, Field(gt=0, le=1000)]
 Normalization = Literal["fused", "keras", "none"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -67,7 +85,7 @@ class Dataset(Section):
 class RawFile(Section):
     """One IDX file of the data set, as it is before compression."""
 
-    name: Name
+    name: FileName
     length: Annotated[int, Field(gt=0)]
     sha256: Sha256
 
@@ -84,7 +102,7 @@ class RawFiles(Section):
 class Fetch(Section):
     """Where the data come from."""
 
-    sources: Annotated[tuple[Source, ...], Strict(False)]
+    sources: Annotated[tuple[Source, ...], Strict(False), AfterValidator(_not_empty)]
     timeout: Annotated[float, Field(gt=0, le=3600)]
     retries: Annotated[int, Field(ge=0, le=10)]
     files: RawFiles
@@ -140,7 +158,7 @@ class Training(Section):
 class Dnn(Training):
     """The dense network."""
 
-    hidden_units: Units
+    hidden_units: Widths
     dropout: Share
     batch_normalization: Normalization
 
@@ -149,8 +167,8 @@ class Cnn(Training):
     """The convolutional network."""
 
     whitening: bool
-    filters: Units
-    depth: Count
+    filters: Widths
+    depth: Annotated[int, Field(gt=0, le=100)]
     residual: bool
     dropout: Share
     batch_normalization: Normalization
@@ -159,7 +177,7 @@ class Cnn(Training):
 class Evaluation(Section):
     """How the predictions are judged."""
 
-    calibration_bins: Count
+    calibration_bins: Bins
 
 
 class Export(Section):
@@ -201,7 +219,7 @@ class Review(Section):
     main: Name
     truth: Name
     classes: Classes
-    calibration_bins: Count
+    calibration_bins: Bins
     significance: Annotated[float, Field(gt=0, lt=1)]
     models: dict[ModelName, ReviewedModel]
 
@@ -232,6 +250,49 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         UserError: as for `read_yaml`, or one line per key that is unknown, missing, of the wrong type or out of bounds.
     """
     return _checked(Params, _resolved(read_yaml(path)), str(path))
+
+
+def check_data(image_shape: tuple[int, int], training_images: int, path: Path = Path("params.yaml")) -> None:
+    """Check every param whose range depends on the data, whichever stage is going to use it.
+
+    Args:
+        image_shape: height and width of the images, in pixels.
+        training_images: how many there are, without those set aside for validation.
+        path: of the params.
+
+    Raises:
+        UserError: one line per key that does not fit the data, or as for `load_params`.
+    """
+    params = load_params(path)
+    height, width = image_shape
+    size = min(height, width)
+    images = f"images of {height} x {width} pixels"
+    problems = []
+    for name, model in (("dnn", params.dnn), ("cnn", params.cnn)):
+        if model.augmentation.shift >= size:
+            problems.append(
+                f"{name}.augmentation.shift: {model.augmentation.shift} pixels would move {images} out of sight; "
+                f"use at most {size - 1}"
+            )
+        if model.augmentation.cutout >= size:
+            problems.append(
+                f"{name}.augmentation.cutout: a square of {model.augmentation.cutout} pixels would hide {images}; "
+                f"use at most {size - 1}"
+            )
+    blocks = size.bit_length() - 1
+    if len(params.cnn.filters) > blocks:
+        problems.append(
+            f"cnn.filters: {images} are too small for {len(params.cnn.filters)} blocks, each of which halves them; "
+            f"use at most {blocks}"
+        )
+    if params.cnn.whitening and size < 3:
+        problems.append(f"cnn.whitening: {images} are smaller than its patches of 3 x 3; use false")
+    if params.export.int8_images > training_images:
+        problems.append(
+            f"export.int8_images: {params.export.int8_images:,} are more than the {training_images:,} training images"
+        )
+    if problems:
+        raise UserError("\n".join(f"params.yaml: {problem}" for problem in problems))
 
 
 def parse_review(text: str, name: str) -> Review | None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fashion.errors import run_command
-from fashion.params import change, load_params
+from fashion.params import change, check_data, load_params
 
 
 def main() -> None:
@@ -23,7 +23,9 @@ def main() -> None:
     from fashion.models import archive, dnn, training
 
     settings = params.dnn if args.seed is None else change(params.dnn, {"seed": args.seed})
-    model, history = training.train(dnn.build, settings, dataset.load(args.train), dataset.load(args.validation))
+    train, validation = dataset.load(args.train), dataset.load(args.validation)
+    check_data(train.image_shape, len(train.images))
+    model, history = training.train(dnn.build, settings, train, validation)
     archive.save(model, args.model)
     write_text(args.history, history.to_csv(index=False, float_format="%.6g"))
 

@@ -1,11 +1,16 @@
-"""A small data set of other class names and sizes, and a clone of this project that uses it."""
+"""A small data set of other class names and sizes, and a clone of this project that uses it.
 
+The tests depend on nothing that they inherit: they run with their own environment variables, home folder and signals.
+"""
+
+import atexit
 import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +25,26 @@ from ruamel.yaml import YAML
 from fashion.data import idx
 from tests.flowers import Flowers
 
+KEPT = ("PATH", "PICTURES", "PYTEST_", "TMPDIR")  # environment variables, or how their names start
+
+for variable in [variable for variable in os.environ if not variable.startswith(KEPT)]:
+    del os.environ[variable]
+home = tempfile.mkdtemp(prefix="fashion-home-")
+atexit.register(shutil.rmtree, home, ignore_errors=True)
+os.environ |= {"HOME": home, "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
+for number in (signal.SIGINT, signal.SIGTERM):  # what runs in the background may have been started without them
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
-CLASSES = ["upright", "level", "slope"]
+FASHION = [sys.executable, "-m", "fashion.cli"]  # the `fashion` command, of the code in the current folder
+CLASSES = [  # as odd as names may be
+    "upright | <b>$x$</b>",
+    "水平 `level` *_[1](2)",
+    'пологий "slope" & {{ x }}, ${y}',
+]  # whatever a name may hold
 SHAPE = (20, 24)
 FILES = {f"{part}_{kind}": f"lines-{part}.{kind}" for part in ("train", "test") for kind in ("images", "labels")}
 
@@ -35,10 +55,10 @@ def draw_lines(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     labels = np.arange(count, dtype=np.uint8) % len(CLASSES)
     images = generator.integers(0, 80, (count, *SHAPE)).astype(np.uint8)
     for image, label, at in zip(images, labels, generator.integers(3, 17, count), strict=True):
-        match CLASSES[label]:
-            case "upright":
+        match label:
+            case 0:
                 image[:, at : at + 2] = 220
-            case "level":
+            case 1:
                 image[at : at + 2, :] = 220
             case _:
                 image[np.arange(20), (np.arange(20) + at) % 24] = 220
@@ -49,7 +69,7 @@ def draw_lines(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def served_demo(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
     """Serve `fashion demo` of a project, and give its address; in the end it must stop at once, without a complaint."""
     with subprocess.Popen(
-        ["fashion", "demo", "--port", "0"],
+        [*FASHION, "demo", "--port", "0"],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -103,6 +123,7 @@ def small_params(raw_folder: Path) -> dict[str, Any]:
         for content in [(raw_folder / name).read_bytes()]
     }
     params["validation"]["images"] = 60
+    params["export"]["int8_images"] = 100
     params["dnn"] |= {"epochs": 2, "hidden_units": [16], "batch_size": 50}
     params["cnn"] |= {"epochs": 2, "filters": [4, 8], "batch_size": 50}
     for model in ("dnn", "cnn"):
@@ -154,13 +175,7 @@ def clone(folder: Path, raw_folder: Path) -> Project:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     (folder / "dvc.lock").unlink(missing_ok=True)
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "FASHION_MNIST_DIR": str(raw_folder),
-    }
-    environment.pop("PYTHONUNBUFFERED", None)  # a stage must not rely on it to be heard
-    project = Project(folder, environment)
+    project = Project(folder, {**os.environ, "FASHION_MNIST_DIR": str(raw_folder)})
     YAML().dump(small_params(raw_folder), folder / "params.yaml")
     project.run("git", "init", "-q")
     project.commit("a clone with the small data set")

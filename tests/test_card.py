@@ -1,11 +1,13 @@
 """The model card says what the pipeline measured, in a form that programs read."""
 
+import html
 import re
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from fashion.evaluation import card
 from fashion.evaluation.metrics import wilson_interval
@@ -87,9 +89,15 @@ def test_its_pictures_are_there() -> None:
     assert [name for name in pictures if not (ROOT / "reports" / name).exists()] == []
 
 
-def test_its_example_runs(project: Project) -> None:
+def test_it_shows_the_names_of_the_classes_as_they_are(project: Project) -> None:
+    page = MarkdownIt("commonmark").enable("table").render((project.folder / "reports" / "MODEL_CARD.md").read_text())
+    assert all(page.count(f"<td>{html.escape(name)}</td>") == 2 for name in CLASSES)
+
+
+def test_its_examples_run(project: Project) -> None:
     text = (project.folder / "reports" / "MODEL_CARD.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    example, with_keras = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     answers = project.run("python", "-c", example).stdout.strip("[]\n").split()
+    assert project.run("python", "-c", f"{with_keras}print(model.name, model.optimizer.name)").stdout == "cnn muon\n"
     assert len(answers) == 5
     assert set(map(int, answers)) <= set(range(len(CLASSES)))

@@ -72,8 +72,7 @@ class Hub:
 
 
 @pytest.fixture
-def hub(tmp_path: Path, original_flowers: Flowers, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+def hub(tmp_path: Path, original_flowers: Flowers) -> Hub:
     return Hub(tmp_path, original_flowers)
 
 

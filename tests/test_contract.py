@@ -82,7 +82,7 @@ def test_a_stage_takes_params_by_section_only(name: str) -> None:
 
 
 def test_only_stages_read_params() -> None:
-    for path in (ROOT / "fashion").rglob("*.py"):
+    for path in set((ROOT / "fashion").rglob("*.py")) - {ROOT / "fashion" / "params.py"}:
         assert names(ast.parse(path.read_text()), "load_params") == [], path
 
 

@@ -26,7 +26,7 @@ from starlette.applications import Starlette
 
 from fashion.data import dataset
 from fashion.serving import demo, photos
-from tests.conftest import CLASSES, SHAPE, Project, served_demo
+from tests.conftest import CLASSES, FASHION, SHAPE, Project, served_demo
 
 HOST = (b"host", demo.HOST.encode())
 
@@ -60,7 +60,7 @@ def test_a_picture_is_answered_by_every_model(project: Project, address: str, pi
     assert answer["classes"] == CLASSES
     assert [model["name"] for model in answer["models"]] == ["cnn", "dnn"]
     for model in answer["models"]:
-        done = project.run("fashion", "predict", "--json", "--model", model["name"], "models/picture.png")
+        done = project.run(*FASHION, "predict", "--json", "--model", model["name"], "models/picture.png")
         expected = json.loads(done.stdout)
         for name, probability in zip(CLASSES, model["probabilities"], strict=True):
             assert probability == pytest.approx(expected["probabilities"][name], abs=1e-5)
@@ -237,7 +237,7 @@ def test_images_that_are_not_those_of_the_models(project: Project, tmp_path: Pat
 
 def test_it_ends_when_it_is_told_to(project: Project) -> None:
     with subprocess.Popen(
-        ["fashion", "demo", "--port", "0"], cwd=project.folder, env=project.environment, stdout=subprocess.PIPE
+        [*FASHION, "demo", "--port", "0"], cwd=project.folder, env=project.environment, stdout=subprocess.PIPE
     ) as server:
         assert server.stdout
         server.stdout.readline()
@@ -247,7 +247,7 @@ def test_it_ends_when_it_is_told_to(project: Project) -> None:
 
 def refused(project: Project, folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["fashion", "demo", *arguments],
+        [*FASHION, "demo", *arguments],
         cwd=folder,
         env=project.environment,
         capture_output=True,

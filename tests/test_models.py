@@ -67,12 +67,6 @@ def test_the_first_layer_standardises() -> None:
     assert (pixels.mean(), pixels.std()) == pytest.approx((0, 1), abs=1e-4)
 
 
-def test_images_too_small_for_the_blocks() -> None:
-    small = Split(TRAIN.images[:, :3, :3], TRAIN.labels)
-    with pytest.raises(UserError, match=r"params\.yaml: cnn\.filters: images of 3 x 3 pixels are too small for 2"):
-        cnn.build(CNN, small)
-
-
 @BOTH
 def test_two_trainings_give_the_same_bytes_and_learn(build: Any, params: Any, tmp_path: Path) -> None:
     contents = []

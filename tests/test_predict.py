@@ -15,14 +15,14 @@ from fashion.errors import UserError
 from fashion.serving.artifacts import Artifacts
 from fashion.serving.drawing import draw
 from fashion.serving.predicting import Picture, Prediction
-from tests.conftest import CLASSES, Project
+from tests.conftest import CLASSES, FASHION, Project
 
 
 def predict(
     project: Project, *arguments: str | Path, given: bytes = b"", exits: int = 0
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        ["fashion", "predict", *arguments],
+        [*FASHION, "predict", *arguments],
         cwd=project.folder,
         env=project.environment,
         input=given,
@@ -48,7 +48,7 @@ def test_a_test_image(project: Project) -> None:
     assert said.stderr == ""
     (line,) = said.stdout.splitlines()
     assert line.startswith("test image 0: ")
-    assert line.endswith("(actual: upright)")
+    assert line.endswith(f"(actual: {CLASSES[0]})")
     assert line.count("%") == 3
 
 
@@ -62,7 +62,7 @@ def test_for_programs(project: Project, picture: Path) -> None:
         str(picture),
         "-",
     ]
-    assert (zero["actual"], four["actual"], file["actual"]) == ("upright", "level", None)
+    assert (zero["actual"], four["actual"], file["actual"]) == (CLASSES[0], CLASSES[1], None)
     assert file["probabilities"] == stdin["probabilities"] == zero["probabilities"]
     assert set(zero["probabilities"]) == set(CLASSES)
     assert sum(zero["probabilities"].values()) == pytest.approx(1, abs=1e-4)
@@ -178,7 +178,7 @@ def test_the_figure_says_what_the_model_says() -> None:
 
 def test_no_project(project: Project, tmp_path: Path) -> None:
     done = subprocess.run(
-        ["fashion", "predict", "--test-index", "0"],
+        [*FASHION, "predict", "--test-index", "0"],
         cwd=tmp_path,
         env=project.environment,
         capture_output=True,

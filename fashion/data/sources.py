@@ -92,7 +92,9 @@ def _open(source: str, scratch: Path, timeout: float, retries: int) -> Locate:
 def _web_folder(url: str, scratch: Path, timeout: float, retries: int) -> Locate:
     import pooch
     import requests
+    import truststore
 
+    truststore.inject_into_ssl()
     pooch.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=timeout)
 
@@ -153,7 +155,7 @@ def _find(search: Callable[[str], Iterable[Path]], name: str, where: str) -> Pat
 
 
 def _command(words: list[str], folder: Path) -> None:
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=folder, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode:
         last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise SourceError(f"`{words[0]} {words[-2]} {words[-1]}` failed: {last_line}")

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 from jaxtyping import Int64
 
+from fashion.evaluation.markdown import escape
 from fashion.evaluation.metrics import Labels, Probabilities, confusion_matrix, wilson_interval
 
 SHOWN_MISTAKES = 5
@@ -58,6 +59,7 @@ def card(
         autoescape=False,  # noqa: S701 - Markdown, of our own numbers and names
     )
     environment.filters["yaml"] = lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    environment.filters["md"] = escape
     template = environment.from_string(Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
     matrices = {model: confusion_matrix(found.probabilities, labels) for model, found in models.items()}
     return template.render(

@@ -1,27 +1,43 @@
 """Pictures for people: arrays in, a matplotlib `Figure` out. Touches no disk and no display.
 
-The style is set here and nowhere else, so that a user's own matplotlibrc changes no byte of a picture.
+The style is set here and nowhere else, so that a user's own matplotlibrc changes no byte of a picture. Matplotlib's own
+font has the Latin, Greek, Cyrillic, Arabic and Hebrew scripts, a package that is installed with this one the Chinese,
+Japanese and Korean characters. Other scripts come from the Noto fonts that the machine has.
 """
 
 import io
 import itertools
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import noto_cjk_sans_otc
 import numpy as np
 import pandas as pd
 from jaxtyping import Int64, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 from fashion.data.dataset import Split
+from fashion.errors import UserError
 from fashion.evaluation.metrics import Labels, Probabilities, calibration_error, reliability
 
 COLOURS = ("#7b4fc9", "#0a94a8", "#e4632a", "#5a8f29")
 MIN_BIN_IMAGES = 10
 INK, GREY, RIGHT, WRONG = "#222222", "#8a8a8a", "#1b7837", "#c1272d"
 
+
+def _fonts() -> list[str]:
+    """Return the fonts that a character is looked for in, in this order."""
+    fontManager.addfont(noto_cjk_sans_otc.FONT_PATH)
+    noto = (name for name in sorted(fontManager.get_font_names()) if name.startswith("Noto Sans"))
+    return ["DejaVu Sans", "Noto Sans CJK JP", *(name for name in noto if "CJK" not in name and "Mono" not in name)]
+
+
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # that a font has no bold is no news
 mpl.rcdefaults()
 mpl.rcParams.update(
     {
@@ -33,6 +49,7 @@ mpl.rcParams.update(
         "figure.dpi": 110,
         "figure.titlesize": 13,
         "figure.titleweight": "bold",
+        "font.family": _fonts(),
         "font.size": 10,
         "text.color": INK,
         "text.parse_math": False,
@@ -43,9 +60,21 @@ mpl.rcParams.update(
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as a PNG file, the same bytes for the same figure."""
+    """Return a figure as a PNG file, the same bytes for the same figure.
+
+    Raises:
+        UserError: no font has a character of a name.
+    """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Glyph .* missing from font")
+        try:
+            figure.savefig(buffer, format="png", metadata={"Software": None})
+        except UserWarning as warning:
+            raise UserError(
+                f"no font on this machine has a character of a class name: {str(warning).split(' missing')[0]}; "
+                "install the Noto Sans font of its script (Debian: `apt install fonts-noto`)"
+            ) from warning
     return buffer.getvalue()
 
 

@@ -101,8 +101,18 @@ def _commit_if_behind(root: Path, study: Path, model: str) -> str | None:
             if any(_md5(root / path) != md5 for path, md5 in code.items()) or any(
                 params.get(name) != values for name, values in sections.items()
             ):
-                return _git(root, "log", "-1", "--format=%h", "--", str(lock.relative_to(root)))
+                return _last_commit(root, lock)
     return None
+
+
+def _last_commit(root: Path, path: Path) -> str:
+    """Return the last commit that changed a file, "unknown" if Git cannot tell.
+
+    To a shallow clone, its oldest commit seems to have written every file.
+    """
+    commit, *parents = _git(root, "log", "-1", "--format=%h %p", "--", str(path.relative_to(root))).split() or [""]
+    cut = not parents and _git(root, "rev-parse", "--is-shallow-repository") == "true"
+    return "unknown" if cut or not commit else commit
 
 
 def _md5(path: Path) -> str | None:
@@ -110,9 +120,12 @@ def _md5(path: Path) -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    """Return what git says, or that it is not known where there is no git."""
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """Return what git says; the empty text where it cannot or will not say anything."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, encoding="utf-8", check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
 
 
 def rows(results: list[Result]) -> list[tuple[str, ...]]:

@@ -14,7 +14,6 @@ import keras
 
 from fashion.errors import UserError
 from fashion.files import atomic_write
-from fashion.models import layers  # noqa: F401 - once imported, Keras finds our layers by their names
 
 
 def save(model: keras.Model, path: Path) -> None:

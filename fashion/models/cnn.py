@@ -9,7 +9,6 @@ import numpy as np
 from keras import layers
 
 from fashion.data.dataset import Split
-from fashion.errors import UserError
 from fashion.models.layers import PassOn, normalization, standardization, whitening_kernel
 from fashion.models.optimizers import OUTPUT
 from fashion.params import Cnn
@@ -21,15 +20,9 @@ WHITENING_IMAGES = 5000  # enough for the covariance of a few pixels
 def build(params: Cnn, train: Split) -> keras.Model:
     """Return the untrained network: raw pixels (uint8, (n, height, width)) in, probabilities (n, classes) out.
 
-    Raises:
-        UserError: the images are too small for so many blocks.
+    Every block halves height and width, and one pixel at least must be left; `fashion.params.check_data` sees to it.
     """
     height, width = train.image_shape
-    if min(height, width) >> len(params.filters) == 0:
-        raise UserError(
-            f"params.yaml: cnn.filters: images of {height} x {width} pixels are too small for {len(params.filters)} "
-            "blocks, each of which halves them; use fewer"
-        )
     inputs = keras.Input((height, width), dtype="uint8")
     standardize = standardization(train.images)
     x = layers.Reshape((height, width, 1))(standardize(inputs))

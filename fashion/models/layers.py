@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float, UInt8
 
+from fashion.errors import UserError
+
 Images = UInt8[np.ndarray, "n height width"]
 
 
@@ -50,8 +52,14 @@ def normalization(kind: Literal["fused", "keras", "none"]) -> keras.layers.Layer
 
 
 def standardization(images: Images) -> keras.layers.Layer:
-    """Return a layer that turns pixels (uint8) into numbers that have mean 0 and standard deviation 1 over `images`."""
+    """Return a layer that turns pixels (uint8) into numbers that have mean 0 and standard deviation 1 over `images`.
+
+    Raises:
+        UserError: all pixels are alike.
+    """
     mean, deviation = float(images.mean()), float(images.std())
+    if deviation == 0:
+        raise UserError(f"every pixel of the training images is {images.flat[0]}, so there is nothing to learn")
     return keras.layers.Rescaling(1 / deviation, -mean / deviation)
 
 

@@ -36,7 +36,7 @@ def create(params: Training, steps: int) -> keras.optimizers.Optimizer:
 
     The learning rate rises from zero to its peak in a straight line and then falls along half a cosine wave.
     """
-    rising = round(params.warmup * steps)
+    rising = int(params.warmup * steps)  # rounded down, so that one step at least is left to fall
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0, warmup_target=params.learning_rate, warmup_steps=rising, decay_steps=steps - rising
     )

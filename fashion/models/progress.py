@@ -1,16 +1,23 @@
 """What a person sees of a training while it runs."""
 
+import math
 import sys
 import time
 
 import keras
 from tqdm import tqdm
 
+from fashion.errors import UserError
+
 Logs = dict[str, float]
 
 
 class Progress(keras.callbacks.Callback):
-    """Prints a line per epoch and, on a terminal, keeps a bar with throughput and time left below them."""
+    """Prints a line per epoch and, on a terminal, keeps a bar with throughput and time left below them.
+
+    Raises:
+        UserError: the loss is no longer a number, at the end of an epoch.
+    """
 
     def __init__(self, images: int, batch_size: int, epochs: int) -> None:
         """Prepare to follow `epochs` passes over `images` training images."""
@@ -42,6 +49,12 @@ class Progress(keras.callbacks.Callback):
             f"{self.model.name} epoch {epoch + 1}/{self.epochs}  {measures}  {time.monotonic() - self.started:.1f} s"
         )
         sys.stdout.flush()  # into a log file, too, while the training runs
+        if logs and not all(map(math.isfinite, logs.values())):
+            name = self.model.name
+            raise UserError(
+                f"the training of the {name} diverged in epoch {epoch + 1}: its loss is no longer a number. "
+                f"Lower {name}.learning_rate or {name}.adam_learning_rate in params.yaml"
+            )
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         self.bar.close()

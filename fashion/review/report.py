@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 from markdown_it import MarkdownIt
 
+from fashion.evaluation.markdown import code, escape
 from fashion.review.changes import NOT_THERE
 from fashion.review.comparing import Comparison, Paired, Report
 
@@ -21,7 +22,7 @@ def markdown(report: Report, pictures: Mapping[str, str]) -> str:
     """Return the review as Markdown; `pictures` gives the address of each picture by name, those that there are."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=False,  # noqa: S701 - Markdown; `_cell` keeps what others wrote within its cell
+        autoescape=False,  # noqa: S701 - Markdown, in which what others wrote is escaped
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -38,9 +39,9 @@ def markdown(report: Report, pictures: Mapping[str, str]) -> str:
         changed=_changed(report),
         moved=[model for model in report.models if model.paired and not model.paired.unchanged],
         pictures=pictures,
-        cell=_cell,
+        escape=escape,
         points=_points,
-        answer=lambda probabilities: f"{_cell(report.classes[probabilities.argmax()])} ({probabilities.max():.1%})",
+        answer=lambda probabilities: f"{escape(report.classes[probabilities.argmax()])} ({probabilities.max():.1%})",
     )
     return text
 
@@ -63,7 +64,7 @@ def _verdict(report: Report) -> str:
 
 
 def _warnings(report: Report) -> list[str]:
-    lines = [f"The gate fails: {_cell(line)}." for line in report.failures]
+    lines = [f"The gate fails: {escape(line)}." for line in report.failures]
     if not report.same_truth:
         lines.append(
             "The test cases of the two revisions differ, or those of one are not at hand, so their models cannot be "
@@ -71,8 +72,8 @@ def _warnings(report: Report) -> list[str]:
         )
     if report.missing:
         lines.append(
-            f"Not in the DVC cache: {_few(report.missing)}. For the working tree, `dvc pull` gets it from the "
-            "remote or `dvc repro` makes it; for a commit, `fashion review --rebuild` does both."
+            f"Not in the DVC cache: {_few([code(path) for path in report.missing])}. For the working tree, `dvc pull` "
+            "gets it from the remote or `dvc repro` makes it; for a commit, `fashion review --rebuild` does both."
         )
     again = [revision.name for revision in (report.base, report.head) if revision.rebuilt]
     return lines + [f"The pipeline of {name} was run again here, as the cache lacked its artifacts." for name in again]
@@ -87,7 +88,7 @@ def _rows(model: Comparison) -> list[tuple[str, ...]]:
         change = "-"
         if before is not None and after is not None:
             change = f"{after - before:+.4f}" if metric == "loss" else _points(after - before)
-        name = f"**{_cell(model.name)}**" if metric == "accuracy" else ""
+        name = f"**{escape(model.name)}**" if metric == "accuracy" else ""
         verdict = verdict_on(model, model.paired) if model.paired and not model.paired.unchanged else ""
         rows.append((name, metric.replace("_", " "), *shown, change, verdict or (name and model.verdict)))
     return rows
@@ -118,29 +119,24 @@ def _changed(report: Report) -> list[str]:
     found = report.changes
     lines = {
         "params": [_param(*difference) for difference in (*found.params, *report.rules)],
-        "code": [f"`{path}`" for path in found.code],
-        "commands": found.commands,
-        "data, models and results": [f"`{path}`" for path in found.outs],
-        "stages that had to run again": found.rerun,
-        "stages that had not, as nothing they need differs": found.kept,
-        "stages that are gone": found.gone,
+        "code": [code(path) for path in found.code],
+        "commands": [code(stage) for stage in found.commands],
+        "data, models and results": [code(path) for path in found.outs],
+        "stages that had to run again": [code(stage) for stage in found.rerun],
+        "stages that had not, as nothing they need differs": [code(stage) for stage in found.kept],
+        "stages that are gone": [code(stage) for stage in found.gone],
     }
     return [f"{what}: {_few(items)}" for what, items in lines.items() if items or what in ("params", "code")]
 
 
 def _param(key: str, before: Any, after: Any) -> str:
-    values = ("not there" if value is NOT_THERE else f"`{value}`" for value in (before, after))
-    return f"`{key}`: {' → '.join(values)}"
+    values = ("not there" if value is NOT_THERE else code(str(value)) for value in (before, after))
+    return f"{code(key)}: {' → '.join(values)}"
 
 
 def _few(items: Sequence[str]) -> str:
     more = f" and {len(items) - LISTED} more" if len(items) > LISTED else ""
-    return ", ".join(map(_cell, items[:LISTED])) + more if items else "none"
-
-
-def _cell(text: str) -> str:
-    """Return text that stays within its cell or line, and is no HTML."""
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return ", ".join(items[:LISTED]) + more if items else "none"
 
 
 def _points(share: float) -> str:

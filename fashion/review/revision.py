@@ -116,7 +116,7 @@ def resolve(root: Path, base: str | None, head: str | None, main: str) -> list[R
     Raises:
         UserError: there is no such revision, or no way to tell where the branches part.
     """
-    git(root, "rev-parse", "--git-dir", problem=f"{root.absolute()} is not in a Git repository")
+    git(root, "rev-parse", "--git-dir")  # or else Git says why it cannot
     end = _commit(root, head) if head else working_tree(root)
     if base:
         return [_commit(root, base), end]
@@ -153,7 +153,9 @@ def stale(root: Path) -> list[str]:
 
     As `dvc status` tells it; outputs that are merely not there do not count.
     """
-    done = subprocess.run([*DVC, "status", "--json", "dvc.yaml"], cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*DVC, "status", "--json", "dvc.yaml"], cwd=root, capture_output=True, encoding="utf-8", check=False
+    )
     if done.returncode:
         raise UserError(f"`dvc status` failed: {done.stderr.strip()}")
     made = {out["path"] for stage in working_tree(root).lock.values() for out in stage.get("outs", [])}
@@ -217,11 +219,15 @@ def git(root: Path, *arguments: str, problem: str | None = None) -> str:
     """Return what Git says.
 
     Raises:
-        UserError: Git fails; the message is `problem`, or else Git's own.
+        UserError: Git is missing or fails; the message is `problem`, if it is given, and Git's own.
     """
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, encoding="utf-8", check=False)
+    except FileNotFoundError as error:
+        raise UserError("git is not installed; a review reads the project's revisions from it") from error
     if done.returncode:
-        raise UserError(problem or f"git {' '.join(arguments)}: {done.stderr.strip()}")
+        reason = done.stderr.strip() or f"git {' '.join(arguments)} exited {done.returncode}"
+        raise UserError(f"{problem}\n{reason}" if problem else reason)
     return done.stdout.strip()
 
 

@@ -72,7 +72,7 @@ def path() -> Path:
     try:
         return Path(str(metadata.distribution(PACKAGE).locate_file(FILE)))
     except metadata.PackageNotFoundError as error:
-        raise UserError(f"the package {PACKAGE} is missing; `make .venv/ready` installs it") from error
+        raise UserError(f"the package {PACKAGE} is missing; `make setup` installs it") from error
 
 
 def content() -> bytes:
@@ -85,11 +85,11 @@ def content() -> bytes:
         length = path().stat().st_size
         found = path().read_bytes() if length == LENGTH else b""
     except FileNotFoundError as error:
-        raise UserError(f"the package {PACKAGE} lacks {FILE}; remove .venv and run `make .venv/ready`") from error
+        raise UserError(f"the package {PACKAGE} lacks {FILE}; remove .venv and run `make setup`") from error
     digest = hashlib.sha256(found).hexdigest()
     if digest != SHA256:
         what = f"{length:,} bytes, not {LENGTH:,}" if length != LENGTH else f"the SHA-256 {digest}, not {SHA256}"
-        raise UserError(f"{FILE} has {what}; remove .venv and run `make .venv/ready`")
+        raise UserError(f"{FILE} has {what}; remove .venv and run `make setup`")
     return found
 
 
