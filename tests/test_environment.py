@@ -1,0 +1,173 @@
+"""What is checked before the set-up, and what the environment in .venv promises wherever it lies."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fashion import environment, errors
+from fashion.environment import SetupError
+from tests.conftest import FASHION, ROOT, Project
+from tests.flowers import Flowers
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a Git repository that the checks take for the project."""
+    folder = tmp_path / "the \"folder\" of 'somebody' $HOME"
+    folder.mkdir()
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    shutil.copy(ROOT / "requirements.lock", folder)
+    monkeypatch.setattr(environment, "ROOT", folder)
+    return folder
+
+
+def test_no_recipe_calls_a_program_of_the_environment_by_its_bare_name() -> None:
+    """The make of macOS does not find it."""
+    called = set(re.findall(r"^\t@?(\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert "$(BIN)/pytest" in called
+    assert called & {program.name for program in BIN.iterdir()} == set()
+
+
+def test_a_checkout_with_windows_line_ends_gets_none(tmp_path: Path) -> None:
+    options = ["-c", "core.autocrlf=true", "-c", "core.eol=crlf"]
+    subprocess.run(["git", *options, "clone", "-q", str(ROOT), str(tmp_path / "clone")], check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "--eol"], cwd=tmp_path / "clone", capture_output=True, text=True, check=True
+    )
+    assert [line for line in listed.stdout.splitlines() if "w/crlf" in line or "w/mixed" in line] == []
+
+
+def test_a_suitable_checkout(checkout: Path) -> None:
+    assert environment.check_folder() == f"{checkout} is writable"
+    assert environment.check_git().startswith("git version ")
+    assert environment.check_line_ends() == "line ends are LF"
+
+
+def test_a_downloaded_zip(checkout: Path) -> None:
+    shutil.rmtree(checkout / ".git")
+    with pytest.raises(SetupError, match="is not a Git repository, which DVC needs"):
+        environment.check_git()
+
+
+def test_a_folder_inside_another_repository(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (checkout / "inside").mkdir()
+    monkeypatch.setattr(environment, "ROOT", checkout / "inside")
+    with pytest.raises(SetupError, match="is not a Git repository, which DVC needs"):
+        environment.check_git()
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_git_that_refuses_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(SetupError, match=r"(?s)git refuses to read .*git config --global --add safe.directory"):
+        environment.check_git()
+
+
+def test_no_git(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(checkout))
+    with pytest.raises(SetupError, match="git is not installed"):
+        environment.check_git()
+
+
+def test_line_ends_that_pip_takes_for_tampering(checkout: Path) -> None:
+    lock = checkout / "requirements.lock"
+    lock.write_bytes(lock.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(SetupError, match="git reset --hard"):
+        environment.check_line_ends()
+
+
+def test_too_little_space(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(checkout)
+    monkeypatch.setattr(environment, "STAMP", checkout / "none")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100_000_000))
+    with pytest.raises(SetupError, match=r"has 0\.1 GB of free space; the set-up needs 4 GB"):
+        environment.check_disk()
+    with pytest.raises(SetupError, match=r"the temporary folder .* has 100 MB of free space; .* TMPDIR="):
+        environment.check_temporary_folder()
+
+
+def test_the_second_of_two_waits(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from fashion.environment import exclusive\n"
+        "with exclusive(Path('lock'), 'waiting'):\n"
+        "    print('in', flush=True); sys.stdin.readline(); print('out', flush=True)"
+    )
+    command = [sys.executable, "-c", script]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    with subprocess.Popen(command, **pipes) as first:  # type: ignore[call-overload]
+        assert first.stdout.readline() == "in\n"
+        with subprocess.Popen(command, **pipes) as second:  # type: ignore[call-overload]
+            assert second.stdout.readline() == "waiting\n"
+            assert first.communicate("\n")[0] == "out\n"
+            assert second.communicate("\n")[0] == "in\nout\n"
+
+
+@pytest.mark.parametrize("script", ["dvc", "fashion", "pytest"])
+def test_scripts_name_no_folder(script: str) -> None:
+    """A renamed or copied folder would run the code of the old one, and one with quotes in its name none."""
+    assert str(ROOT).encode() not in (BIN / script).read_bytes()
+
+
+def test_dvc_needs_no_activated_environment(
+    original_flowers: Flowers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    flowers = original_flowers.copy(tmp_path / "flowers")
+    assert "Running stage 'train'" in flowers.run(str(BIN / "dvc"), "repro", "--force").stdout
+
+
+def test_the_command_of_another_checkout_is_refused(project: Project) -> None:
+    done = subprocess.run([BIN / "fashion", "results"], cwd=project.folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: this command belongs to {ROOT}, and the current folder has code of its own")
+
+
+def test_output_into_head() -> None:
+    with subprocess.Popen(
+        [BIN / "fashion", "results"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as results:
+        assert results.stdout
+        results.stdout.close()
+        assert results.wait(timeout=60) == 128 + signal.SIGPIPE
+        assert results.stderr
+        assert results.stderr.read() == ""
+
+
+def test_a_terminal_that_lacks_a_character() -> None:
+    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*FASHION, "results"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"\xb1" in done.stdout
+
+
+def test_make_says_what_runs_and_how_long_it_took(project: Project) -> None:
+    lines = project.run(*FASHION, "run").stdout.splitlines()
+    assert lines[0].startswith("Running the stages that are out of date, of fetch, preprocess, train_dnn, train_cnn,")
+    assert "Data and pipelines are up to date." in lines
+    assert lines[-1] == f"Open {project.folder / 'reports' / 'index.html'}"
+
+
+def test_a_stage_records_its_time(project: Project, tmp_path: Path) -> None:
+    times = tmp_path / "times.tsv"
+    environment = {**project.environment, "DVC_STAGE": "fetch", errors.STAGE_TIMES: str(times)}
+    for _ in range(2):
+        subprocess.run(
+            [sys.executable, "-m", "stages.fetch", "data/raw"], cwd=project.folder, env=environment, check=True
+        )
+    assert re.fullmatch(r"(fetch\t\d+\.\d\n){2}", times.read_text())
+
+
+def test_every_pinned_package_is_installed_for_this_python() -> None:
+    done = subprocess.run([sys.executable, "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
+    installed = {package["name"].lower().replace("_", "-").replace(".", "-") for package in json.loads(done.stdout)}
+    pinned = set(re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text()))
+    assert pinned - installed == set()
