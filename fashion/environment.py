@@ -30,10 +30,12 @@ INPUTS = ("requirements.lock", "pyproject.toml", ".dvc/plots/page.py", "fashion/
 BOOTSTRAP = ("pip", "setuptools")  # from requirements.lock, before all else: they install the rest
 DISK_SPACE, TEMPORARY_SPACE, MEMORY = 4.0, 0.5, 3.0  # what is needed, in GB
 
-# Runs when any Python of .venv starts. Stages and tests call programs of .venv by name.
+# Runs when any Python of .venv starts: stages and tests call programs of .venv by their name, and a user without a home
+# folder, as in a container, gets one, since libraries keep their caches there.
 STARTUP = """\
 ../../../..
 import os, sys; os.environ["PATH"] = os.path.join(sys.prefix, "bin") + os.pathsep + os.environ.get("PATH", os.defpath)
+import os, sys; os.path.expanduser("~") == "~" and os.environ.update(HOME=sys.prefix)
 """
 LAUNCHER = b"""\
 #!/bin/sh
@@ -55,7 +57,7 @@ def main() -> None:
     }
     try:
         commands[sys.argv[1]]()
-    except SetupError as error:
+    except (SetupError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the next `make` starts the set-up again")
@@ -277,6 +279,8 @@ def _clean_environment() -> dict[str, str]:
         environment.pop(name, None)
     folder = VENV / "tmp"
     folder.mkdir(parents=True, exist_ok=True)  # on the disk that has room for the packages; /tmp may not have it
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path.home() raises an error
+        environment["HOME"] = str(VENV)
     return environment | {
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_REQUIRE_HASHES": "0",  # of all but the project itself, which can have none, they are required

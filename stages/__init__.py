@@ -6,14 +6,17 @@ at once.
 
 Before a stage imports anything else, its environment is made the same for everybody:
 
-- Variables that change how NumPy, TensorFlow or Keras compute are removed.
+- Variables that change what NumPy, TensorFlow, Keras or Matplotlib do are removed.
 - Temporary files go to DVC's own folder for them, on the disk that has room for the results. /tmp may be small or full.
 """
 
 import os
 from pathlib import Path
 
-CHANGE_RESULTS = ("DNNL_", "KERAS_", "KMP_", "MKL_", "NPY_", "OMP_", "ONEDNN_", "OPENBLAS_", "TF_", "XLA_")
+CHANGE_RESULTS = (
+    *("DNNL_", "KERAS_", "KMP_", "MKL_", "NPY_", "OMP_", "ONEDNN_", "OPENBLAS_", "TF_", "XLA_"),
+    *("MATPLOTLIBRC", "MPLBACKEND"),  # Keras imports Matplotlib, and a figure needs no window
+)
 
 for name in [name for name in os.environ if name.startswith(CHANGE_RESULTS)]:
     del os.environ[name]

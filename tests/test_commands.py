@@ -130,6 +130,27 @@ def test_results_of_other_code_or_params_name_their_commit(
     assert results.markdown(found).count(f"(commit {commit})") == len(behind)
 
 
+def test_where_git_cannot_tell_the_commit_is_unknown(
+    results_folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a shallow clone every file seems to come from the oldest commit that is there."""
+    committed(results_folder / "wide.py", "edited\n")
+    settings = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *settings, "commit", "-qam", "later"], cwd=results_folder, check=True)
+    shallow = tmp_path_factory.mktemp("shallow")
+    subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{results_folder}", str(shallow)], check=True)
+
+    def commits(folder: Path) -> set[str]:
+        return {result.commit for result in results.read(folder) if result.commit}
+
+    assert commits(shallow) == {"unknown"}
+    assert commits(results_folder) not in (set(), {"unknown"})
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert commits(results_folder) == {"unknown"}
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert commits(results_folder) == {"unknown"}
+
+
 def test_readme_has_the_committed_results(tmp_path: Path) -> None:
     """As committed, or as they stand here: another processor gives slightly different weights."""
     subprocess.run(["git", "clone", "-q", str(ROOT), str(tmp_path / "committed")], check=True)

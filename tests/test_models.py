@@ -67,6 +67,28 @@ def test_the_first_layer_standardises() -> None:
     assert (pixels.mean(), pixels.std()) == pytest.approx((0, 1), abs=1e-4)
 
 
+def test_images_of_one_colour() -> None:
+    grey = Split(np.full_like(TRAIN.images, 7), TRAIN.labels)
+    with pytest.raises(UserError, match="every pixel of the training images is 7"):
+        dnn.build(DNN, grey)
+
+
+def test_a_warm_up_of_nearly_all_steps() -> None:
+    params = DNN.model_copy(update={"warmup": 0.99, "epochs": 1, "batch_size": 300})
+    _, history = training.train(dnn.build, params, TRAIN, VALIDATION)
+    assert np.isfinite(history.to_numpy()).all()
+
+
+def test_a_training_that_diverges_ends() -> None:
+    def broken(params: Dnn, train: Split) -> Any:
+        model = dnn.build(params, train)
+        model.get_layer("output").set_weights([np.full((8, 3), np.nan), np.zeros(3)])
+        return model
+
+    with pytest.raises(UserError, match=r"the training of the dnn diverged in epoch 1: .* Lower dnn\.learning_rate"):
+        training.train(broken, DNN, TRAIN, VALIDATION)
+
+
 @BOTH
 def test_two_trainings_give_the_same_bytes_and_learn(build: Any, params: Any, tmp_path: Path) -> None:
     contents = []

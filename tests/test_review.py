@@ -1,6 +1,7 @@
 """`fashion review` in another project: what it says of every kind of change, and of what it cannot compare."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -201,6 +202,37 @@ def test_test_cases_that_cannot_be(flowers: Flowers, labels: np.ndarray, says: s
 def test_predictions_that_are_no_probabilities(flowers: Flowers) -> None:
     np.save(flowers.folder / "probabilities.npy", np.full((75, 3), np.nan))
     assert "whose rows sum to 1" in flowers.review().stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("truth", "metrics.json", "metrics.json of the working tree is not an .npz file with labels"),
+        ("truth", "probabilities.npy", "probabilities.npy of the working tree is not an .npz file with labels"),
+        ("predictions", "truth.npz", "results of flowers of the working tree cannot be read"),
+        ("classes", ["a", "b"], "truth.npz of the working tree: expected a row of labels, whole numbers from 0 to 1"),
+        ("classes", [*"abcd"], "probabilities.npy of the working tree: expected probabilities of shape (75, 4)"),
+        ("history", "metrics.json", "results of flowers of the working tree cannot be read"),
+        ("main", "nowhere", "there is no branch nowhere"),
+    ],
+)
+def test_params_that_do_not_fit_the_files(flowers: Flowers, key: str, value: Any, says: str) -> None:
+    params = yaml.safe_load((flowers.folder / "params.yaml").read_text())
+    section = params["review"] if key in params["review"] else params["review"]["models"]["flowers"]
+    section[key] = value
+    (flowers.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    done = flowers.review()
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {says}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_git_that_refuses_to_answer_says_why(flowers: Flowers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    done = flowers.review()
+    assert done.returncode == 1
+    assert "detected dubious ownership" in done.stderr
+    assert "git config --global --add safe.directory" in done.stderr
 
 
 def test_a_model_that_is_no_longer_declared_is_gone(flowers: Flowers) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import trustme
 
 from fashion.data import sources
 from fashion.errors import UserError
@@ -57,7 +59,7 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,23 @@ def server() -> Iterator[str]:
         yield f"http://127.0.0.1:{running.server_address[1]}"
         running.shutdown()
         thread.join()
+
+
+def test_an_authority_that_only_the_system_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the one of a company's proxy, which decrypts what passes."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "system.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
+        running.socket = context.wrap_socket(running.socket, server_side=True)
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        fetch(tmp_path / "raw", f"https://localhost:{running.server_address[1]}/good/")
+        running.shutdown()
+        thread.join()
+    assert left(tmp_path / "raw") == {"train_labels.idx": PAYLOAD}
 
 
 @pytest.fixture

@@ -229,7 +229,7 @@ def _truth(revision: Revision, review: Review) -> Truth:
     try:
         with np.load(io.BytesIO(content)) as arrays:
             labels, images = arrays["labels"], arrays.get("images")
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{review.truth} of {revision.name} is not an .npz file with labels: {error}") from error
     classes = len(review.classes)
     if (
@@ -259,7 +259,7 @@ def _model(revision: Revision, review: Review, name: str, truth: Truth) -> Model
     try:
         values = {} if written is None else json.loads(written)
         known = {metric: float(values[metric]) for metric in METRICS if metric in values}
-        probabilities = None if predicted is None else np.load(io.BytesIO(predicted))
+        probabilities = None if predicted is None else np.lib.format.read_array(io.BytesIO(predicted))
         curve = None if history is None else pd.read_csv(io.BytesIO(history))[["epoch", "val_accuracy"]]
     except (ValueError, TypeError, KeyError, EOFError) as error:
         raise UserError(f"results of {name} of {revision.name} cannot be read ({error}); run `dvc repro`") from error

@@ -71,9 +71,10 @@ def _warnings(report: Report) -> list[str]:
             "compared on the same ones."
         )
     if report.missing:
+        missing = _few([escape(artifact) for artifact in report.missing])
         lines.append(
-            f"Not in the DVC cache: {_few([code(path) for path in report.missing])}. For the working tree, `dvc pull` "
-            "gets it from the remote or `dvc repro` makes it; for a commit, `fashion review --rebuild` does both."
+            f"Not in the DVC cache: {missing}. For the working tree, `dvc pull` gets it from the remote or `dvc repro` "
+            "makes it; for a commit, `fashion review --rebuild` does both."
         )
     again = [revision.name for revision in (report.base, report.head) if revision.rebuilt]
     return lines + [f"The pipeline of {name} was run again here, as the cache lacked its artifacts." for name in again]
@@ -120,11 +121,11 @@ def _changed(report: Report) -> list[str]:
     lines = {
         "params": [_param(*difference) for difference in (*found.params, *report.rules)],
         "code": [code(path) for path in found.code],
-        "commands": [code(stage) for stage in found.commands],
+        "commands": [escape(stage) for stage in found.commands],
         "data, models and results": [code(path) for path in found.outs],
-        "stages that had to run again": [code(stage) for stage in found.rerun],
-        "stages that had not, as nothing they need differs": [code(stage) for stage in found.kept],
-        "stages that are gone": [code(stage) for stage in found.gone],
+        "stages that had to run again": [escape(stage) for stage in found.rerun],
+        "stages that had not, as nothing they need differs": [escape(stage) for stage in found.kept],
+        "stages that are gone": [escape(stage) for stage in found.gone],
     }
     return [f"{what}: {_few(items)}" for what, items in lines.items() if items or what in ("params", "code")]
 

@@ -182,7 +182,10 @@ def rebuilt(revisions: Iterable[Revision], lacks: Callable[[Revision], bool]) ->
     Raises:
         UserError: a stage failed; DVC has told why.
     """
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as worktrees:
+    revisions = list(revisions)
+    folder = revisions[0].root / ".dvc" / "tmp"  # /tmp may lack the space
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, ExitStack() as worktrees:
         yield [
             _run_again(revision, Path(scratch) / str(index), worktrees)
             if revision.commit and lacks(revision)
