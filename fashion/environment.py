@@ -241,7 +241,9 @@ def _install() -> None:
     started = time.monotonic()
     print(f"Setting up .venv with Python {platform.python_version()}, which takes about a minute.", flush=True)
     fingerprint = _fingerprint()
-    _run([sys.executable, "-I", "-m", "venv", "--clear", str(VENV)])
+    if VENV.exists():
+        shutil.rmtree(VENV)
+    _run([sys.executable, "-I", "-m", "venv", str(VENV)])
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     entries = {entry.split("==")[0]: entry for entry in re.split(r"\n(?=\S)", lock)}
     bootstrap = VENV / "bootstrap.txt"
