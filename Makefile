@@ -22,7 +22,7 @@ run: setup
 	@$(BIN)/fashion run
 
 test: setup
-	@$(PYTHON) -I fashion/environment.py check-temporary-folder
+	@"$(PYTHON)" -I -X utf8 fashion/environment.py check-temporary-folder
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
@@ -52,6 +52,6 @@ lock: setup
 
 setup doctor:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed, and none was found; name one: make PYTHON=/path/to/python"; exit 1; }
-	@"$(PYTHON)" -I fashion/environment.py $@
+	@"$(PYTHON)" -I -X utf8 fashion/environment.py $@
 
 .PHONY: run test test-browser bench format deps lock setup doctor

@@ -2,8 +2,8 @@
 
 `make` runs this file with the machine's own Python before anything is installed. It needs the standard library alone:
 
-    python3 -I fashion/environment.py setup     set up .venv unless it is up to date
-    python3 -I fashion/environment.py doctor    check the machine and change nothing
+    python3 -I -X utf8 fashion/environment.py setup     set up .venv unless it is up to date
+    python3 -I -X utf8 fashion/environment.py doctor    check the machine and change nothing
 """
 
 import fcntl
