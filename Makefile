@@ -1,20 +1,20 @@
 # make         set up, run every stage that is out of date, show the results
 # make test    set up, lint, check types, run the tests
-# make setup   set up .venv and no more
-# make doctor  say what is wrong with this machine, if anything is
+# make setup   set up .venv only
+# make doctor  check this machine
 # make test-browser  `make`, then tests of the page of `fashion demo` in a browser: Chromium or Chrome must be there;
 #             PICTURES=reports/demo takes the README's pictures of it anew
 # make bench  measure speed and cost against baselines, in half an hour to an hour; the machine must do nothing else
 # make format rewrites the code in the project's style; make deps and make lock write dvc.yaml's code dependencies and
 #             requirements.lock anew
 #
-# Programs of .venv are called by their path: the make of macOS (3.81) does not search an exported PATH.
+# Programs of .venv are called by their path: the make of macOS (3.81) ignores an exported PATH when it starts programs.
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -I -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 SHELL := /bin/sh
-unexport $(filter PYTHON%,$(.VARIABLES))  # a person's PYTHONPATH, PYTHONHOME and their kind lead to other code
+unexport $(filter PYTHON%,$(.VARIABLES))  # PYTHONPATH, PYTHONHOME etc. would load other code
 export PYTHONUTF8 := 1
 export SHELL  # DVC runs the stages in it
 

@@ -19,7 +19,7 @@ def main() -> None:
     run = commands.add_parser(
         "run",
         help="run the pipeline and show the results",
-        description="Run the stages that are out of date, show how long each took, and the results. This is `make`.",
+        description="Run the stages that are out of date, then show their times and the results. `make` does this.",
     )
     run.set_defaults(command=run_pipeline)
     results = commands.add_parser(

@@ -27,16 +27,18 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "ready"
 INPUTS = ("requirements.lock", "pyproject.toml", ".dvc/plots/page.py", "fashion/environment.py")
-BOOTSTRAP = ("pip", "setuptools")  # from requirements.lock, before all else: they install the rest
+BOOTSTRAP = ("pip", "setuptools")  # are installed first; they install the rest
 DISK_SPACE, TEMPORARY_SPACE, MEMORY = 4.0, 0.5, 3.0  # what is needed, in GB
 
-# Runs when any Python of .venv starts: stages and tests call programs of .venv by their name, and a user without a home
-# folder, as in a container, gets one, since libraries keep their caches there.
+# A .pth file, which Python reads whenever it starts. It makes the project importable and lets stages and tests find the
+# programs of .venv. In a container, a user may lack a home folder, which caches need, and a name, which DVC needs.
 STARTUP = """\
 ../../../..
 import os, sys; os.environ["PATH"] = os.path.join(sys.prefix, "bin") + os.pathsep + os.environ.get("PATH", os.defpath)
 import os, sys; os.path.expanduser("~") == "~" and os.environ.update(HOME=sys.prefix)
+import os; os.environ.setdefault("USER", str(os.getuid()))
 """
+# The head of a script. The shell runs the Python beside the script; Python takes the same lines for a string.
 LAUNCHER = b"""\
 #!/bin/sh
 '''exec' "$(dirname -- "$0")/python" "$0" "$@"
@@ -69,7 +71,7 @@ def setup() -> None:
     Raises:
         SetupError: the machine or the checkout is unsuitable, or pip failed.
     """
-    for check in (check_folder, check_git, check_line_ends):
+    for check in (check_python, check_folder, check_git):
         check()
     with exclusive(ROOT / ".venv.lock", "Another `make` is setting up .venv; waiting for it"):
         if not _is_ready():
@@ -88,7 +90,6 @@ def doctor() -> None:
         check_python,
         check_folder,
         check_git,
-        check_line_ends,
         check_disk,
         check_temporary_folder,
         check_memory,
@@ -105,12 +106,17 @@ def doctor() -> None:
 
 
 def check_python() -> str:
-    """Return which Python runs this; the Makefile has checked its version."""
+    """Return the Python in use; it must be 3.11, 3.12 or 3.13."""
+    if not (3, 11) <= sys.version_info < (3, 14):
+        raise SetupError(
+            f"{sys.executable} is Python {platform.python_version()}; "
+            "use 3.11, 3.12 or 3.13: make PYTHON=/path/to/python"
+        )
     return f"Python {platform.python_version()} at {sys.executable}"
 
 
 def check_folder() -> str:
-    """Return where the project is; it must be writable."""
+    """Return the project's folder; it must be writable."""
     try:
         with tempfile.TemporaryFile(dir=ROOT):
             return f"{ROOT} is writable"
@@ -135,19 +141,9 @@ def check_git() -> str:
     if found.returncode and "not a git repository" not in found.stderr:
         raise SetupError(f"git refuses to read {ROOT}:\n{found.stderr.strip()}")
     raise SetupError(
-        f"{ROOT} is not a Git repository, which DVC needs (a downloaded ZIP file is none). Clone the project instead, "
+        f"{ROOT} is not a Git repository, which DVC needs (a downloaded ZIP is not one). Clone the project instead, "
         "or make this folder a repository:\ngit init -b main && git add --all && git commit -m 'Import the project'"
     )
-
-
-def check_line_ends() -> str:
-    """Return that the checkout has its line ends; pip takes a changed requirements.lock for a damaged one."""
-    if b"\r\n" in (ROOT / "requirements.lock").read_bytes():
-        raise SetupError(
-            "the files have Windows line ends (CRLF). Commit or stash your changes, then check the files out again:\n"
-            "git rm -r --cached --quiet . && git reset --hard"
-        )
-    return "line ends are LF"
 
 
 def check_disk() -> str:
@@ -159,7 +155,7 @@ def check_disk() -> str:
 
 
 def check_temporary_folder() -> str:
-    """Return the folder for temporary files; it must have space, and the tests run programs that they write there."""
+    """Return the folder for temporary files; the tests need space there, and to run programs."""
     try:
         folder = Path(tempfile.gettempdir())
         free = shutil.disk_usage(folder).free / 1e9
@@ -175,7 +171,7 @@ def check_temporary_folder() -> str:
             subprocess.run([program], check=True)
     except PermissionError as error:
         raise SetupError(
-            f"the temporary folder {folder} does not let programs run (it is mounted noexec); the tests need that. "
+            f"programs cannot run in the temporary folder {folder} (it is mounted noexec), and the tests run some. "
             "Name another folder: TMPDIR=/path/to/folder make test"
         ) from error
     except OSError as error:
@@ -206,10 +202,12 @@ def check_processor() -> str:
 def check_environment() -> str:
     """Return that .venv is up to date and complete."""
     if not _is_ready():
-        raise SetupError(".venv is not set up for this folder and these requirements; `make` does that")
+        raise SetupError(".venv is missing or out of date; run `make setup`")
     checked = subprocess.run([PYTHON, "-I", "-m", "pip", "check"], capture_output=True, encoding="utf-8", check=False)
     if checked.returncode:
-        raise SetupError(f".venv is damaged:\n{(checked.stdout + checked.stderr).strip()}\nRemove it: rm -r .venv")
+        raise SetupError(
+            f".venv is damaged:\n{(checked.stdout + checked.stderr).strip()}\nRun `rm -r .venv && make setup`"
+        )
     return ".venv is up to date"
 
 
@@ -226,7 +224,7 @@ def exclusive(path: Path, waiting: str) -> Iterator[None]:
 
 
 def _fingerprint() -> str:
-    """Return a text that changes with the requirements and with the folder, whose path scripts in .venv contain."""
+    """Return a hash of `INPUTS` and of the project's path, which .venv/bin/activate contains."""
     digest = hashlib.sha256(str(ROOT).encode("utf-8", "surrogateescape"))
     for name in INPUTS:
         digest.update((ROOT / name).read_bytes())
@@ -248,7 +246,7 @@ def _install() -> None:
     entries = {entry.split("==")[0]: entry for entry in re.split(r"\n(?=\S)", lock)}
     bootstrap = VENV / "bootstrap.txt"
     bootstrap.write_text("\n".join(entries[name] for name in BOOTSTRAP) + "\n", encoding="utf-8")
-    # --no-deps, as the lock file has every dependency; --no-build-isolation, as what builds is in it too
+    # requirements.lock has every dependency and every build tool
     install = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--no-compile")
     _pip(*install, "--require-hashes", "-r", str(bootstrap), *_certificates())
     _pip(*install, "--require-hashes", "-r", "requirements.lock")
@@ -275,24 +273,24 @@ def _run(command: list[str]) -> None:
 
 
 def _clean_environment() -> dict[str, str]:
-    """Return the environment without what would lead pip elsewhere; index, proxy and certificates stay."""
+    """Return the environment without variables that change where pip installs; those of the network stay."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     for name in ("PIP_PREFIX", "PIP_ROOT", "PIP_TARGET"):
         environment.pop(name, None)
     folder = VENV / "tmp"
-    folder.mkdir(parents=True, exist_ok=True)  # on the disk that has room for the packages; /tmp may not have it
+    folder.mkdir(parents=True, exist_ok=True)  # /tmp may be too small
     if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path.home() raises an error
         environment["HOME"] = str(VENV)
     return environment | {
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PIP_REQUIRE_HASHES": "0",  # of all but the project itself, which can have none, they are required
+        "PIP_REQUIRE_HASHES": "0",  # the project itself has no hash; the other installs ask for them
         "PIP_USER": "0",
         "TMPDIR": str(folder),
     }
 
 
 def _certificates() -> list[str]:
-    """Return options that let the pip of an old Python trust what the system trusts, as pip 24.2 and later do."""
+    """Return options that make pip before 24.2, which old Pythons bring, trust the system's certificates."""
     configured = subprocess.run(
         [PYTHON, "-I", "-m", "pip", "config", "list"],
         env=_clean_environment(),
@@ -306,7 +304,10 @@ def _certificates() -> list[str]:
 
 
 def _make_relocatable() -> None:
-    """Replace the absolute paths in .venv: a folder with quotes breaks them, and a copy would run other code."""
+    """Make the scripts in .venv find Python beside them, and Python the project around it.
+
+    pip writes absolute paths. Quotes in a path break the scripts, and in a copied folder they run the original's code.
+    """
     for script in PYTHON.parent.iterdir():
         content = b"" if script.is_symlink() else script.read_bytes()
         header = re.match(rb"#!(/bin/sh\n'''exec' .*\n' '''|.*python[\d.]*)\n", content)

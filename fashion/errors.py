@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-STAGE_TIMES = "FASHION_STAGE_TIMES"  # names the file that collects how long each stage took
+STAGE_TIMES = "FASHION_STAGE_TIMES"  # an environment variable: the file for the times of the stages
 
 
 class UserError(Exception):
@@ -36,7 +36,7 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:  # `head`, or whatever read the output, has what it wants
+    except BrokenPipeError:  # the reader of the output, such as `head`, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
@@ -54,17 +54,17 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 
 
 def _check_folder() -> None:
-    """Refuse to work on a checkout with the code of another one, whose environment is the active one."""
+    """Refuse to run one checkout's code in another checkout."""
     own = Path("fashion", "errors.py")
     if own.is_file() and not own.samefile(__file__):
         raise UserError(
-            f"this command belongs to {Path(__file__).parents[1]}, and the current folder has code of its own; "
-            "run `make setup` here and use this folder's .venv"
+            f"this command runs the code in {Path(__file__).parents[1]}, but the current folder is another checkout; "
+            "run `make setup` here, then use its own .venv"
         )
 
 
 def _record_time(seconds: float) -> None:
-    """Add a line to the file that `STAGE_TIMES` names, if DVC runs this as a stage and somebody wants to know."""
+    """Append the time of this stage to the file that `STAGE_TIMES` names, if it is set and DVC runs this."""
     stage, path = os.environ.get("DVC_STAGE"), os.environ.get(STAGE_TIMES)
     if stage and path:
         with Path(path).open("a", encoding="utf-8") as file:

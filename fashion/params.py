@@ -21,7 +21,7 @@ from fashion.errors import UserError
 
 def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(names) < 2:
-        raise ValueError("should name two classes or more")
+        raise ValueError("should name at least two classes")
     if len({unicodedata.normalize("NFC", name) for name in names}) < len(names):
         raise ValueError("names a class twice")
     return names
@@ -44,13 +44,13 @@ def _not_empty(items: tuple[str, ...]) -> tuple[str, ...]:
 
 def _printable(name: str) -> str:
     if name != name.strip() or any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
-        raise ValueError("should be a name on one line, with no spaces around it")
+        raise ValueError("should be one line of printable text, without leading or trailing spaces")
     return name
 
 
 Name = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
 Classes = Annotated[tuple[Name, ...], Strict(False), Field(max_length=256), AfterValidator(_unique)]
-FileName = Annotated[str, _form(r"[^/\0\n]+", "the name of a file, without folders")]
+FileName = Annotated[str, _form(r"[^/\0\n]+", "a file name without a folder")]
 ModelName = Annotated[str, _form("[A-Za-z0-9_-]+", "letters, digits, _ and -")]
 Sha256 = Annotated[str, _form("[0-9a-f]{64}", "64 hexadecimal digits in lower case")]
 Source = Annotated[
@@ -252,16 +252,16 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     return _checked(Params, _resolved(read_yaml(path)), str(path))
 
 
-def check_data(image_shape: tuple[int, int], training_images: int, path: Path = Path("params.yaml")) -> None:
-    """Check every param whose range depends on the data, whichever stage is going to use it.
+def check_params_fit(image_shape: tuple[int, int], training_images: int, path: Path = Path("params.yaml")) -> None:
+    """Check the params whose limits depend on the images, also those of later stages.
 
     Args:
         image_shape: height and width of the images, in pixels.
         training_images: how many there are, without those set aside for validation.
-        path: of the params.
+        path: params.yaml.
 
     Raises:
-        UserError: one line per key that does not fit the data, or as for `load_params`.
+        UserError: one line per key that does not fit, or as for `load_params`.
     """
     params = load_params(path)
     height, width = image_shape
@@ -271,12 +271,12 @@ def check_data(image_shape: tuple[int, int], training_images: int, path: Path = 
     for name, model in (("dnn", params.dnn), ("cnn", params.cnn)):
         if model.augmentation.shift >= size:
             problems.append(
-                f"{name}.augmentation.shift: {model.augmentation.shift} pixels would move {images} out of sight; "
+                f"{name}.augmentation.shift: {model.augmentation.shift} pixels can move {images} out of view; "
                 f"use at most {size - 1}"
             )
         if model.augmentation.cutout >= size:
             problems.append(
-                f"{name}.augmentation.cutout: a square of {model.augmentation.cutout} pixels would hide {images}; "
+                f"{name}.augmentation.cutout: a {model.augmentation.cutout}-pixel square is too large for {images}; "
                 f"use at most {size - 1}"
             )
     blocks = size.bit_length() - 1
@@ -286,10 +286,10 @@ def check_data(image_shape: tuple[int, int], training_images: int, path: Path = 
             f"use at most {blocks}"
         )
     if params.cnn.whitening and size < 3:
-        problems.append(f"cnn.whitening: {images} are smaller than its patches of 3 x 3; use false")
+        problems.append(f"cnn.whitening: {images} are smaller than the 3 x 3 patches it needs; set it to false")
     if params.export.int8_images > training_images:
         problems.append(
-            f"export.int8_images: {params.export.int8_images:,} are more than the {training_images:,} training images"
+            f"export.int8_images: {params.export.int8_images:,} exceeds the {training_images:,} training images"
         )
     if problems:
         raise UserError("\n".join(f"params.yaml: {problem}" for problem in problems))

@@ -1,4 +1,4 @@
-"""Run the pipeline as `make` does: say what is going to run, run it, and say how long each stage took."""
+"""Run the pipeline as `make` does: list the stages, run those that are out of date, and print their times."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ def run(root: Path) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     with exclusive(scratch / "make.lock", "Another `make` is running here; waiting for it"):
         stages = ", ".join(read_yaml(root / "dvc.yaml")["stages"])
-        print(f"Running the stages that are out of date, of {stages}.\n", flush=True)
+        print(f"Stages: {stages}. Only those that are out of date run.\n", flush=True)
         times = scratch / "stage_times.tsv"
         times.write_text("")
         code = _repro(root, times.absolute())
@@ -35,7 +35,7 @@ def _repro(root: Path, times: Path) -> int:
         try:
             return dvc.wait()
         except KeyboardInterrupt as interrupt:
-            if interrupt.args:  # SIGTERM; DVC has had Ctrl-C from the terminal, as this process has
+            if interrupt.args:  # SIGTERM, which reached this process alone; the terminal sends Ctrl-C to DVC as well
                 dvc.terminate()
             dvc.wait()
             raise

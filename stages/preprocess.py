@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fashion.errors import run_command
-from fashion.params import check_data, load_params
+from fashion.params import check_params_fit, load_params
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     known = idx.read_split(args.raw / "train_images.idx", args.raw / "train_labels.idx", len(classes))
     test = idx.read_split(args.raw / "test_images.idx", args.raw / "test_labels.idx", len(classes))
     training, validation = stratified_split(known.labels, params.validation.images, params.validation.seed)
-    check_data(known.image_shape, len(training))
+    check_params_fit(known.image_shape, len(training))
     splits = known.take(training), known.take(validation), test
 
     dataset.save(splits[0], args.train)

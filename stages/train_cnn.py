@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fashion.errors import run_command
-from fashion.params import change, check_data, load_params, read_yaml
+from fashion.params import change, check_params_fit, load_params, read_yaml
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     changes = {} if args.changes is None else read_yaml(args.changes)
     settings = change(params.cnn, changes if args.seed is None else {**changes, "seed": args.seed})
     train, validation = dataset.load(args.train), dataset.load(args.validation)
-    check_data(train.image_shape, len(train.images))
+    check_params_fit(train.image_shape, len(train.images))
     model, history = training.train(cnn.build, settings, train, validation)
     archive.save(model, args.model)
     write_text(args.history, history.to_csv(index=False, float_format="%.6g"))

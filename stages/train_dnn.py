@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fashion.errors import run_command
-from fashion.params import change, check_data, load_params
+from fashion.params import change, check_params_fit, load_params
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
 
     settings = params.dnn if args.seed is None else change(params.dnn, {"seed": args.seed})
     train, validation = dataset.load(args.train), dataset.load(args.validation)
-    check_data(train.image_shape, len(train.images))
+    check_params_fit(train.image_shape, len(train.images))
     model, history = training.train(dnn.build, settings, train, validation)
     archive.save(model, args.model)
     write_text(args.history, history.to_csv(index=False, float_format="%.6g"))

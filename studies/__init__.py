@@ -1,3 +1,3 @@
 """Questions that take longer than the pipeline, each a DVC pipeline of its own beside the root's."""
 
-import stages  # noqa: F401 - a study computes in the environment that a stage has
+import stages  # noqa: F401 - gives studies the same environment as stages

@@ -1,6 +1,6 @@
 """A small data set of other class names and sizes, and a clone of this project that uses it.
 
-The tests depend on nothing that they inherit: they run with their own environment variables, home folder and signals.
+The tests keep only `KEPT` of the environment, and get a home folder and default signal handlers.
 """
 
 import atexit
@@ -32,7 +32,7 @@ for variable in [variable for variable in os.environ if not variable.startswith(
 home = tempfile.mkdtemp(prefix="fashion-home-")
 atexit.register(shutil.rmtree, home, ignore_errors=True)
 os.environ |= {"HOME": home, "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
-for number in (signal.SIGINT, signal.SIGTERM):  # what runs in the background may have been started without them
+for number in (signal.SIGINT, signal.SIGTERM):  # background jobs may start with SIGINT ignored
     signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)

@@ -130,7 +130,7 @@ def test_results_of_other_code_or_params_name_their_commit(
     assert results.markdown(found).count(f"(commit {commit})") == len(behind)
 
 
-def test_where_git_cannot_tell_the_commit_is_unknown(
+def test_commit_is_unknown_if_git_cannot_tell(
     results_folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a shallow clone every file seems to come from the oldest commit that is there."""

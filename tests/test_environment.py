@@ -1,4 +1,4 @@
-"""What is checked before the set-up, and what the environment in .venv promises wherever it lies."""
+"""What is checked before the set-up, and what .venv guarantees in any folder."""
 
 import json
 import os
@@ -25,7 +25,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "the \"folder\" of 'somebody' $HOME"
     folder.mkdir()
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    shutil.copy(ROOT / "requirements.lock", folder)
     monkeypatch.setattr(environment, "ROOT", folder)
     return folder
 
@@ -37,7 +36,7 @@ def test_no_recipe_calls_a_program_of_the_environment_by_its_bare_name() -> None
     assert called & {program.name for program in BIN.iterdir()} == set()
 
 
-def test_a_checkout_with_windows_line_ends_gets_none(tmp_path: Path) -> None:
+def test_autocrlf_leaves_lf_line_endings(tmp_path: Path) -> None:
     options = ["-c", "core.autocrlf=true", "-c", "core.eol=crlf"]
     subprocess.run(["git", *options, "clone", "-q", str(ROOT), str(tmp_path / "clone")], check=True)
     listed = subprocess.run(
@@ -49,7 +48,6 @@ def test_a_checkout_with_windows_line_ends_gets_none(tmp_path: Path) -> None:
 def test_a_suitable_checkout(checkout: Path) -> None:
     assert environment.check_folder() == f"{checkout} is writable"
     assert environment.check_git().startswith("git version ")
-    assert environment.check_line_ends() == "line ends are LF"
 
 
 def test_a_downloaded_zip(checkout: Path) -> None:
@@ -66,7 +64,7 @@ def test_a_folder_inside_another_repository(checkout: Path, monkeypatch: pytest.
 
 
 @pytest.mark.usefixtures("checkout")
-def test_a_git_that_refuses_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_errors_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     with pytest.raises(SetupError, match=r"(?s)git refuses to read .*git config --global --add safe.directory"):
         environment.check_git()
@@ -76,13 +74,6 @@ def test_no_git(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(checkout))
     with pytest.raises(SetupError, match="git is not installed"):
         environment.check_git()
-
-
-def test_line_ends_that_pip_takes_for_tampering(checkout: Path) -> None:
-    lock = checkout / "requirements.lock"
-    lock.write_bytes(lock.read_bytes().replace(b"\n", b"\r\n"))
-    with pytest.raises(SetupError, match="git reset --hard"):
-        environment.check_line_ends()
 
 
 def test_too_little_space(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +104,7 @@ def test_the_second_of_two_waits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("script", ["dvc", "fashion", "pytest"])
 def test_scripts_name_no_folder(script: str) -> None:
-    """A renamed or copied folder would run the code of the old one, and one with quotes in its name none."""
+    """Otherwise renamed and copied folders run the old code, and quotes in a path break the scripts."""
     assert str(ROOT).encode() not in (BIN / script).read_bytes()
 
 
@@ -128,7 +119,9 @@ def test_dvc_needs_no_activated_environment(
 def test_the_command_of_another_checkout_is_refused(project: Project) -> None:
     done = subprocess.run([BIN / "fashion", "results"], cwd=project.folder, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"error: this command belongs to {ROOT}, and the current folder has code of its own")
+    assert done.stderr.startswith(
+        f"error: this command runs the code in {ROOT}, but the current folder is another checkout"
+    )
 
 
 def test_output_into_head() -> None:
@@ -149,9 +142,9 @@ def test_a_terminal_that_lacks_a_character() -> None:
     assert r"\xb1" in done.stdout
 
 
-def test_make_says_what_runs_and_how_long_it_took(project: Project) -> None:
+def test_run_lists_the_stages_and_names_the_report(project: Project) -> None:
     lines = project.run(*FASHION, "run").stdout.splitlines()
-    assert lines[0].startswith("Running the stages that are out of date, of fetch, preprocess, train_dnn, train_cnn,")
+    assert lines[0].startswith("Stages: fetch, preprocess, train_dnn, train_cnn, evaluate, ")
     assert "Data and pipelines are up to date." in lines
     assert lines[-1] == f"Open {project.folder / 'reports' / 'index.html'}"
 

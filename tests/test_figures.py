@@ -1,6 +1,7 @@
 """Figures say what the arrays say, and are the same bytes every time."""
 
 import hashlib
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from matplotlib.text import Text
 
 from fashion.data.audit import audit
 from fashion.data.dataset import Split
+from fashion.errors import UserError
 from fashion.evaluation import figures, report
 from fashion.evaluation.metrics import summary
 from tests.conftest import CLASSES, ROOT, draw_lines
@@ -54,6 +56,31 @@ def test_every_picture_is_the_same_bytes_twice() -> None:
     }
 
 
+LONG = ("a class whose name is much longer than its images are wide", "水平" * 12, "short")
+
+
+@pytest.mark.parametrize("name", ["samples_train", "data_audit", "confusion_cnn", "predictions_cnn", "mistakes_cnn"])
+def test_long_names_stay_within_the_picture_and_apart(name: str) -> None:
+    known = audit(SPLITS["train"], SPLITS["validation"], TEST, LONG, 90.0)
+    assert known["near_duplicates"]["closest"], "pairs to draw"
+    figure = report.draw(report.Data("Lines", LONG, SPLITS, known), models("cnn"), {}, bins=5)[name]
+    figures.png(figure)
+    texts: list[Text] = []
+    for ax in figure.axes:
+        texts += [ax.title, *ax.texts, *((*ax.get_xticklabels(), *ax.get_yticklabels()) if ax.axison else ())]
+    boxes = {text: text.get_window_extent() for text in texts if text.get_text()}
+    assert [text for text, box in boxes.items() if box.x0 < 0 or box.x1 > figure.bbox.x1 or box.y0 < 0] == []
+    level = [box for text, box in boxes.items() if text.get_rotation() == 0]
+    assert [pair for pair in itertools.combinations(level, 2) if pair[0].shrunk(0.9, 0.9).overlaps(pair[1])] == []
+
+
+def test_a_character_that_no_font_has() -> None:
+    figure = Figure()
+    figure.text(0, 0, "\U00013000")
+    with pytest.raises(UserError, match=r"a character in a class name: Glyph 77824 .*; install the Noto Sans font"):
+        figures.png(figure)
+
+
 def test_a_users_own_style_changes_no_byte(tmp_path: Path) -> None:
     script = (
         "import hashlib, pandas; from fashion.evaluation import figures;"
@@ -77,10 +104,10 @@ def test_predictions_name_both_labels_and_the_confidence_and_colour_the_answer()
     probabilities = np.tile([0.1, 0.75, 0.15], (30, 1))
     figure = figures.predictions(TEST, probabilities, np.array([0, 1]), CLASSES, "Two answers")
     assert words(figure) == [
-        "predicted: level\nconfidence 75.0%",
-        "actual: upright",
-        "predicted: level\nconfidence 75.0%",
-        "actual: level",
+        f"predicted: {CLASSES[1]}\nconfidence 75.0%",
+        f"actual: {CLASSES[0]}",
+        f"predicted: {CLASSES[1]}\nconfidence 75.0%",
+        f"actual: {CLASSES[1]}",
         "Two answers",
     ]
     wrong, right = (ax.texts[0].get_color() for ax in figure.axes[:2])

@@ -85,7 +85,7 @@ def test_a_training_that_diverges_ends() -> None:
         model.get_layer("output").set_weights([np.full((8, 3), np.nan), np.zeros(3)])
         return model
 
-    with pytest.raises(UserError, match=r"the training of the dnn diverged in epoch 1: .* Lower dnn\.learning_rate"):
+    with pytest.raises(UserError, match=r"dnn: training diverged in epoch 1 .* Lower dnn\.learning_rate"):
         training.train(broken, DNN, TRAIN, VALIDATION)
 
 

@@ -7,7 +7,7 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 
 from fashion.errors import UserError
-from fashion.params import check_data, load_params
+from fashion.params import check_params_fit, load_params
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "params.yaml").read_text()
@@ -72,12 +72,20 @@ def test_a_missing_and_an_unknown_key(monkeypatch: pytest.MonkeyPatch, tmp_path:
     [
         ('["cat", "cat"]', "", "names a class twice, found ['cat', 'cat']"),
         ('["caf\\u00e9", "cafe\\u0301"]', "", "names a class twice, found "),
-        ('["cat"]', "", "should name two classes or more, found ['cat']"),
+        ('["cat"]', "", "should name at least two classes, found ['cat']"),
         ('["cat", ""]', ".1", "String should have at least 1 character, found ''"),
-        ('["cat", " dog"]', ".1", "should be a name on one line, with no spaces around it, found ' dog'"),
-        ('["cat", "big\\ndog"]', ".1", "should be a name on one line, with no spaces around it, found 'big\\ndog'"),
-        ('["cat", "dog\\u2028"]', ".1", "should be a name on one line"),
-        ('["cat", "\\e[31mdog"]', ".1", "should be a name on one line"),
+        (
+            '["cat", " dog"]',
+            ".1",
+            "should be one line of printable text, without leading or trailing spaces, found ' dog'",
+        ),
+        (
+            '["cat", "big\\ndog"]',
+            ".1",
+            "should be one line of printable text, without leading or trailing spaces, found 'big\\ndog'",
+        ),
+        ('["cat", "dog\\u2028"]', ".1", "should be one line of printable text"),
+        ('["cat", "\\e[31mdog"]', ".1", "should be one line of printable text"),
     ],
 )
 def test_wrong_classes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, classes: str, key: str, says: str) -> None:
@@ -89,10 +97,10 @@ def test_wrong_classes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, classes:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("dnn.augmentation.shift=20", "dnn.augmentation.shift: 20 pixels would move images of 20 x 24 pixels out of"),
-        ("cnn.augmentation.cutout=20", "cnn.augmentation.cutout: a square of 20 pixels would hide images of 20 x 24"),
+        ("dnn.augmentation.shift=20", "dnn.augmentation.shift: 20 pixels can move images of 20 x 24 pixels out of"),
+        ("cnn.augmentation.cutout=20", "cnn.augmentation.cutout: a 20-pixel square is too large for images of 20 x 24"),
         ("cnn.filters=[8,8,8,8,8]", "cnn.filters: images of 20 x 24 pixels are too small for 5 blocks"),
-        ("export.int8_images=301", "export.int8_images: 301 are more than the 300 training images"),
+        ("export.int8_images=301", "export.int8_images: 301 exceeds the 300 training images"),
     ],
 )
 def test_a_value_that_does_not_fit_the_data(tmp_path: Path, change: str, says: str) -> None:
@@ -100,7 +108,7 @@ def test_a_value_that_does_not_fit_the_data(tmp_path: Path, change: str, says: s
     path.write_text(TEXT)
     apply_overrides(str(path), ["export.int8_images=300", change])
     with pytest.raises(UserError) as error:
-        check_data((20, 24), 300, path)
+        check_params_fit((20, 24), 300, path)
     (line,) = str(error.value).splitlines()
     assert line.startswith(f"params.yaml: {says}")
 
@@ -108,12 +116,12 @@ def test_a_value_that_does_not_fit_the_data(tmp_path: Path, change: str, says: s
 def test_images_smaller_than_a_patch(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(TEXT)
     with pytest.raises(UserError) as error:
-        check_data((2, 2), 55_000, tmp_path / "params.yaml")
+        check_params_fit((2, 2), 55_000, tmp_path / "params.yaml")
     assert [line.split(": ")[1] for line in str(error.value).splitlines()] == ["cnn.filters", "cnn.whitening"]
 
 
 def test_the_projects_own_params_fit_its_data() -> None:
-    check_data((28, 28), 55_000, ROOT / "params.yaml")
+    check_params_fit((28, 28), 55_000, ROOT / "params.yaml")
 
 
 def test_a_key_that_is_read_differently(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -72,8 +72,8 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-def test_an_authority_that_only_the_system_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the one of a company's proxy, which decrypts what passes."""
+def test_downloads_trust_the_systems_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example those of a company's proxy."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "system.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))

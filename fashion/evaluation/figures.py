@@ -1,15 +1,15 @@
 """Pictures for people: arrays in, a matplotlib `Figure` out. Touches no disk and no display.
 
 The style is set here and nowhere else, so that a user's own matplotlibrc changes no byte of a picture. Matplotlib's own
-font has the Latin, Greek, Cyrillic, Arabic and Hebrew scripts, a package that is installed with this one the Chinese,
-Japanese and Korean characters. Other scripts come from the Noto fonts that the machine has.
+font covers Latin, Greek, Cyrillic, Arabic and Hebrew. The package noto-cjk-sans-otc adds Chinese, Japanese and Korean.
+Other scripts need Noto fonts on the machine.
 """
 
 import io
 import itertools
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64, UInt8
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
@@ -31,13 +32,13 @@ INK, GREY, RIGHT, WRONG = "#222222", "#8a8a8a", "#1b7837", "#c1272d"
 
 
 def _fonts() -> list[str]:
-    """Return the fonts that a character is looked for in, in this order."""
+    """Return the font families in search order."""
     fontManager.addfont(noto_cjk_sans_otc.FONT_PATH)
     noto = (name for name in sorted(fontManager.get_font_names()) if name.startswith("Noto Sans"))
     return ["DejaVu Sans", "Noto Sans CJK JP", *(name for name in noto if "CJK" not in name and "Mono" not in name)]
 
 
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # that a font has no bold is no news
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # hides warnings about fonts without bold
 mpl.rcdefaults()
 mpl.rcParams.update(
     {
@@ -63,7 +64,7 @@ def png(figure: Figure) -> bytes:
     """Return a figure as a PNG file, the same bytes for the same figure.
 
     Raises:
-        UserError: no font has a character of a name.
+        UserError: no font has a glyph for a character in the figure.
     """
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -72,7 +73,7 @@ def png(figure: Figure) -> bytes:
             figure.savefig(buffer, format="png", metadata={"Software": None})
         except UserWarning as warning:
             raise UserError(
-                f"no font on this machine has a character of a class name: {str(warning).split(' missing')[0]}; "
+                f"no installed font can draw a character in a class name: {str(warning).split(' missing')[0]}; "
                 "install the Noto Sans font of its script (Debian: `apt install fonts-noto`)"
             ) from warning
     return buffer.getvalue()
@@ -80,7 +81,8 @@ def png(figure: Figure) -> bytes:
 
 def samples(split: Split, classes: Sequence[str], title: str, columns: int = 12) -> Figure:
     """Draw the first images of each class, a class per row with its name."""
-    figure, axes = grid(len(classes), columns, cell=(0.62, 0.62), title=title, left=1.2)
+    left = max(1.2, 0.2 + widest(classes))
+    figure, axes = grid(len(classes), columns, cell=(0.62, 0.62), title=title, left=left)
     for label, row in enumerate(axes):
         row[0].text(-0.15, 0.5, classes[label], transform=row[0].transAxes, ha="right", va="center")
         for ax, index in zip(row, np.flatnonzero(split.labels == label), strict=False):
@@ -120,7 +122,7 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], quantity: str) -> Fig
 
 def confusion(matrix: Int64[np.ndarray, "classes classes"], classes: Sequence[str], title: str) -> Figure:
     """Draw a confusion matrix, actual classes in rows; colour is the share of the row, the diagonal left out."""
-    size = max(4.4, 1.6 + 0.56 * len(classes))
+    size = max(4.4, 1.6 + 0.56 * len(classes)) + max(0, widest(classes) - 1)
     figure = Figure(figsize=(size + 0.4, size), layout="constrained")
     ax = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -170,7 +172,7 @@ def predictions(
 def prediction(ax: Axes, image: UInt8[np.ndarray, "height width"], title: str, answer: str, right: bool | None) -> None:
     """Draw an image with a title above and the answer to it below: green if it is right, red if not."""
     show(ax, image)
-    ax.set_title(title, fontsize=8.5, fontweight="normal", pad=4)
+    heading(ax, title)
     caption(ax, answer, INK if right is None else RIGHT if right else WRONG)
 
 
@@ -209,7 +211,7 @@ def data_audit(audit: Mapping[str, Any], splits: Mapping[str, Split], classes: S
         splits: "train", "validation" and "test".
         classes: the names of the classes.
     """
-    figure = Figure(figsize=(9.2, 7.2), layout="constrained")
+    figure = Figure(figsize=(9.2 + max(0, widest(classes) - 1), 7.2), layout="constrained")
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.15, 1))[:, 0]
     upper.suptitle("Images per class")
     for ax, (name, counts) in zip(upper.subplots(1, 3, sharey=True), audit["images"].items(), strict=True):
@@ -230,7 +232,7 @@ def data_audit(audit: Mapping[str, Any], splits: Mapping[str, Split], classes: S
         other = splits[pair["split"]]
         show(above, splits["test"].images[pair["test_image"]])
         show(below, other.images[pair["image"]])
-        above.set_title(classes[splits["test"].labels[pair["test_image"]]], fontsize=8.5, fontweight="normal")
+        heading(above, classes[splits["test"].labels[pair["test_image"]]])
         caption(below, f"{classes[other.labels[pair['image']]]}\n{pair['split']}\ndistance {pair['distance']:.1f}")
     return figure
 
@@ -265,6 +267,30 @@ def show(ax: Axes, image: UInt8[np.ndarray, "height width"]) -> None:
     ax.imshow(image, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
 
 
+def heading(ax: Axes, text: str) -> None:
+    """Write above an image."""
+    ax.set_title(text, fontsize=_font_size(ax, text), fontweight="normal", pad=4)
+
+
 def caption(ax: Axes, text: str, colour: str = INK, below: float = 0.05) -> None:
     """Write under an image, `below` its lower edge as a share of its height."""
-    ax.text(0.5, -below, text, transform=ax.transAxes, ha="center", va="top", fontsize=8.5, color=colour)
+    size = _font_size(ax, text)
+    ax.text(0.5, -below, text, transform=ax.transAxes, ha="center", va="top", fontsize=size, color=colour)
+
+
+def _font_size(ax: Axes, text: str) -> float:
+    """Return the size, 8.5 points or less, at which `text` is no wider than an image and the gap beside it."""
+    room = 1.08 * ax.get_window_extent().width / ax.figure.dpi
+    return min(8.5, 8.5 * room / _width(text, 8.5))
+
+
+def widest(names: Iterable[str]) -> float:
+    """Return the width in inches of the widest of some names, in the font's usual size."""
+    return max(_width(name, mpl.rcParams["font.size"]) for name in names)
+
+
+def _width(text: str, size: float) -> float:
+    """Return the width in inches of `text` in a font of `size` points."""
+    figure = Figure(dpi=72)
+    FigureCanvasAgg(figure)
+    return float(figure.text(0, 0, text, fontsize=size).get_window_extent().width / 72)

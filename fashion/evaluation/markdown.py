@@ -1,15 +1,15 @@
-"""Text that others wrote, such as the names of classes, in Markdown of ours."""
+"""Escape text from outside, such as class names, for Markdown."""
 
 import re
 
 
 def escape(text: str) -> str:
-    """Return `text` so that Markdown shows it as it is, in a line, a list or a table."""
+    """Return `text` escaped for use inside a line, a list item or a table cell."""
     return re.sub(r"([\\`*_\[\]<>|~$&#])", r"\\\1", " ".join(text.splitlines()))
 
 
 def code(text: str) -> str:
-    """Return `text` as inline code, for a line or a list; a table would need its bars escaped."""
+    """Return `text` as inline code for use outside tables."""
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     space = " " if len(fence) > 1 else ""
     return f"{fence}{space}{' '.join(text.splitlines())}{space}{fence}"

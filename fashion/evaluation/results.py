@@ -108,7 +108,7 @@ def _commit_if_behind(root: Path, study: Path, model: str) -> str | None:
 def _last_commit(root: Path, path: Path) -> str:
     """Return the last commit that changed a file, "unknown" if Git cannot tell.
 
-    To a shallow clone, its oldest commit seems to have written every file.
+    In a shallow clone, Git attributes older changes to the oldest commit that it has.
     """
     commit, *parents = _git(root, "log", "-1", "--format=%h %p", "--", str(path.relative_to(root))).split() or [""]
     cut = not parents and _git(root, "rev-parse", "--is-shallow-repository") == "true"
@@ -120,7 +120,7 @@ def _md5(path: Path) -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    """Return what git says; the empty text where it cannot or will not say anything."""
+    """Return Git's output, or an empty string if Git is missing or fails."""
     try:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, encoding="utf-8", check=False)
     except FileNotFoundError:

@@ -16,7 +16,7 @@ class Progress(keras.callbacks.Callback):
     """Prints a line per epoch and, on a terminal, keeps a bar with throughput and time left below them.
 
     Raises:
-        UserError: the loss is no longer a number, at the end of an epoch.
+        UserError: the loss or a metric is not finite at the end of an epoch.
     """
 
     def __init__(self, images: int, batch_size: int, epochs: int) -> None:
@@ -52,7 +52,7 @@ class Progress(keras.callbacks.Callback):
         if logs and not all(map(math.isfinite, logs.values())):
             name = self.model.name
             raise UserError(
-                f"the training of the {name} diverged in epoch {epoch + 1}: its loss is no longer a number. "
+                f"{name}: training diverged in epoch {epoch + 1} (a loss or metric is not finite). "
                 f"Lower {name}.learning_rate or {name}.adam_learning_rate in params.yaml"
             )
 

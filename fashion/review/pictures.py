@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-from fashion.evaluation.figures import COLOURS, GREY, INK, RIGHT, WRONG, caption, grid, show
+from fashion.evaluation.figures import COLOURS, GREY, INK, RIGHT, WRONG, caption, grid, heading, show, widest
 from fashion.evaluation.metrics import Labels, confusion_matrix
 from fashion.review.comparing import Comparison, Paired, Report
 
@@ -58,7 +58,7 @@ def _confusion_change(name: str, pair: Paired, labels: Labels, classes: Sequence
     change = confusion_matrix(pair.head, labels) - confusion_matrix(pair.base, labels)
     good = np.where(np.eye(len(classes), dtype=bool), change, -change)  # more on the diagonal, fewer elsewhere
     most = max(1, int(np.abs(change).max()))
-    size = max(4.4, 1.6 + 0.5 * len(classes))
+    size = max(4.4, 1.6 + 0.5 * len(classes)) + max(0, widest(classes) - 1)
     figure = Figure(figsize=(size + 0.4, size), layout="constrained")
     ax = figure.subplots()
     ax.imshow(good, cmap="PiYG", vmin=-most, vmax=most)
@@ -80,7 +80,7 @@ def _most_changed(name: str, pair: Paired, images: Images, labels: Labels, class
     for ax, case in zip(axes.flat, pair.most_changed, strict=True):
         actual = int(labels[case])
         show(ax, images[case])
-        ax.set_title(f"{case}: {classes[actual]}", fontsize=8.5, fontweight="normal", pad=4)
+        heading(ax, f"{case}: {classes[actual]}")
         for line, (end, probabilities) in enumerate({"base": pair.base[case], "head": pair.head[case]}.items()):
             answer = int(probabilities.argmax())
             text = f"{end}: {classes[answer]}\n{probabilities[answer]:.1%}"

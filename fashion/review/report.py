@@ -22,7 +22,7 @@ def markdown(report: Report, pictures: Mapping[str, str]) -> str:
     """Return the review as Markdown; `pictures` gives the address of each picture by name, those that there are."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=False,  # noqa: S701 - Markdown, in which what others wrote is escaped
+        autoescape=False,  # noqa: S701 - Markdown; text from outside is escaped
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

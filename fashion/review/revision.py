@@ -116,7 +116,7 @@ def resolve(root: Path, base: str | None, head: str | None, main: str) -> list[R
     Raises:
         UserError: there is no such revision, or no way to tell where the branches part.
     """
-    git(root, "rev-parse", "--git-dir")  # or else Git says why it cannot
+    git(root, "rev-parse", "--git-dir")  # raises Git's own message if it cannot read the repository
     end = _commit(root, head) if head else working_tree(root)
     if base:
         return [_commit(root, base), end]
@@ -222,7 +222,7 @@ def git(root: Path, *arguments: str, problem: str | None = None) -> str:
     """Return what Git says.
 
     Raises:
-        UserError: Git is missing or fails; the message is `problem`, if it is given, and Git's own.
+        UserError: Git is missing or fails; the message is `problem`, if given, then Git's own.
     """
     try:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, encoding="utf-8", check=False)
