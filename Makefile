@@ -13,10 +13,9 @@
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -I -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
-SHELL := /bin/sh
 unexport $(filter PYTHON%,$(.VARIABLES))  # PYTHONPATH, PYTHONHOME etc. would load other code
 export PYTHONUTF8 := 1
-export SHELL  # DVC runs the stages in it
+export SHELL := /bin/sh  # DVC runs the stages in it
 
 run: setup
 	@$(BIN)/fashion run

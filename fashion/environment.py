@@ -4,22 +4,26 @@
 
     python3 -I -X utf8 fashion/environment.py setup     set up .venv unless it is up to date
     python3 -I -X utf8 fashion/environment.py doctor    check the machine and change nothing
+
+`make test` also calls the command `check-temporary-folder`.
 """
 
+import ast
 import fcntl
 import hashlib
+import importlib.util
 import os
 import platform
 import re
 import shlex
 import shutil
-import ssl
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,21 +31,37 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "ready"
 INPUTS = ("requirements.lock", "pyproject.toml", ".dvc/plots/page.py", "fashion/environment.py")
+STANDARD_MODULES = ("bz2", "ctypes", "ensurepip", "lzma", "sqlite3", "ssl", "venv")  # some builds of Python lack one
+# What pip may take from the user's configuration. The rest could make it install elsewhere, or something else.
+PIP_SETTINGS = (
+    *("cache-dir", "cert", "client-cert", "default-timeout", "extra-index-url", "find-links", "index-url"),
+    *("keyring-provider", "no-index", "proxy", "retries", "timeout", "trusted-host"),
+)
 BOOTSTRAP = ("pip", "setuptools")  # are installed first; they install the rest
-DISK_SPACE, TEMPORARY_SPACE, MEMORY = 4.0, 0.5, 3.0  # what is needed, in GB
+DISK_SPACE, TEMPORARY_SPACE = 4.0, 0.5  # what is needed, in GB
 
-# A .pth file, which Python reads whenever it starts. It makes the project importable and lets stages and tests find the
-# programs of .venv. In a container, a user may lack a home folder, which caches need, and a name, which DVC needs.
-STARTUP = """\
-../../../..
-import os, sys; os.environ["PATH"] = os.path.join(sys.prefix, "bin") + os.pathsep + os.environ.get("PATH", os.defpath)
-import os, sys; os.path.expanduser("~") == "~" and os.environ.update(HOME=sys.prefix)
-import os; os.environ.setdefault("USER", str(os.getuid()))
-"""
-# The head of a script. The shell runs the Python beside the script; Python takes the same lines for a string.
+# Python reads this .pth file whenever it starts: the project is importable, and STARTUP runs.
+PTH = "../../../..\nimport fashion_startup\n"
+STARTUP = '''\
+"""Let stages and tests find the programs of .venv, and give a user without a passwd entry a name and a home folder."""
+
+import os
+import pwd
+import sys
+
+os.environ["PATH"] = os.path.join(sys.prefix, "bin") + os.pathsep + os.environ.get("PATH", os.defpath)
+try:
+    pwd.getpwuid(os.getuid())
+except KeyError:  # in a container; DVC asks for the name, and caches lie in the home folder
+    os.environ.setdefault("USER", str(os.getuid()))
+    os.environ.setdefault("HOME", sys.prefix)
+'''
+# The head of a script. The shell runs the Python beside the script, without variables that would load other code. To
+# Python these lines are a string.
 LAUNCHER = b"""\
 #!/bin/sh
-'''exec' "$(dirname -- "$0")/python" "$0" "$@"
+'''exec' env -u PYTHONHOME -u PYTHONPATH \
+"$(dirname -- "$(readlink -f -- "$0" 2> /dev/null || echo "$0")")/python" "$0" "$@"
 ' '''
 """
 
@@ -52,13 +72,8 @@ class SetupError(Exception):
 
 def main() -> None:
     """Run the command and exit: 0 when done, 1 with a message otherwise."""
-    commands: dict[str, Callable[[], object]] = {
-        "setup": setup,
-        "doctor": doctor,
-        "check-temporary-folder": check_temporary_folder,
-    }
     try:
-        commands[sys.argv[1]]()
+        {"setup": setup, "doctor": doctor, "check-temporary-folder": check_temporary_folder}[sys.argv[1]]()
     except (SetupError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -92,8 +107,6 @@ def doctor() -> None:
         check_git,
         check_disk,
         check_temporary_folder,
-        check_memory,
-        check_processor,
         check_environment,
     ):
         try:
@@ -112,6 +125,11 @@ def check_python() -> str:
             f"{sys.executable} is Python {platform.python_version()}; "
             "use 3.11, 3.12 or 3.13: make PYTHON=/path/to/python"
         )
+    if missing := [name for name in STANDARD_MODULES if importlib.util.find_spec(name) is None]:
+        raise SetupError(
+            f"{sys.executable} lacks {', '.join(missing)} of the standard library; install the missing part (Debian: "
+            "`apt install python3-venv`) or use another Python: make PYTHON=/path/to/python"
+        )
     return f"Python {platform.python_version()} at {sys.executable}"
 
 
@@ -128,18 +146,21 @@ def check_folder() -> str:
 
 
 def check_git() -> str:
-    """Return Git's version; the project must be the top folder of a Git repository, as DVC needs one."""
+    """Return that the folder is the top of a Git repository, which DVC needs."""
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "--show-toplevel"], cwd=ROOT, capture_output=True, encoding="utf-8", check=False
+            ["git", "rev-parse", "--show-toplevel"],
+            cwd=ROOT,
+            env={**os.environ, "LC_ALL": "C", "LANGUAGE": ""},
+            capture_output=True,
+            check=False,
         )
-        version = subprocess.run(["git", "--version"], capture_output=True, encoding="utf-8", check=False).stdout
     except FileNotFoundError as error:
         raise SetupError("git is not installed; install it (Debian: `apt install git`)") from error
-    if found.returncode == 0 and Path(found.stdout.rstrip("\n")).samefile(ROOT):
-        return version.strip()
-    if found.returncode and "not a git repository" not in found.stderr:
-        raise SetupError(f"git refuses to read {ROOT}:\n{found.stderr.strip()}")
+    if found.returncode == 0 and os.path.samefile(found.stdout.rstrip(b"\n"), ROOT):  # noqa: PTH121 - bytes
+        return "the folder is a Git repository"
+    if found.returncode and b"not a git repository" not in found.stderr:
+        raise SetupError(f"git refuses to read {ROOT}:\n{found.stderr.decode(errors='replace').strip()}")
     raise SetupError(
         f"{ROOT} is not a Git repository, which DVC needs (a downloaded ZIP is not one). Clone the project instead, "
         "or make this folder a repository:\ngit init -b main && git add --all && git commit -m 'Import the project'"
@@ -181,28 +202,10 @@ def check_temporary_folder() -> str:
     return f"temporary files go to {folder} ({free:.0f} GB of free space)"
 
 
-def check_memory() -> str:
-    """Return the size of the memory."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    if memory < MEMORY:
-        raise SetupError(f"the machine has {memory:.1f} GB of memory; training needs {MEMORY:.0f} GB")
-    return f"{memory:.0f} GB of memory"
-
-
-def check_processor() -> str:
-    """Return how many cores there are, and whether they have bfloat16 instructions."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:  # not Linux
-        flags = set()
-    kind = "bfloat16 instructions" if flags & {"avx512_bf16", "amx_bf16"} else "no bfloat16 instructions"
-    return f"{platform.machine()}, {os.cpu_count()} cores, {kind}"
-
-
 def check_environment() -> str:
-    """Return that .venv is up to date and complete."""
+    """Return that .venv is up to date, or what is to be done; its packages must fit each other."""
     if not _is_ready():
-        raise SetupError(".venv is missing or out of date; run `make setup`")
+        return ".venv is to be set up: `make setup`"
     checked = subprocess.run([PYTHON, "-I", "-m", "pip", "check"], capture_output=True, encoding="utf-8", check=False)
     if checked.returncode:
         raise SetupError(
@@ -232,7 +235,10 @@ def _fingerprint() -> str:
 
 
 def _is_ready() -> bool:
-    return PYTHON.exists() and STAMP.exists() and STAMP.read_text() == _fingerprint()
+    """Tell whether .venv is up to date, and its Python still the one that it was set up with."""
+    if not (PYTHON.exists() and STAMP.exists() and STAMP.read_text() == _fingerprint()):
+        return False
+    return subprocess.run([PYTHON, "-I", "-c", "import fashion"], capture_output=True, check=False).returncode == 0
 
 
 def _install() -> None:
@@ -241,83 +247,87 @@ def _install() -> None:
     fingerprint = _fingerprint()
     if VENV.exists():
         shutil.rmtree(VENV)
-    _run([sys.executable, "-I", "-m", "venv", str(VENV)])
+    environment = _environment()
+    run = partial(_run, environment=environment)
+    run([sys.executable, "-I", "-m", "venv", str(VENV)])
+    environment |= _pip_settings(environment)
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     entries = {entry.split("==")[0]: entry for entry in re.split(r"\n(?=\S)", lock)}
     bootstrap = VENV / "bootstrap.txt"
     bootstrap.write_text("\n".join(entries[name] for name in BOOTSTRAP) + "\n", encoding="utf-8")
     # requirements.lock has every dependency and every build tool
-    install = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--no-compile")
-    _pip(*install, "--require-hashes", "-r", str(bootstrap), *_certificates())
-    _pip(*install, "--require-hashes", "-r", "requirements.lock")
-    _pip(*install, "--editable", ".")
-    _make_relocatable()
-    _run([str(PYTHON), "-I", ".dvc/plots/page.py"])
+    options = ("--quiet", "--no-deps", "--no-build-isolation", "--no-compile")
+    pip = [str(PYTHON), "-I", "-m", "pip", "install", *options]
+    run([*pip, *_certificates(environment), "--require-hashes", "-r", str(bootstrap)])
+    run([*pip, "--require-hashes", "-r", "requirements.lock"])
+    run([*pip, "--editable", "."])
+    _make_relocatable(VENV)
+    run([str(PYTHON), "-I", ".dvc/plots/page.py"])
     # Not in .dvc/config, as without the page every `dvc plots` would fail.
-    _run([str(PYTHON), "-I", "-m", "dvc", "config", "--local", "plots.html_template", "plots/page.html"])
+    run([str(PYTHON), "-I", "-m", "dvc", "config", "--local", "plots.html_template", "plots/page.html"])
+    shutil.rmtree(environment["TMPDIR"])
     STAMP.write_text(fingerprint)
     print(f"Set up in {time.monotonic() - started:.0f} seconds.", flush=True)
 
 
-def _pip(*arguments: str) -> None:
-    _run([str(PYTHON), "-I", "-m", "pip", *arguments])
+def _run(command: list[str], environment: Mapping[str, str]) -> None:
+    if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
+        raise SetupError(f"`{shlex.join(command)}` failed; its message is above, and `make doctor` checks the machine")
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, cwd=ROOT, env=_clean_environment(), check=False)
-    if done.returncode:
-        raise SetupError(
-            f"`{shlex.join(command)}` failed; its message is above. `make doctor` checks the machine, "
-            f"`{shlex.quote(str(PYTHON))} -m pip config debug` shows pip's configuration"
-        )
-
-
-def _clean_environment() -> dict[str, str]:
-    """Return the environment without variables that change where pip installs; those of the network stay."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    for name in ("PIP_PREFIX", "PIP_ROOT", "PIP_TARGET"):
-        environment.pop(name, None)
-    folder = VENV / "tmp"
-    folder.mkdir(parents=True, exist_ok=True)  # /tmp may be too small
+def _environment() -> dict[str, str]:
+    """Return the environment for the set-up, without variables of the user that would lead Python or pip elsewhere."""
+    scratch = VENV / "tmp"  # /tmp may be too small
+    scratch.mkdir(parents=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
     if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path.home() raises an error
-        environment["HOME"] = str(VENV)
-    return environment | {
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PIP_REQUIRE_HASHES": "0",  # the project itself has no hash; the other installs ask for them
-        "PIP_USER": "0",
-        "TMPDIR": str(folder),
-    }
+        kept["HOME"] = str(VENV)
+    return {**kept, "TMPDIR": str(scratch)}
 
 
-def _certificates() -> list[str]:
-    """Return options that make pip before 24.2, which old Pythons bring, trust the system's certificates."""
-    configured = subprocess.run(
-        [PYTHON, "-I", "-m", "pip", "config", "list"],
-        env=_clean_environment(),
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
+def _pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the user's `PIP_SETTINGS` as environment variables, and no configuration file beside them."""
+    user = {**environment, **{name: value for name, value in os.environ.items() if name.startswith("PIP_")}}
+    listed = subprocess.run(
+        [PYTHON, "-I", "-m", "pip", "config", "list"], env=user, stdout=subprocess.PIPE, encoding="utf-8", check=False
     )
+    if listed.returncode:
+        raise SetupError("pip cannot read its configuration; its message is above")
+    settings = {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    for line in sorted(listed.stdout.splitlines(), key=lambda line: line.startswith(":env:")):  # variables win
+        key, _, value = line.partition("=")
+        name = key.rpartition(".")[2]
+        if name in PIP_SETTINGS:
+            settings[f"PIP_{name.upper().replace('-', '_')}"] = str(ast.literal_eval(value))
+    return settings
+
+
+def _certificates(environment: Mapping[str, str]) -> list[str]:
+    """Return options that make pip before 24.2, which old Pythons bring, trust the system's certificates."""
+    import ssl  # which a Python may lack; `check_python` says so
+
     paths = ssl.get_default_verify_paths()
     bundle = paths.cafile or paths.capath
-    return [] if bundle is None or ".cert=" in configured.stdout else ["--cert", bundle]
+    return [] if bundle is None or "PIP_CERT" in environment else ["--cert", bundle]
 
 
-def _make_relocatable() -> None:
+def _make_relocatable(venv: Path) -> None:
     """Make the scripts in .venv find Python beside them, and Python the project around it.
 
     pip writes absolute paths. Quotes in a path break the scripts, and in a copied folder they run the original's code.
     """
-    for script in PYTHON.parent.iterdir():
+    for script in (venv / "bin").iterdir():
         content = b"" if script.is_symlink() else script.read_bytes()
         header = re.match(rb"#!(/bin/sh\n'''exec' .*\n' '''|.*python[\d.]*)\n", content)
         if header:
             script.write_bytes(LAUNCHER + content[header.end() :])
-    activate = PYTHON.with_name("activate")
-    text = re.sub(r"(?m)^VIRTUAL_ENV=.*$", lambda _: f"VIRTUAL_ENV={shlex.quote(str(VENV))}", activate.read_text())
-    activate.write_text(text)
-    (editable,) = VENV.glob("lib/python*/site-packages/_editable_impl_fashion.pth")
-    editable.write_text(STARTUP)
+    activate = venv / "bin" / "activate"
+    assignment = r"(?m)^(\s*(?:export )?VIRTUAL_ENV=)(?!\$\(cygpath).*$"  # unquoted, or in double quotes
+    text = activate.read_text(encoding="utf-8")
+    activate.write_text(re.sub(assignment, lambda found: found[1] + shlex.quote(str(venv)), text), encoding="utf-8")
+    (editable,) = venv.glob("lib/python*/site-packages/_editable_impl_fashion.pth")
+    editable.write_text(PTH)
+    editable.with_name("fashion_startup.py").write_text(STARTUP)
 
 
 if __name__ == "__main__":

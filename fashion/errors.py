@@ -31,7 +31,8 @@ def run_command(main: Callable[[], None]) -> NoReturn:
         started = time.monotonic()
         _check_folder()
         main()
-        sys.stdout.flush()
+        if sys.stdout:  # None if the shell closed it
+            sys.stdout.flush()
         _record_time(time.monotonic() - started)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -45,6 +45,8 @@ def _not_empty(items: tuple[str, ...]) -> tuple[str, ...]:
 def _printable(name: str) -> str:
     if name != name.strip() or any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
         raise ValueError("should be one line of printable text, without leading or trailing spaces")
+    if "</script" in name.lower():
+        raise ValueError("should not contain </script, which would end the page that `dvc plots` writes")
     return name
 
 
@@ -252,6 +254,29 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     return _checked(Params, _resolved(read_yaml(path)), str(path))
 
 
+def misfits(settings: Training, image_shape: tuple[int, int]) -> list[str]:
+    """Return a line for each of a model's params that does not fit images of that height and width, in pixels."""
+    height, width = image_shape
+    size = min(height, width)
+    images = f"images of {height} x {width} pixels"
+    shift, cutout = settings.augmentation.shift, settings.augmentation.cutout
+    lines = []
+    if shift >= size:
+        lines.append(f"augmentation.shift: {shift} pixels can move {images} out of view; use at most {size - 1}")
+    if cutout >= size:
+        lines.append(f"augmentation.cutout: a {cutout}-pixel square is too large for {images}; use at most {size - 1}")
+    if isinstance(settings, Cnn):
+        blocks = size.bit_length() - 1
+        if len(settings.filters) > blocks:
+            lines.append(
+                f"filters: {images} are too small for {len(settings.filters)} blocks, each of which halves them; "
+                f"use at most {blocks}"
+            )
+        if settings.whitening and size < 3:
+            lines.append(f"whitening: {images} are smaller than the 3 x 3 patches it needs; set it to false")
+    return lines
+
+
 def check_params_fit(image_shape: tuple[int, int], training_images: int, path: Path = Path("params.yaml")) -> None:
     """Check the params whose limits depend on the images, also those of later stages.
 
@@ -264,29 +289,8 @@ def check_params_fit(image_shape: tuple[int, int], training_images: int, path: P
         UserError: one line per key that does not fit, or as for `load_params`.
     """
     params = load_params(path)
-    height, width = image_shape
-    size = min(height, width)
-    images = f"images of {height} x {width} pixels"
-    problems = []
-    for name, model in (("dnn", params.dnn), ("cnn", params.cnn)):
-        if model.augmentation.shift >= size:
-            problems.append(
-                f"{name}.augmentation.shift: {model.augmentation.shift} pixels can move {images} out of view; "
-                f"use at most {size - 1}"
-            )
-        if model.augmentation.cutout >= size:
-            problems.append(
-                f"{name}.augmentation.cutout: a {model.augmentation.cutout}-pixel square is too large for {images}; "
-                f"use at most {size - 1}"
-            )
-    blocks = size.bit_length() - 1
-    if len(params.cnn.filters) > blocks:
-        problems.append(
-            f"cnn.filters: {images} are too small for {len(params.cnn.filters)} blocks, each of which halves them; "
-            f"use at most {blocks}"
-        )
-    if params.cnn.whitening and size < 3:
-        problems.append(f"cnn.whitening: {images} are smaller than the 3 x 3 patches it needs; set it to false")
+    models = {"dnn": params.dnn, "cnn": params.cnn}
+    problems = [f"{name}.{line}" for name, model in models.items() for line in misfits(model, image_shape)]
     if params.export.int8_images > training_images:
         problems.append(
             f"export.int8_images: {params.export.int8_images:,} exceeds the {training_images:,} training images"

@@ -16,10 +16,10 @@ def run(root: Path) -> None:
     Raises:
         UserError: there is no pipeline, or a stage failed; DVC has said why.
     """
+    stages = ", ".join(read_yaml(root / "dvc.yaml")["stages"])
     scratch = root / ".dvc" / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
     with exclusive(scratch / "make.lock", "Another `make` is running here; waiting for it"):
-        stages = ", ".join(read_yaml(root / "dvc.yaml")["stages"])
         print(f"Stages: {stages}. Only those that are out of date run.\n", flush=True)
         times = scratch / "stage_times.tsv"
         times.write_text("")

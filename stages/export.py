@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fashion.errors import UserError, run_command
-from fashion.params import load_params
+from fashion.params import check_params_fit, load_params
 
 
 def main() -> None:
@@ -34,6 +34,7 @@ def main() -> None:
 
     classes, settings = params.dataset.classes, params.export
     train, validation, test = (dataset.load(path) for path in (args.train, args.validation, args.test))
+    check_params_fit(train.image_shape, len(train.images))
     trained = export.in_float32(archive.load(args.model))
     features, _ = export.features_and_logits(trained, train.images)
     validation_features, logits = export.features_and_logits(trained, validation.images)

@@ -21,12 +21,14 @@ def main() -> None:
     from fashion.data import dataset, idx
     from fashion.data.audit import audit
     from fashion.data.splitting import stratified_split
+    from fashion.evaluation import fonts
     from fashion.files import write_json
 
     classes = params.dataset.classes
     known = idx.read_split(args.raw / "train_images.idx", args.raw / "train_labels.idx", len(classes))
     test = idx.read_split(args.raw / "test_images.idx", args.raw / "test_labels.idx", len(classes))
     training, validation = stratified_split(known.labels, params.validation.images, params.validation.seed)
+    fonts.check(classes)
     check_params_fit(known.image_shape, len(training))
     splits = known.take(training), known.take(validation), test
 

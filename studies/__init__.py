@@ -1,3 +1,1 @@
 """Questions that take longer than the pipeline, each a DVC pipeline of its own beside the root's."""
-
-import stages  # noqa: F401 - gives studies the same environment as stages

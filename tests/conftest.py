@@ -25,15 +25,26 @@ from ruamel.yaml import YAML
 from fashion.data import idx
 from tests.flowers import Flowers
 
-KEPT = ("PATH", "PICTURES", "PYTEST_", "TMPDIR")  # environment variables, or how their names start
+# Environment variables, or how their names start
+KEPT = ("CUDA_", "DYLD_", "LD_", "LOGNAME", "PATH", "PICTURES", "PYTEST_", "TMPDIR", "USER")
+    "CUDA_",
+    "DYLD_",
+    "LD_",
+    "LOGNAME",
+    "PATH",
+    "PICTURES",
+    "PYTEST_",
+    "TMPDIR",
+    "USER",
+)  # environment variables, or how their names start
 
 for variable in [variable for variable in os.environ if not variable.startswith(KEPT)]:
     del os.environ[variable]
 home = tempfile.mkdtemp(prefix="fashion-home-")
 atexit.register(shutil.rmtree, home, ignore_errors=True)
 os.environ |= {"HOME": home, "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
-for number in (signal.SIGINT, signal.SIGTERM):  # background jobs may start with SIGINT ignored
-    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may start with it ignored
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")

@@ -47,7 +47,7 @@ def test_autocrlf_leaves_lf_line_endings(tmp_path: Path) -> None:
 
 def test_a_suitable_checkout(checkout: Path) -> None:
     assert environment.check_folder() == f"{checkout} is writable"
-    assert environment.check_git().startswith("git version ")
+    assert environment.check_git()
 
 
 def test_a_downloaded_zip(checkout: Path) -> None:
@@ -102,16 +102,76 @@ def test_the_second_of_two_waits(tmp_path: Path) -> None:
             assert second.communicate("\n")[0] == "in\nout\n"
 
 
-@pytest.mark.parametrize("script", ["dvc", "fashion", "pytest"])
-def test_scripts_name_no_folder(script: str) -> None:
+def test_scripts_name_no_folder() -> None:
     """Otherwise renamed and copied folders run the old code, and quotes in a path break the scripts."""
-    assert str(ROOT).encode() not in (BIN / script).read_bytes()
+    scripts = [path for path in BIN.iterdir() if path.read_bytes().startswith(b"#!")]
+    assert {"dvc", "fashion", "pytest"} <= {path.name for path in scripts}
+    assert [path for path in scripts if str(ROOT).encode() in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize(
+    "line", ["VIRTUAL_ENV={}", "    export VIRTUAL_ENV={}", "        VIRTUAL_ENV={}"], ids=["3.11", "3.12", "3.13"]
+)
+def test_scripts_work_in_a_folder_with_quotes(tmp_path: Path, line: str) -> None:
+    venv = tmp_path / "the \"venv\" of 'somebody' $HOME"
+    (venv / "bin").mkdir(parents=True)
+    packages = venv / "lib" / "python3" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "_editable_impl_fashion.pth").write_text("/elsewhere")
+    (venv / "bin" / "python").symlink_to(sys.executable)
+    (venv / "bin" / "activate").write_text("\n".join([line.format(f'"{venv}"'), "export VIRTUAL_ENV"]))
+    for name, head in (
+        ("short", f"#!{venv}/bin/python3\n"),
+        ("long", f"#!/bin/sh\n'''exec' \"{venv}/bin/python\" \n' '''\n"),
+    ):
+        (venv / "bin" / name).write_text(f"{head}import sys; print(sys.argv)\n")
+        (venv / "bin" / name).chmod(0o755)
+    environment._make_relocatable(venv)
+    (tmp_path / "link").symlink_to(venv / "bin" / "short")
+    for script in (venv / "bin" / "short", venv / "bin" / "long", tmp_path / "link"):
+        variables = {**os.environ, "PYTHONPATH": "/elsewhere", "PYTHONHOME": "/elsewhere"}
+        done = subprocess.run([script, "a"], env=variables, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{[str(script), 'a']}\n"
+    activate = ["sh", "-c", '. "$1" && printf %s "$VIRTUAL_ENV"', "sh", str(venv / "bin" / "activate")]
+    assert subprocess.run(activate, capture_output=True, text=True, check=True).stdout == str(venv)
+
+
+def test_only_network_settings_of_pip_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pip.conf").write_text(
+        "[global]\nindex-url = https://mirror/simple\ntarget = /elsewhere\n[install]\nuser = true\ncert = /file\n"
+    )
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    monkeypatch.setenv("PIP_CERT", "/variable")
+    monkeypatch.setenv("PIP_DRY_RUN", "1")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    settings = environment._pip_settings(kept)
+    assert settings["PIP_INDEX_URL"] == "https://mirror/simple"
+    assert settings["PIP_CERT"] == "/variable"
+    assert settings["PIP_CONFIG_FILE"] == os.devnull
+    assert settings.keys() & {"PIP_TARGET", "PIP_USER", "PIP_DRY_RUN"} == set()
+
+
+def test_a_changed_folder_or_requirement_is_set_up_again(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in environment.INPUTS:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, checkout / name)
+    monkeypatch.setattr(environment, "STAMP", checkout / "ready")
+    assert not environment._is_ready()
+    environment.STAMP.write_text(environment._fingerprint())
+    assert environment._is_ready()
+    with (checkout / "requirements.lock").open("a") as lock:
+        lock.write("\n")
+    assert not environment._is_ready()
+    environment.STAMP.write_text(environment._fingerprint())
+    monkeypatch.setattr(environment, "PYTHON", checkout / "python")
+    assert not environment._is_ready()
 
 
 def test_dvc_needs_no_activated_environment(
     original_flowers: Flowers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    others = [folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != BIN]
+    monkeypatch.setenv("PATH", os.pathsep.join(others))
     flowers = original_flowers.copy(tmp_path / "flowers")
     assert "Running stage 'train'" in flowers.run(str(BIN / "dvc"), "repro", "--force").stdout
 
@@ -122,6 +182,25 @@ def test_the_command_of_another_checkout_is_refused(project: Project) -> None:
     assert done.stderr.startswith(
         f"error: this command runs the code in {ROOT}, but the current folder is another checkout"
     )
+
+
+def test_a_git_that_speaks_another_language(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = checkout / "programs"
+    programs.mkdir()
+    (programs / "git").write_text('#!/bin/sh\ntest "$LC_ALL" = C && echo "fatal: not a git repository" >&2\nexit 128\n')
+    (programs / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    with pytest.raises(SetupError, match="is not a Git repository, which DVC needs"):
+        environment.check_git()
+
+
+def test_closed_output() -> None:
+    command = [*FASHION, "results"]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_output_into_head() -> None:

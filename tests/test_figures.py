@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from fashion.data.audit import audit
 from fashion.data.dataset import Split
 from fashion.errors import UserError
-from fashion.evaluation import figures, report
+from fashion.evaluation import figures, fonts, report
 from fashion.evaluation.metrics import summary
 from tests.conftest import CLASSES, ROOT, draw_lines
 
@@ -74,11 +74,15 @@ def test_long_names_stay_within_the_picture_and_apart(name: str) -> None:
     assert [pair for pair in itertools.combinations(level, 2) if pair[0].shrunk(0.9, 0.9).overlaps(pair[1])] == []
 
 
+def test_names_in_many_scripts_can_be_drawn() -> None:
+    fonts.check(["T-shirt", "Кот", "Ελληνικά", "עברית", "العربية", "水平", "日本語", "한국어", *CLASSES])
+
+
 def test_a_character_that_no_font_has() -> None:
-    figure = Figure()
-    figure.text(0, 0, "\U00013000")
-    with pytest.raises(UserError, match=r"a character in a class name: Glyph 77824 .*; install the Noto Sans font"):
-        figures.png(figure)
+    with pytest.raises(
+        UserError, match=r"^params\.yaml: dataset\.classes\.1: no installed font can draw .* \(U\+13000\)"
+    ):
+        fonts.check(["bag", "\U00013000 \U00013000"])
 
 
 def test_a_users_own_style_changes_no_byte(tmp_path: Path) -> None:

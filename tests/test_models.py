@@ -73,6 +73,13 @@ def test_images_of_one_colour() -> None:
         dnn.build(DNN, grey)
 
 
+def test_params_that_do_not_fit_the_images() -> None:
+    """Whichever params a training uses, those of a study too, which are not in params.yaml."""
+    params = CNN.model_copy(update={"filters": (4,) * 5})
+    with pytest.raises(UserError, match="filters: images of 20 x 24 pixels are too small for 5 blocks"):
+        training.train(cnn.build, params, TRAIN, VALIDATION)
+
+
 def test_a_warm_up_of_nearly_all_steps() -> None:
     params = DNN.model_copy(update={"warmup": 0.99, "epochs": 1, "batch_size": 300})
     _, history = training.train(dnn.build, params, TRAIN, VALIDATION)
@@ -85,7 +92,7 @@ def test_a_training_that_diverges_ends() -> None:
         model.get_layer("output").set_weights([np.full((8, 3), np.nan), np.zeros(3)])
         return model
 
-    with pytest.raises(UserError, match=r"dnn: training diverged in epoch 1 .* Lower dnn\.learning_rate"):
+    with pytest.raises(UserError, match=r"dnn: training diverged in epoch 1 .*; lower its learning_rate"):
         training.train(broken, DNN, TRAIN, VALIDATION)
 
 

@@ -84,6 +84,11 @@ def test_a_missing_and_an_unknown_key(monkeypatch: pytest.MonkeyPatch, tmp_path:
             ".1",
             "should be one line of printable text, without leading or trailing spaces, found 'big\\ndog'",
         ),
+        (
+            '["cat", "a</SCRIPT>"]',
+            ".1",
+            "should not contain </script, which would end the page that `dvc plots` writes",
+        ),
         ('["cat", "dog\\u2028"]', ".1", "should be one line of printable text"),
         ('["cat", "\\e[31mdog"]', ".1", "should be one line of printable text"),
     ],

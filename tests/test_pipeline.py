@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from dvc.repo import Repo
 from markupsafe import escape
 from ruamel.yaml import YAML
 
-from tests.conftest import CLASSES, Project, clone
+from tests.conftest import CLASSES, FASHION, Project, clone
 
 PICTURES = ["samples_train", "samples_test", "data_audit", "accuracy", "loss", "reliability"] + [
     f"{kind}_{model}" for kind in ("confusion", "predictions", "mistakes") for model in ("dnn", "cnn")
@@ -29,7 +30,7 @@ EXPORT = {"export@dnn", "export@cnn"}
 EVERY = {"fetch", "preprocess", "plot", "card"} | TRAIN | EVALUATE | EXPORT
 
 STALE_AFTER_EDIT = {
-    "fashion/__init__.py": set(),
+    "fashion/__init__.py": EVERY,
     "fashion/cli.py": set(),
     "fashion/contract.py": set(),
     "fashion/environment.py": set(),
@@ -49,6 +50,7 @@ STALE_AFTER_EDIT = {
     "fashion/evaluation/card.py": {"card"},
     "fashion/evaluation/comparison.py": set(),
     "fashion/evaluation/figures.py": {"plot"},
+    "fashion/evaluation/fonts.py": {"preprocess", "plot"},
     "fashion/evaluation/markdown.py": {"card"},
     "fashion/evaluation/metrics.py": EVALUATE | EXPORT | {"plot", "card"},
     "fashion/evaluation/parity.py": EXPORT,
@@ -205,6 +207,31 @@ def test_a_second_run_does_nothing(project: Project) -> None:
     assert digest(project.folder / "dvc.lock") == before
 
 
+@pytest.mark.parametrize("stage", ["preprocess", "train_dnn", "export"])
+def test_params_that_do_not_fit_the_data_end_a_stage_before_it_writes(
+    project: Project, tmp_path: Path, stage: str
+) -> None:
+    path = project.folder / "params.yaml"
+    before = path.read_bytes()
+    data = [f"data/{part}.npz" for part in ("train", "validation", "test")]
+    inputs = {"preprocess": ["data/raw"], "train_dnn": data[:2], "export": ["models/dnn/model.keras", *data]}[stage]
+    outputs = [tmp_path / str(n) for n in range({"preprocess": 4, "train_dnn": 2, "export": 6}[stage])]
+    try:
+        project.edit_params(lambda params: params["cnn"].update(filters=[8] * 9))
+        command = [sys.executable, "-m", f"stages.{stage}", *inputs, *map(str, outputs)]
+        done = subprocess.run(
+            command, cwd=project.folder, env=project.environment, capture_output=True, text=True, check=False
+        )
+    finally:
+        path.write_bytes(before)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: params.yaml: cnn.filters: images of 20 x 24 pixels are too small for 9 blocks, each of which halves "
+        "them; use at most 4\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def edited(project: Project) -> Iterator[Project]:
     """Yield the project with one more epoch for the CNN, and put it back afterwards."""
@@ -218,8 +245,11 @@ def test_changed_epochs_rerun_one_model_and_going_back_trains_nothing(edited: Pr
     model = edited.folder / "models" / "cnn" / "model.keras"
     lock, trained = digest(edited.folder / "dvc.lock"), digest(model)
 
-    run = stages_run(edited.run("dvc", "repro").stdout)
+    output = edited.run(*FASHION, "run").stdout
+    run = stages_run(output)
     assert run[0] == "train_cnn"
+    times = re.findall(r"(?m)^(\S+) +\d+\.\d s$", output)
+    assert sorted(times) == sorted(run)
     assert sorted(run[1:3]) == ["evaluate@cnn", "export@cnn"]  # neither needs the other: DVC takes them in any order
     assert sorted(run[3:]) == ["card", "plot"]
     assert digest(model) != trained
@@ -234,6 +264,7 @@ def test_changed_epochs_rerun_one_model_and_going_back_trains_nothing(edited: Pr
 
 
 HOSTILE = {
+    "GOTO_NUM_THREADS": "1",
     "KERAS_BACKEND": "jax",
     "KERAS_MAX_EPOCHS": "1",
     "LC_ALL": "C",
@@ -254,7 +285,7 @@ def test_the_users_home_and_environment_change_no_byte(
 ) -> None:
     home = tmp_path_factory.mktemp("home")
     (home / ".keras").mkdir()
-    keras = {"backend": "jax", "epsilon": 0.1, "floatx": "float64", "image_data_format": "channels_first"}
+    keras = {"backend": "jax", "epsilon": 1, "floatx": "float64", "image_data_format": "channels_first"}
     (home / ".keras" / "keras.json").write_text(json.dumps(keras))
     (home / ".config" / "matplotlib").mkdir(parents=True)
     (home / ".config" / "matplotlib" / "matplotlibrc").write_text("savefig.dpi: 30\nfont.size: 40\n")

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -72,6 +73,7 @@ def server() -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="its store of certificates is no file")
 def test_downloads_trust_the_systems_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For example those of a company's proxy."""
     authority = trustme.CA()

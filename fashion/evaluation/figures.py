@@ -1,29 +1,24 @@
 """Pictures for people: arrays in, a matplotlib `Figure` out. Touches no disk and no display.
 
-The style is set here and nowhere else, so that a user's own matplotlibrc changes no byte of a picture. Matplotlib's own
-font covers Latin, Greek, Cyrillic, Arabic and Hebrew. The package noto-cjk-sans-otc adds Chinese, Japanese and Korean.
-Other scripts need Noto fonts on the machine.
+The style is set here and nowhere else, so that a user's own matplotlibrc changes no byte of a picture.
 """
 
 import io
 import itertools
-import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
-import noto_cjk_sans_otc
 import numpy as np
 import pandas as pd
 from jaxtyping import Int64, UInt8
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager
 
 from fashion.data.dataset import Split
-from fashion.errors import UserError
+from fashion.evaluation import fonts
 from fashion.evaluation.metrics import Labels, Probabilities, calibration_error, reliability
 
 COLOURS = ("#7b4fc9", "#0a94a8", "#e4632a", "#5a8f29")
@@ -31,14 +26,7 @@ MIN_BIN_IMAGES = 10
 INK, GREY, RIGHT, WRONG = "#222222", "#8a8a8a", "#1b7837", "#c1272d"
 
 
-def _fonts() -> list[str]:
-    """Return the font families in search order."""
-    fontManager.addfont(noto_cjk_sans_otc.FONT_PATH)
-    noto = (name for name in sorted(fontManager.get_font_names()) if name.startswith("Noto Sans"))
-    return ["DejaVu Sans", "Noto Sans CJK JP", *(name for name in noto if "CJK" not in name and "Mono" not in name)]
-
-
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # hides warnings about fonts without bold
+warnings.filterwarnings("ignore", "Glyph .* missing from font")  # `fonts.check` has checked the names of the classes
 mpl.rcdefaults()
 mpl.rcParams.update(
     {
@@ -50,7 +38,7 @@ mpl.rcParams.update(
         "figure.dpi": 110,
         "figure.titlesize": 13,
         "figure.titleweight": "bold",
-        "font.family": _fonts(),
+        "font.family": fonts.families(),
         "font.size": 10,
         "text.color": INK,
         "text.parse_math": False,
@@ -61,21 +49,9 @@ mpl.rcParams.update(
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as a PNG file, the same bytes for the same figure.
-
-    Raises:
-        UserError: no font has a glyph for a character in the figure.
-    """
+    """Return a figure as a PNG file, the same bytes for the same figure."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Glyph .* missing from font")
-        try:
-            figure.savefig(buffer, format="png", metadata={"Software": None})
-        except UserWarning as warning:
-            raise UserError(
-                f"no installed font can draw a character in a class name: {str(warning).split(' missing')[0]}; "
-                "install the Noto Sans font of its script (Debian: `apt install fonts-noto`)"
-            ) from warning
+    figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -122,10 +122,10 @@ def _md5(path: Path) -> str | None:
 def _git(root: Path, *arguments: str) -> str:
     """Return Git's output, or an empty string if Git is missing or fails."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, encoding="utf-8", check=False)
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False)
     except FileNotFoundError:
         return ""
-    return done.stdout.strip()
+    return done.stdout.decode(errors="replace").strip()
 
 
 def rows(results: list[Result]) -> list[tuple[str, ...]]:

@@ -3,7 +3,6 @@
 Importing this package lets `keras.saving.load_model` read the trained models. It imports TensorFlow and Keras, with
 these settings:
 
-- Keras has its own defaults and runs on TensorFlow, whatever the user's ~/.keras/keras.json says.
 - oneDNN's kernels are used on every processor. TensorFlow leaves them off where there is no AVX-512, and on such a
   processor they train the CNN in three quarters of the time.
 - Its start-up chatter about instruction sets and GPUs is not shown. Part of it is written before TensorFlow reads the
@@ -12,9 +11,8 @@ these settings:
 
 import os
 
-os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 _stderr = os.dup(2)
 try:
@@ -25,11 +23,5 @@ try:
 finally:
     os.dup2(_stderr, 2)
     os.close(_stderr)
-
-import keras  # noqa: E402
-
-keras.config.set_floatx("float32")
-keras.config.set_epsilon(1e-7)
-keras.config.set_image_data_format("channels_last")
 
 from fashion.models import layers, optimizers  # noqa: E402, F401 - Keras finds ours by their names once imported

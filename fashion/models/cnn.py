@@ -20,8 +20,7 @@ WHITENING_IMAGES = 5000  # enough for the covariance of a few pixels
 def build(params: Cnn, train: Split) -> keras.Model:
     """Return the untrained network: raw pixels (uint8, (n, height, width)) in, probabilities (n, classes) out.
 
-    Every block halves height and width. At least one pixel must be left; `fashion.params.check_params_fit` ensures that
-    for params.yaml.
+    Every block halves height and width; at least one pixel must be left.
     """
     height, width = train.image_shape
     inputs = keras.Input((height, width), dtype="uint8")

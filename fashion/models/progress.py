@@ -50,10 +50,9 @@ class Progress(keras.callbacks.Callback):
         )
         sys.stdout.flush()  # into a log file, too, while the training runs
         if logs and not all(map(math.isfinite, logs.values())):
-            name = self.model.name
             raise UserError(
-                f"{name}: training diverged in epoch {epoch + 1} (a loss or metric is not finite). "
-                f"Lower {name}.learning_rate or {name}.adam_learning_rate in params.yaml"
+                f"{self.model.name}: training diverged in epoch {epoch + 1} (a loss or metric is not finite); "
+                "lower its learning_rate or adam_learning_rate"
             )
 
     def on_train_end(self, logs: Logs | None = None) -> None:

@@ -10,11 +10,12 @@ import pandas as pd
 import tensorflow as tf
 
 from fashion.data.dataset import Split
+from fashion.errors import UserError
 from fashion.models import optimizers
 from fashion.models.augmentation import augment
 from fashion.models.progress import Progress
 from fashion.models.selection import Selector, images_per_epoch
-from fashion.params import Training
+from fashion.params import Training, misfits
 
 P = TypeVar("P", bound=Training)
 
@@ -49,7 +50,13 @@ def train(
 
 
 def compiled(build: Callable[[P, Split], keras.Model], params: P, train: Split) -> keras.Model:
-    """Return the untrained network with its optimiser, loss and metric, ready to `fit`; sets Keras' seed and policy."""
+    """Return the untrained network with its optimiser, loss and metric, ready to `fit`; sets Keras' seed and policy.
+
+    Raises:
+        UserError: a line for each param that does not fit the images.
+    """
+    if problems := misfits(params, train.image_shape):
+        raise UserError("\n".join(problems))
     keras.backend.clear_session()  # number the layers from one, whatever was built before
     keras.utils.set_random_seed(params.seed)
     tf.config.experimental.enable_op_determinism()

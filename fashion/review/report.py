@@ -76,7 +76,7 @@ def _warnings(report: Report) -> list[str]:
             f"Not in the DVC cache: {missing}. For the working tree, `dvc pull` gets it from the remote or `dvc repro` "
             "makes it; for a commit, `fashion review --rebuild` does both."
         )
-    again = [revision.name for revision in (report.base, report.head) if revision.rebuilt]
+    again = [escape(revision.name) for revision in (report.base, report.head) if revision.rebuilt]
     return lines + [f"The pipeline of {name} was run again here, as the cache lacked its artifacts." for name in again]
 
 

@@ -153,11 +153,9 @@ def stale(root: Path) -> list[str]:
 
     As `dvc status` tells it; outputs that are merely not there do not count.
     """
-    done = subprocess.run(
-        [*DVC, "status", "--json", "dvc.yaml"], cwd=root, capture_output=True, encoding="utf-8", check=False
-    )
+    done = subprocess.run([*DVC, "status", "--json", "dvc.yaml"], cwd=root, capture_output=True, check=False)
     if done.returncode:
-        raise UserError(f"`dvc status` failed: {done.stderr.strip()}")
+        raise UserError(f"`dvc status` failed: {done.stderr.decode(errors='replace').strip()}")
     made = {out["path"] for stage in working_tree(root).lock.values() for out in stage.get("outs", [])}
     lines = set()
     for stage, problems in json.loads(done.stdout).items():
@@ -222,16 +220,15 @@ def git(root: Path, *arguments: str, problem: str | None = None) -> str:
     """Return what Git says.
 
     Raises:
-        UserError: Git is missing or fails; the message is `problem`, if given, then Git's own.
+        UserError: Git is missing or fails; the message is `problem`, or else Git's own.
     """
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, encoding="utf-8", check=False)
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False)
     except FileNotFoundError as error:
         raise UserError("git is not installed; a review reads the project's revisions from it") from error
     if done.returncode:
-        reason = done.stderr.strip() or f"git {' '.join(arguments)} exited {done.returncode}"
-        raise UserError(f"{problem}\n{reason}" if problem else reason)
-    return done.stdout.strip()
+        raise UserError(problem or done.stderr.decode(errors="replace").strip())
+    return done.stdout.decode(errors="replace").strip()
 
 
 def _exists(root: Path, revision: str) -> bool:

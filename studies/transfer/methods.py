@@ -146,7 +146,7 @@ def _fit(
             layer.momentum = MOMENTUM
     classifier = keras.layers.Dense(inputs.train.class_count, activation="softmax", dtype="float32", name="output")
     model = keras.Model(network.input, classifier(network.output), name=name)
-    warmup, peak = round(settings["warmup"] * steps), settings["learning_rate"]
+    warmup, peak = int(settings["warmup"] * steps), settings["learning_rate"]
     schedule = keras.optimizers.schedules.CosineDecay(
         peak / 10, steps - warmup, warmup_target=peak, warmup_steps=warmup
     )
