@@ -27,16 +27,6 @@ from tests.flowers import Flowers
 
 # Environment variables, or how their names start
 KEPT = ("CUDA_", "DYLD_", "LD_", "LOGNAME", "PATH", "PICTURES", "PYTEST_", "TMPDIR", "USER")
-    "CUDA_",
-    "DYLD_",
-    "LD_",
-    "LOGNAME",
-    "PATH",
-    "PICTURES",
-    "PYTEST_",
-    "TMPDIR",
-    "USER",
-)  # environment variables, or how their names start
 
 for variable in [variable for variable in os.environ if not variable.startswith(KEPT)]:
     del os.environ[variable]
