@@ -13,9 +13,11 @@
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -I -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
-unexport $(filter PYTHON%,$(.VARIABLES))  # PYTHONPATH, PYTHONHOME etc. would load other code
+# PYTHONPATH, PYTHONHOME etc. would load other code.
+unexport $(filter PYTHON%,$(.VARIABLES))
 export PYTHONUTF8 := 1
-export SHELL := /bin/sh  # DVC runs the stages in it
+# DVC runs the stages in this shell.
+export SHELL := /bin/sh
 
 run: setup
 	@$(BIN)/fashion run

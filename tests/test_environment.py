@@ -36,6 +36,10 @@ def test_no_recipe_calls_a_program_of_the_environment_by_its_bare_name() -> None
     assert called & {program.name for program in BIN.iterdir()} == set()
 
 
+def test_variables_of_make_hold_no_space_before_a_comment() -> None:
+    assert re.findall(r"(?m)^[^#\n]*=.*#.*$", (ROOT / "Makefile").read_text().replace("\\\n", "")) == []
+
+
 def test_autocrlf_leaves_lf_line_endings(tmp_path: Path) -> None:
     options = ["-c", "core.autocrlf=true", "-c", "core.eol=crlf"]
     subprocess.run(["git", *options, "clone", "-q", str(ROOT), str(tmp_path / "clone")], check=True)
