@@ -98,6 +98,7 @@ def test_its_examples_run(project: Project) -> None:
     text = (project.folder / "reports" / "MODEL_CARD.md").read_text()
     example, with_keras = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     answers = project.run("python", "-c", example).stdout.strip("[]\n").split()
-    assert project.run("python", "-c", f"{with_keras}print(model.name, model.optimizer.name)").stdout == "cnn muon\n"
+    loaded = project.run("python", "-c", f"{with_keras}print(model.name, model.optimizer.name)")
+    assert loaded.stdout == "cnn convolutional_muon\n"
     assert len(answers) == 5
     assert set(map(int, answers)) <= set(range(len(CLASSES)))

@@ -94,13 +94,13 @@ def _web_folder(url: str, scratch: Path, timeout: float, retries: int) -> Locate
     import requests
     import truststore
 
-    truststore.inject_into_ssl()
     pooch.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=timeout)
 
     def locate(name: str) -> Path:
         archive = f"{name}.gz"
         downloads = pooch.create(scratch, base_url=url, registry={archive: None}, retry_if_failed=retries)
+        truststore.inject_into_ssl()
         try:
             return Path(downloads.fetch(archive, downloader=downloader))
         except requests.exceptions.HTTPError as error:
@@ -109,6 +109,8 @@ def _web_folder(url: str, scratch: Path, timeout: float, retries: int) -> Locate
             raise SourceError(f"{archive}: no answer within {timeout:g} seconds") from error
         except requests.exceptions.RequestException as error:
             raise SourceError(f"{archive}: {_root_cause(error)}") from error
+        finally:
+            truststore.extract_from_ssl()
 
     return locate
 
