@@ -52,7 +52,7 @@ lock: setup
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
 
 setup doctor:
-	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed, and none was found; name one: make PYTHON=/path/to/python"; exit 1; }
+	@command -v "$(PYTHON)" > /dev/null || { echo "error: Python 3.11, 3.12 or 3.13 is needed, and none was found at '$(PYTHON)'; name one: make PYTHON=/path/to/python"; exit 1; }
 	@"$(PYTHON)" -I -X utf8 fashion/environment.py $@
 
 .PHONY: run test test-browser bench format deps lock setup doctor

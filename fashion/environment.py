@@ -205,7 +205,7 @@ def check_temporary_folder() -> str:
 def check_environment() -> str:
     """Return that .venv is up to date, or what is to be done; its packages must fit each other."""
     if not _is_ready():
-        return ".venv is to be set up: `make setup`"
+        return ".venv is not up to date; `make` sets it up"
     checked = subprocess.run([PYTHON, "-I", "-m", "pip", "check"], capture_output=True, encoding="utf-8", check=False)
     if checked.returncode:
         raise SetupError(

@@ -251,7 +251,11 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     Raises:
         UserError: as for `read_yaml`, or one line per key that is unknown, missing, of the wrong type or out of bounds.
     """
-    return _checked(Params, _resolved(read_yaml(path)), str(path))
+    values = read_yaml(path)
+    reported = frozenset(
+        ("review", key) for key, other in _references(values).items() if _look_up(values, other) != other
+    )
+    return _checked(Params, _resolved(values), str(path), reported=reported)
 
 
 def misfits(settings: Training, image_shape: tuple[int, int]) -> list[str]:
@@ -320,11 +324,18 @@ def _resolved(values: Any) -> Any:
 
     YAML's own way to say so, an alias, is one that `dvc exp run --set-param` cannot write back.
     """
+    named = _references(values)
+    if not named:
+        return values
+    return {**values, "review": {**values["review"], **{key: _look_up(values, path) for key, path in named.items()}}}
+
+
+def _references(values: Any) -> dict[str, str]:
+    """Return the keys of the section `review` that name another key, with its dotted path."""
     review = values.get("review") if isinstance(values, dict) else None
     if not isinstance(review, dict):
-        return values
-    named = {key: review[key] for key in ("classes", "calibration_bins") if isinstance(review.get(key), str)}
-    return {**values, "review": {**review, **{key: _look_up(values, path) for key, path in named.items()}}}
+        return {}
+    return {key: review[key] for key in ("classes", "calibration_bins") if isinstance(review.get(key), str)}
 
 
 def _look_up(values: Any, path: str) -> Any:
@@ -336,11 +347,18 @@ def _look_up(values: Any, path: str) -> Any:
     return values
 
 
-def _checked(section: type[S], values: Any, name: str, *key: str) -> S:
+def _checked(
+    section: type[S], values: Any, name: str, *key: str, reported: frozenset[tuple[str, str]] = frozenset()
+) -> S:
+    """Return the checked section; `reported` are keys whose problems are those of another key."""
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        lines = (_explain({**details, "loc": (*key, *details["loc"])}) for details in error.errors())
+        lines = (
+            _explain({**details, "loc": (*key, *details["loc"])})
+            for details in error.errors()
+            if (*key, *details["loc"])[:2] not in reported
+        )
         raise UserError("\n".join(f"{name}: {line}" for line in lines)) from error
 
 

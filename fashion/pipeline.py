@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fashion.environment import exclusive
 from fashion.errors import STAGE_TIMES, UserError
-from fashion.params import read_yaml
+from fashion.params import load_params, read_yaml
 
 
 def run(root: Path) -> None:
@@ -16,6 +16,7 @@ def run(root: Path) -> None:
     Raises:
         UserError: there is no pipeline, or a stage failed; DVC has said why.
     """
+    load_params(root / "params.yaml")  # before DVC deletes the outputs of a stage that is going to fail
     stages = ", ".join(read_yaml(root / "dvc.yaml")["stages"])
     scratch = root / ".dvc" / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -26,7 +27,10 @@ def run(root: Path) -> None:
         code = _repro(root, times.absolute())
         print(_table(times.read_text(encoding="utf-8")), end="", flush=True)
     if code:
-        raise UserError("`dvc repro` failed; its message is above")
+        raise UserError(
+            "`dvc repro` failed; its message is above. Mend the cause and run `make` again, or undo all that is not "
+            "committed: git checkout . && .venv/bin/dvc checkout"
+        )
 
 
 def _repro(root: Path, times: Path) -> int:

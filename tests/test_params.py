@@ -95,7 +95,7 @@ def test_a_missing_and_an_unknown_key(monkeypatch: pytest.MonkeyPatch, tmp_path:
 )
 def test_wrong_classes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, classes: str, key: str, says: str) -> None:
     text = re.sub(r"(?ms)^  classes:.*?^$", lambda _: f"  classes: {classes}\n", TEXT, count=1)
-    line, _ = problem(monkeypatch, tmp_path, text).splitlines()
+    (line,) = problem(monkeypatch, tmp_path, text).splitlines()
     assert line.startswith(f"params.yaml: dataset.classes{key}: {says}")
 
 

@@ -24,8 +24,8 @@ def stratified_split(
     take[largest_remainders] += 1
     if (take < 1).any() or (take >= counts).any():
         raise UserError(
-            f"params.yaml: validation.images: {validation_images} of {len(labels)} images leave a class without "
-            f"a training or validation image (images per class: {counts.tolist()})"
+            f"params.yaml: validation.images: with {validation_images:,} of the {len(labels):,} images, some class has "
+            f"no image left to train on or none to validate with; the smallest class has {counts.min():,} images"
         )
     generator = np.random.default_rng(seed)
     validation = np.sort(

@@ -5,7 +5,7 @@ import re
 
 def escape(text: str) -> str:
     """Return `text` escaped for use inside a line, a list item or a table cell."""
-    return re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", " ".join(text.splitlines()))
+    return re.sub(r"([\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(text.splitlines()))
 
 
 def code(text: str) -> str:

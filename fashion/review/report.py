@@ -64,7 +64,7 @@ def _verdict(report: Report) -> str:
 
 
 def _warnings(report: Report) -> list[str]:
-    lines = [f"The gate fails: {escape(line)}." for line in report.failures]
+    lines = [f"The gate fails: {line.replace('<', '&lt;')}." for line in report.failures]
     if not report.same_truth:
         lines.append(
             "The test cases of the two revisions differ, or those of one are not at hand, so their models cannot be "
