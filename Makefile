@@ -45,7 +45,7 @@ format: setup
 	$(BIN)/ruff format
 
 deps: setup
-	$(BIN)/python -m fashion.contract
+	$(BIN)/python -m fashion.dvc_deps
 
 lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest --upgrade \

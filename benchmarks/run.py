@@ -35,11 +35,11 @@ STAGE_STARTS = {  # what a stage does before its real work, after reading its ar
     "dataset.load(data / 'train.npz'), dataset.load(data / 'validation.npz')",
     "evaluate": "import numpy\nfrom fashion.data import dataset\nfrom fashion.evaluation import metrics\n"
     "from fashion.models import archive\n"
-    "dataset.load(data / 'test.npz'), archive.load(models / 'cnn' / 'model.keras')",
+    "dataset.load(data / 'test.npz'), saving.load(models / 'cnn' / 'model.keras')",
     "export": "from fashion.data import dataset\nfrom fashion.evaluation import calibration, metrics, parity\n"
-    "from fashion.models import archive, export\nfrom fashion.serving.familiarity import Familiarity\n"
+    "from fashion.models import archive, export\nfrom fashion.export.ood import OODDetector\n"
     "[dataset.load(data / f'{name}.npz') for name in ('train', 'validation', 'test')]\n"
-    "archive.load(models / 'cnn' / 'model.keras')",
+    "saving.load(models / 'cnn' / 'model.keras')",
     "card": "import numpy\nfrom fashion.data import dataset\nfrom fashion.evaluation import card\n"
     "dataset.load(data / 'test.npz')",
     "plot": "import numpy, pandas\nfrom fashion.data import dataset\nfrom fashion.evaluation import figures, report\n"
@@ -66,7 +66,7 @@ def main() -> None:
             "time_to_accuracy": time_to_accuracy(args.repeats),
             "deep": deep(),
             "utilisation": python("benchmarks.utilisation"),
-            "growth": [python("benchmarks.growth", str(times)) for times in GROWTH],
+            "growth": [python("benchmarks.scaling", str(times)) for times in GROWTH],
             "overhead": {"no_op_seconds": no_op(), "stage_start_seconds": stage_starts()},
             "serving": serving(),
             "load": load(),
@@ -144,7 +144,7 @@ def serving() -> dict[str, Any]:
 
 def load() -> dict[str, Any]:
     """Let many clients ask the demo."""
-    return {**python("benchmarks.load"), "commit": commit()}
+    return {**python("benchmarks.load_test"), "commit": commit()}
 
 
 def no_op() -> Mapping[str, list[float]]:

@@ -21,9 +21,9 @@ MODELS = ("dnn", "cnn")
 WITH_KERAS = """
 from pathlib import Path
 from fashion.data import dataset
-from fashion.models import archive
+from fashion.models import saving
 image = dataset.load(Path("data/test.npz")).images[:1]
-print(archive.load(Path("models/cnn/model.keras")).predict(image, verbose=0).argmax())
+print(saving.load(Path("models/cnn/model.keras")).predict(image, verbose=0).argmax())
 """
 
 

@@ -36,15 +36,15 @@ def main() -> None:
 
 
 def _peer(name: str, seed: int, train: Split, validation: Split) -> tuple[float, Probabilities]:
-    from benchmarks import peers
+    from benchmarks import baselines
 
     if name == "demo":  # its authors keep no validation images
         train = Split(np.concatenate([train.images, validation.images]), np.append(train.labels, validation.labels))
-    network, batch_size = (peers.demo(), 128) if name == "demo" else (peers.tutorial(), 32)
+    network, batch_size = (baselines.demo(), 128) if name == "demo" else (baselines.tutorial(), 32)
     started = time.perf_counter()
-    peers.train(network, batch_size, train, seed)
+    baselines.train(network, batch_size, train, seed)
     seconds = time.perf_counter() - started
-    return seconds, lambda images: network.predict(peers.scaled(images), verbose=0)
+    return seconds, lambda images: network.predict(baselines.scaled(images), verbose=0)
 
 
 def _ours(name: str, seed: int, train: Split, validation: Split) -> tuple[float, Probabilities]:

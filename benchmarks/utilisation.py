@@ -54,10 +54,10 @@ def operations(model: keras.Model) -> int:
 
 def _utilisation(build: Any, params: Training, split: Any) -> dict[str, Any]:
     params = change(params, {"epochs": 1000})  # far from the end of the schedule
-    model = training.compiled(build, params, split)
+    model = training.build_and_compile(build, params, split)
     batches = training.batches(split, params, training=True).repeat()
     model.fit(batches, steps_per_epoch=STEPS, verbose=0)  # traces and warms up
-    precision = training.policy(params.precision).removeprefix("mixed_")
+    precision = training.dtype_policy(params.precision).removeprefix("mixed_")
     step = operations(model) * params.batch_size
     product, steps = [], []
     for _ in range(REPEATS):

@@ -106,17 +106,17 @@ def show_review(args: argparse.Namespace) -> None:
     """Print a review of a change; with --gate, fail if a model is worse than it may be."""
     from fashion.evaluation.figures import png
     from fashion.files import atomic_write, write_text
-    from fashion.review import comparing, pictures, report, revision
+    from fashion.review import compare, report, snapshot
 
     root = Path()
-    declared = comparing.declared(revision.working_tree(root))
+    declared = compare.declared(snapshot.working_tree(root))
     if declared is None:
         raise UserError(
             "params.yaml has no section `review`, which names the models to compare; docs/review.md tells how"
         )
-    ends = revision.resolve(root, args.base, args.head, declared.main)
-    with revision.rebuilt(ends, comparing.lacks_artifacts) if args.rebuild else nullcontext(ends) as (base, head):
-        found = comparing.compare(base, head)
+    ends = snapshot.resolve(root, args.base, args.head, declared.main)
+    with snapshot.rebuilt(ends, compare.lacks_artifacts) if args.rebuild else nullcontext(ends) as (base, head):
+        found = compare.compare(base, head)
     drawn = {}
     if args.html or args.pictures:
         drawn = {name: png(figure) for name, figure in pictures.draw(found).items()}
@@ -138,7 +138,7 @@ def show_predictions(args: argparse.Namespace) -> None:
     """Print what a model says, of test images first, then of files; exit 2 if one of them could not be answered."""
     from fashion.serving.artifacts import Artifacts
     from fashion.serving.classifier import Classifier
-    from fashion.serving.predicting import predict, read_picture, test_pictures
+    from fashion.serving.predict import predict, read_picture, test_pictures
 
     def fail(error: UserError) -> None:
         print(f"error: {error}", file=sys.stderr)
@@ -180,17 +180,15 @@ def show_predictions(args: argparse.Namespace) -> None:
 
 def show_demo(args: argparse.Namespace) -> None:
     """Serve the page to try the models on until interrupted."""
-    from fashion.serving import demo
-
     demo.serve(Path(), args.port)
 
 
 def check_lock(_args: argparse.Namespace) -> None:
     """Fail if dvc.lock was written with other code or params than are there."""
-    from fashion.review import revision
+    from fashion.review import snapshot
 
-    if found := revision.stale(Path()):
-        raise UserError(revision.behind(found))
+    if found := snapshot.stale(Path()):
+        raise UserError(snapshot.behind(found))
 
 
 def entry_point() -> None:

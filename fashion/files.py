@@ -1,8 +1,9 @@
-"""Writing files so that they are either whole or not there."""
+"""Atomic writing of files: they are complete or absent."""
 
 import json
 import os
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -12,10 +13,10 @@ from fashion.errors import UserError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path`; put it in place when the block ends well, remove it otherwise.
+    """Open a temporary file next to `path`; rename it to `path` if the block succeeds, remove it otherwise.
 
     Raises:
-        UserError: the file cannot be written (no space left, no permission, ...); what stood at `path` is unharmed.
+        UserError: the file cannot be written (no space left, no permission, ...); an existing file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -33,14 +34,24 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, whole or not at all."""
+    """Write `text` to `path` as UTF-8, atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, whole or not at all."""
+    """Write `value` to `path` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_zip(file: IO[bytes], contents: Mapping[str, bytes]) -> None:
+    """Write an uncompressed zip archive, byte-identical for the same contents.
+
+    `numpy.savez` would not do: what it writes into the zip headers differs between releases of Python.
+    """
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1 January 1980, the zip format's zero
 
 
 def read_json(path: Path) -> Any:

@@ -1,36 +1,68 @@
-"""Run the pipeline as `make` does: list the stages, run those that are out of date, and print their times."""
+"""Run the pipeline as `make` does: list the stages, run the stale ones, and print how long they took."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from fashion.dvc import Lock
 from fashion.environment import exclusive
 from fashion.errors import STAGE_TIMES, UserError
-from fashion.params import load_params, read_yaml
+from fashion.params import Params, load_params
+from fashion.validation import read_yaml
 
 
 def run(root: Path) -> None:
     """Run `dvc repro` in the project at `root` and print how long each stage took; wait for another run to end.
 
     Raises:
-        UserError: there is no pipeline, or a stage failed; DVC has said why.
+        UserError: there is no pipeline, params.yaml is wrong, or a stage failed; DVC has printed why.
     """
-    load_params(root / "params.yaml")  # before DVC deletes the outputs of a stage that is going to fail
+    params = load_params(root / "params.yaml")
+    check_networks(root, params)  # before DVC deletes the outputs of a stage that would fail
     stages = ", ".join(read_yaml(root / "dvc.yaml")["stages"])
     scratch = root / ".dvc" / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
     with exclusive(scratch / "make.lock", "Another `make` is running here; waiting for it"):
-        print(f"Stages: {stages}. Only those that are out of date run.\n", flush=True)
+        print(f"Stages: {stages}. Only the stale ones run.\n", flush=True)
         times = scratch / "stage_times.tsv"
         times.write_text("")
         code = _repro(root, times.absolute())
         print(_table(times.read_text(encoding="utf-8")), end="", flush=True)
+    if folders := leftovers(root, params):
+        print(f"No model in params.yaml uses these folders; delete them: {', '.join(folders)}\n", flush=True)
     if code:
         raise UserError(
-            "`dvc repro` failed; its message is above. Mend the cause and run `make` again, or undo all that is not "
-            "committed: git checkout . && .venv/bin/dvc checkout"
+            "`dvc repro` failed; its message is above. Fix the cause and run `make` again, or undo all uncommitted "
+            "changes: git checkout . && .venv/bin/dvc checkout"
         )
+
+
+def check_networks(root: Path, params: Params) -> None:
+    """Check the networks' own params if a training is stale; otherwise save the import of TensorFlow.
+
+    Raises:
+        UserError: as for `fashion.models.networks.check`.
+    """
+    sections = read_yaml(root / "params.yaml")
+    needed = {"training": sections["training"]} | {f"models.{name}": own for name, own in sections["models"].items()}
+    recorded: dict[str, Any] = {}
+    if (root / "dvc.lock").exists():
+        lock = Lock.read(root)
+        for stage in lock.stages:
+            recorded |= lock.params(stage).get("params.yaml", {})
+    if any(recorded.get(key) != value for key, value in needed.items()):
+        from fashion.models import networks
+
+        networks.check(params)
+
+
+def leftovers(root: Path, params: Params) -> list[str]:
+    """Return the folders of models that are no longer in params.yaml, relative to `root`."""
+    folders = {path.parent for name in ("history.csv", "metrics.json") for path in root.glob(f"reports/*/{name}")}
+    folders |= {path for path in root.glob("models/*") if path.is_dir()}
+    return sorted(str(folder.relative_to(root)) for folder in folders if folder.name not in params.models)
 
 
 def _repro(root: Path, times: Path) -> int:
@@ -46,7 +78,7 @@ def _repro(root: Path, times: Path) -> int:
 
 
 def _table(times: str) -> str:
-    """Return a line per stage that ran, and their sum; nothing if none did."""
+    """Return a line per stage that ran and a line with the total; nothing if none ran."""
     rows = [(name, float(seconds)) for name, seconds in (line.split("\t") for line in times.splitlines())]
     if not rows:
         return ""

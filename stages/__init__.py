@@ -1,10 +1,9 @@
-"""One thin script per DVC stage: paths from the command line, params from params.yaml, the rest from the library.
+"""One script per DVC stage: it parses arguments, reads params and inputs, calls the library, and writes outputs.
 
-Stages alike, as train_dnn and train_cnn, are scripts of their own, so that each depends on its own network and params.
-What is slow to import is imported once the arguments are parsed, so that `--help` and a mistyped argument are answered
-at once.
+train_dnn and train_cnn are separate scripts, so that each depends on its own network and params only. Slow imports
+follow the parsing of the arguments, so that `--help` and a mistyped argument respond at once.
 
-A stage puts temporary files into .dvc/tmp, since /tmp may be too small.
+Temporary files go to .dvc/tmp, since /tmp may be too small.
 """
 
 import os

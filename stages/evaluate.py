@@ -1,4 +1,4 @@
-"""Evaluate a trained model on the test split, which no training and no choice of settings sees."""
+"""Evaluate a trained model on the test split, which no training and no choice of settings uses."""
 
 import argparse
 from pathlib import Path
@@ -12,11 +12,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.evaluate", description=__doc__)
     parser.add_argument("model", type=Path, help="trained model (.keras)")
     parser.add_argument("test", type=Path, help="test split (.npz)")
-    parser.add_argument(
-        "probabilities", type=Path, help="predicted probabilities to write, float32 (n, classes) (.npy)"
-    )
-    parser.add_argument("metrics", type=Path, help="metrics to write (.json)")
-    parser.add_argument("confusion", type=Path, help="confusion matrix to write, a row per cell (.csv)")
+    parser.add_argument("probabilities", type=Path, help="probabilities to write, float32 (n, classes) (.npy)")
+    parser.add_argument("reports", type=Path, help="folder to write metrics.json and confusion.csv to")
     args = parser.parse_args()
     params = load_params()
 
@@ -25,18 +22,18 @@ def main() -> None:
     from fashion.data import dataset
     from fashion.evaluation import metrics
     from fashion.files import atomic_write, write_json, write_text
-    from fashion.models import archive
+    from fashion.models import saving
 
     classes = params.dataset.classes
     test = dataset.load(args.test)
-    model = archive.load(args.model)
+    model = saving.load(args.model)
     probabilities = model.predict(test.images, batch_size=500, verbose=0)
 
     with atomic_write(args.probabilities) as file:
         np.save(file, probabilities)
     summary = metrics.summary(probabilities, test.labels, classes, params.evaluation.calibration_bins)
-    write_json(args.metrics, {"parameters": model.count_params(), **summary})
-    write_text(args.confusion, metrics.confusion_csv(probabilities, test.labels, classes))
+    write_json(args.reports / "metrics.json", {"parameters": model.count_params(), **summary})
+    write_text(args.reports / "confusion.csv", metrics.confusion_csv(probabilities, test.labels, classes))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fetch the raw files of the data set, from the first source that has them, and verify every byte."""
+"""Download the raw files of the data set from the first source that has them, and verify their SHA-256."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Check the raw files, split off the validation images and audit the three splits."""
+"""Validate the raw files, split off the validation images and audit the three splits."""
 
 import argparse
 from pathlib import Path
@@ -25,12 +25,12 @@ def main() -> None:
     from fashion.files import write_json
 
     classes = params.dataset.classes
-    known = idx.read_split(args.raw / "train_images.idx", args.raw / "train_labels.idx", len(classes))
+    labelled = idx.read_split(args.raw / "train_images.idx", args.raw / "train_labels.idx", len(classes))
     test = idx.read_split(args.raw / "test_images.idx", args.raw / "test_labels.idx", len(classes))
-    training, validation = stratified_split(known.labels, params.validation.images, params.validation.seed)
+    training, validation = stratified_split(labelled.labels, params.validation.images, params.validation.seed)
     fonts.check(classes)
-    check_params_fit(known.image_shape, len(training))
-    splits = known.take(training), known.take(validation), test
+    check_params_fit(labelled.image_shape, len(training))
+    splits = labelled.take(training), labelled.take(validation), test
 
     dataset.save(splits[0], args.train)
     dataset.save(splits[1], args.validation)

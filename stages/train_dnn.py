@@ -1,33 +1,16 @@
 """Train the dense network on the training split."""
 
-import argparse
-from pathlib import Path
-
 from fashion.errors import run_command
-from fashion.params import change, check_params_fit, load_params
+from stages import training
 
 
 def main() -> None:
     """Run the stage."""
-    parser = argparse.ArgumentParser(prog="python -m stages.train_dnn", description=__doc__)
-    parser.add_argument("train", type=Path, help="training split (.npz)")
-    parser.add_argument("validation", type=Path, help="validation split (.npz)")
-    parser.add_argument("model", type=Path, help="trained model to write (.keras)")
-    parser.add_argument("history", type=Path, help="history to write, a row per epoch (.csv)")
-    parser.add_argument("--seed", type=int, help="seed to use instead of the one in params.yaml")
-    args = parser.parse_args()
-    params = load_params()
+    args = training.parse_arguments("train_dnn", __doc__)
 
-    from fashion.data import dataset
-    from fashion.files import write_text
-    from fashion.models import archive, dnn, training
+    from fashion.models import dnn
 
-    settings = params.dnn if args.seed is None else change(params.dnn, {"seed": args.seed})
-    train, validation = dataset.load(args.train), dataset.load(args.validation)
-    check_params_fit(train.image_shape, len(train.images))
-    model, history = training.train(dnn.build, settings, train, validation)
-    archive.save(model, args.model)
-    write_text(args.history, history.to_csv(index=False, float_format="%.6g"))
+    training.train(dnn, args)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def small_params(raw_folder: Path) -> dict[str, Any]:
         for content in [(raw_folder / name).read_bytes()]
     }
     params["validation"]["images"] = 60
-    params["export"]["int8_images"] = 100
+    params["export"]["representative_images"] = 100
     params["dnn"] |= {"epochs": 2, "hidden_units": [16], "batch_size": 50}
     params["cnn"] |= {"epochs": 2, "filters": [4, 8], "batch_size": 50}
     for model in ("dnn", "cnn"):

@@ -90,7 +90,7 @@ def test_the_report_states_ratios() -> None:
 
 @pytest.mark.parametrize("wanted", ["tutorial", "demo"])
 def test_the_peers_are_networks_for_these_images(wanted: str) -> None:
-    from benchmarks import peers
+    from benchmarks import baselines
 
     network = getattr(peers, wanted)()
     assert network.input_shape == (None, 28, 28, 1)

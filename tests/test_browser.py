@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from fashion.data import dataset
-from fashion.serving import photos
+from fashion.serving import preprocessing
 from tests.conftest import ROOT, served_demo
 
 pytestmark = pytest.mark.browser
@@ -141,7 +141,7 @@ def test_garbage_is_told_and_the_next_picture_answered(page: Page, boot: Path, t
 
 
 def test_a_file_over_the_limit_is_not_sent(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "large.png").write_bytes(bytes(photos.MAX_BYTES + 1))
+    (tmp_path / "large.png").write_bytes(bytes(preprocessing.MAX_BYTES + 1))
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url))
     page.set_input_files("#file", tmp_path / "large.png")
@@ -219,7 +219,7 @@ def test_a_drawing(page: Page) -> None:
 
 
 def test_what_is_refused_here_is_not_answered_by_an_older_question(page: Page, boot: Path, tmp_path: Path) -> None:
-    (tmp_path / "large.png").write_bytes(bytes(photos.MAX_BYTES + 1))
+    (tmp_path / "large.png").write_bytes(bytes(preprocessing.MAX_BYTES + 1))
     page.route("**/answer*", lambda _route: None)  # is not answered
     with page.expect_request("**/answer*"):
         page.set_input_files("#file", boot)

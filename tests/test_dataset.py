@@ -17,7 +17,7 @@ def test_round_trip(tmp_path: Path) -> None:
     loaded = dataset.load(tmp_path / "split.npz")
     np.testing.assert_array_equal(loaded.images, SPLIT.images)
     np.testing.assert_array_equal(loaded.labels, SPLIT.labels)
-    assert (loaded.image_shape, loaded.class_count) == ((2, 3), 3)
+    assert (loaded.image_shape, loaded.num_classes) == ((2, 3), 3)
 
 
 def test_the_same_arrays_are_the_same_bytes(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from PIL import Image
 from starlette.applications import Starlette
 
 from fashion.data import dataset
-from fashion.serving import demo, photos
+from fashion.serving import app, preprocessing
 from tests.conftest import CLASSES, FASHION, SHAPE, Project, served_demo
 
 HOST = (b"host", demo.HOST.encode())
@@ -127,7 +127,7 @@ def connection(address: str) -> Iterator[http.client.HTTPConnection]:
 
 def test_what_is_declared_too_large_is_refused_unread(connection: http.client.HTTPConnection) -> None:
     connection.putrequest("POST", "/answer")
-    connection.putheader("Content-Length", str(photos.MAX_BYTES + 1))
+    connection.putheader("Content-Length", str(preprocessing.MAX_BYTES + 1))
     connection.endheaders()
     response = connection.getresponse()
     assert response.status == 413
@@ -148,7 +148,7 @@ def test_what_turns_out_too_large_is_not_read_to_its_end(connection: http.client
             sent += 1
     except OSError:  # it hung up
         pass
-    assert photos.MAX_BYTES // 2**20 <= sent < 200
+    assert preprocessing.MAX_BYTES // 2**20 <= sent < 200
 
 
 def test_a_client_may_go_away(connection: http.client.HTTPConnection) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from fashion.errors import UserError
-from fashion.evaluation import calibration, metrics, parity
+from fashion.evaluation import calibration, metrics, verify_MOVED
 from fashion.models import export, training
-from fashion.serving import litert
+from fashion.serving import litert_MOVED
 from tests.test_models import BOTH, TRAIN, VALIDATION
 
 CLASSES = ["upright", "level", "slope"]
@@ -25,7 +25,7 @@ def trained(build: Any, params: Any) -> keras.Model:
 @BOTH
 def test_exported_in_float32(build: Any, params: Any) -> None:
     model = trained(build, params)
-    rebuilt = export.in_float32(model)
+    rebuilt = export.to_float32(model)
     assert {layer.dtype_policy.name for layer in rebuilt.layers[1:]} == {"float32"}
     np.testing.assert_allclose(
         rebuilt.predict(VALIDATION.images, verbose=0), model.predict(VALIDATION.images, verbose=0), atol=0.05
@@ -34,7 +34,7 @@ def test_exported_in_float32(build: Any, params: Any) -> None:
     features, logits = export.features_and_logits(rebuilt, VALIDATION.images)
     expected = calibration.probabilities(logits, 0.5)
     content = litert.with_labels(export.litert(export.calibrated(rebuilt, 0.5)), CLASSES)
-    assert content == litert.with_labels(export.litert(export.calibrated(export.in_float32(model), 0.5)), CLASSES)
+    assert content == litert.with_labels(export.litert(export.calibrated(export.to_float32(model), 0.5)), CLASSES)
     network = litert.Network(content, "model.tflite")
     assert network.classes == CLASSES
     assert network.image_shape == TRAIN.image_shape
@@ -46,8 +46,8 @@ def test_exported_in_float32(build: Any, params: Any) -> None:
 
 @BOTH
 def test_exported_in_int8(build: Any, params: Any) -> None:
-    model = export.calibrated(export.in_float32(trained(build, params)), 1.0)
-    content = litert.with_labels(export.litert_int8(model, TRAIN.images[:100]), CLASSES)
+    model = export.calibrated(export.to_float32(trained(build, params)), 1.0)
+    content = litert.with_labels(export.to_litert_int8(model, TRAIN.images[:100]), CLASSES)
     probabilities, _ = litert.Network(content, "model.int8.tflite")(VALIDATION.images)
     expected = model.predict(VALIDATION.images, verbose=0)["probabilities"]
     assert np.abs(probabilities - expected).mean() < 0.03
@@ -80,8 +80,8 @@ def test_probabilities_of_huge_logits() -> None:
 def test_differences_of_answers() -> None:
     ours = np.array([[0.6, 0.3, 0.1], [0.499_999, 0.500_001, 0.0], [0.2, 0.7, 0.1]])
     theirs = np.array([[0.6, 0.3, 0.1], [0.500_001, 0.499_999, 0.0], [0.5, 0.4, 0.1]])
-    assert parity.differences(ours, theirs) == {"largest_difference": 0.3, "label_changes": 1}
-    assert np.isnan(parity.differences(ours, theirs * np.nan)["largest_difference"])
+    assert verify.differences(ours, theirs) == {"largest_difference": 0.3, "label_changes": 1}
+    assert np.isnan(verify.differences(ours, theirs * np.nan)["largest_difference"])
 
 
 def test_names_of_classes_are_kept_whatever_is_in_them() -> None:

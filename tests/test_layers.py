@@ -53,7 +53,7 @@ def test_whitened_patches_are_uncorrelated_and_of_equal_variance() -> None:
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (5, 3), (4, 4)])
 def test_pass_on_passes_its_inputs_on(inputs: int, outputs: int) -> None:
     images = GENERATOR.normal(size=(2, 6, 6, inputs)).astype(np.float32)
-    kernel = layers.PassOn()((3, 3, inputs, outputs))
+    kernel = layers.DiracInitializer()((3, 3, inputs, outputs))
     passed = keras.ops.conv(images, kernel, padding="same").numpy()
     same = min(inputs, outputs)
     np.testing.assert_allclose(passed[..., :same], images[..., :same], rtol=1e-6)

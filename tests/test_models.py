@@ -13,7 +13,7 @@ import pytest
 
 from fashion.data.dataset import Split
 from fashion.errors import UserError
-from fashion.models import archive, cnn, dnn, training
+from fashion.models import saving, cnn, dnn, training
 from fashion.params import Augmentation, Cnn, Dnn, Selection
 from tests.conftest import draw_lines
 
@@ -101,7 +101,7 @@ def test_two_trainings_give_the_same_bytes_and_learn(build: Any, params: Any, tm
     contents = []
     for name in ("one.keras", "two.keras"):
         model, history = training.train(build, params, TRAIN, VALIDATION)
-        archive.save(model, tmp_path / name)
+        saving.save(model, tmp_path / name)
         contents.append(((tmp_path / name).read_bytes(), history.to_csv()))
     assert contents[0] == contents[1]
     assert history["val_accuracy"].iloc[-1] > 0.6  # three classes: guessing gives 0.33
@@ -150,11 +150,11 @@ def test_a_bar_with_throughput_and_time_left_on_a_terminal(monkeypatch: pytest.M
 
 def test_an_archive_holds_no_date_and_comes_back(tmp_path: Path) -> None:
     model = cnn.build(CNN, TRAIN)
-    archive.save(model, tmp_path / "model.keras")
+    saving.save(model, tmp_path / "model.keras")
     with zipfile.ZipFile(tmp_path / "model.keras") as file:
         assert {info.date_time for info in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert b"date_saved" not in file.read("metadata.json")
-    loaded = archive.load(tmp_path / "model.keras")
+    loaded = saving.load(tmp_path / "model.keras")
     np.testing.assert_array_equal(
         loaded.predict(VALIDATION.images, verbose=0), model.predict(VALIDATION.images, verbose=0)
     )
@@ -166,4 +166,4 @@ def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes | None) -> N
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"model\.keras: not a Keras model .* run `dvc repro`"):
-        archive.load(path)
+        saving.load(path)

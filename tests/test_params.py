@@ -105,13 +105,13 @@ def test_wrong_classes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, classes:
         ("dnn.augmentation.shift=20", "dnn.augmentation.shift: 20 pixels can move images of 20 x 24 pixels out of"),
         ("cnn.augmentation.cutout=20", "cnn.augmentation.cutout: a 20-pixel square is too large for images of 20 x 24"),
         ("cnn.filters=[8,8,8,8,8]", "cnn.filters: images of 20 x 24 pixels are too small for 5 blocks"),
-        ("export.int8_images=301", "export.int8_images: 301 exceeds the 300 training images"),
+        ("export.representative_images=301", "export.representative_images: 301 exceeds the 300 training images"),
     ],
 )
 def test_a_value_that_does_not_fit_the_data(tmp_path: Path, change: str, says: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(TEXT)
-    apply_overrides(str(path), ["export.int8_images=300", change])
+    apply_overrides(str(path), ["export.representative_images=300", change])
     with pytest.raises(UserError) as error:
         check_params_fit((20, 24), 300, path)
     (line,) = str(error.value).splitlines()

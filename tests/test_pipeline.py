@@ -70,7 +70,7 @@ STALE_AFTER_EDIT = {
     "fashion/models/training.py": TRAIN,
     "fashion/review/__init__.py": set(),
     "fashion/review/changes.py": set(),
-    "fashion/review/comparing.py": set(),
+    "fashion/review/compare.py": set(),
     "fashion/review/pictures.py": set(),
     "fashion/review/report.html": set(),
     "fashion/review/report.md": set(),
@@ -105,7 +105,7 @@ STALE_AFTER_PARAM = {
     "dnn.epochs": TRAIN_DNN | {"card"},
     "cnn.epochs": TRAIN_CNN | {"card"},
     "evaluation.calibration_bins": EVALUATE | EXPORT | {"plot"},
-    "export.int8_images": EXPORT,
+    "export.representative_images": EXPORT,
     "review.significance": set(),
 }
 
@@ -300,7 +300,7 @@ def test_an_export_that_answers_otherwise_fails_and_writes_nothing(project: Proj
     data = [f"data/{part}.npz" for part in ("train", "validation", "test")]
     outputs = [tmp_path / name for name in ("a.tflite", "b.tflite", "c.npz", "d.npy", "e.npy", "f.json")]
     strict = (
-        "from fashion.evaluation import parity; parity.TOLERANCE = 0; from stages.export import *; run_command(main)"
+        "from fashion.evaluation import parity; verify.TOLERANCE = 0; from stages.export import *; run_command(main)"
     )
     done = subprocess.run(
         ["python", "-c", strict, "models/dnn/model.keras", *data, *outputs],

@@ -14,7 +14,7 @@ from fashion.data import dataset
 from fashion.errors import UserError
 from fashion.serving.artifacts import Artifacts
 from fashion.serving.drawing import draw
-from fashion.serving.predicting import Picture, Prediction
+from fashion.serving.predict import Picture, Prediction
 from tests.conftest import CLASSES, FASHION, Project
 
 
@@ -70,7 +70,7 @@ def test_for_programs(project: Project, picture: Path) -> None:
 
 
 def test_it_answers_as_the_export_stage_says(project: Project) -> None:
-    expected = np.load(project.folder / "models" / "dnn" / "calibrated.npy")
+    expected = np.load(project.folder / "models" / "dnn" / "exported_probabilities.npy")
     said = predict(project, "--json", "--model", "dnn", *(word for i in range(90) for word in ("--test-index", str(i))))
     found = [json.loads(line)["probabilities"] for line in said.stdout.splitlines()]
     np.testing.assert_allclose([[row[name] for name in CLASSES] for row in found], expected, atol=1e-5)

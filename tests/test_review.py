@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from fashion.review.comparing import Truth
+from fashion.review.compare import TestSet
 from tests.flowers import Flowers
 
 
@@ -132,11 +132,11 @@ def test_other_test_cases_are_not_compared(flowers: Flowers) -> None:
 
 def test_the_same_pictures_in_another_file_are_the_same_cases() -> None:
     images, labels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2), np.array([0, 1])
-    truth = Truth("of one release of Python", labels, images)
-    assert truth.same_as(Truth("of another", labels.copy(), images.copy()))
-    assert not truth.same_as(Truth("of another", labels[::-1], images))
-    assert not truth.same_as(Truth("of another", labels, images + 1))
-    assert not truth.same_as(Truth("of another", labels, None))
+    truth = TestSet("of one release of Python", labels, images)
+    assert truth.same_as(TestSet("of another", labels.copy(), images.copy()))
+    assert not truth.same_as(TestSet("of another", labels[::-1], images))
+    assert not truth.same_as(TestSet("of another", labels, images + 1))
+    assert not truth.same_as(TestSet("of another", labels, None))
 
 
 @pytest.mark.parametrize("first", ["base", "head"])

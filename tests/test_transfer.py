@@ -19,9 +19,9 @@ from sklearn.preprocessing import StandardScaler
 from fashion.data import dataset
 from fashion.data.dataset import Split
 from fashion.errors import UserError
-from fashion.evaluation.comparison import mcnemar
+from fashion.evaluation.significance import mcnemar
 from fashion.files import read_json, write_json
-from fashion.models import archive
+from fashion.models import saving
 from fashion.models.layers import FusedBatchNormalization
 from studies.transfer import assemble, features, judge, methods, scratch, summary, transferred, trials
 from studies.transfer.backbones import BACKBONES, Backbone
@@ -73,7 +73,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         for layer in stack:
             outputs = layer(outputs)
         model = keras.Model(images, outputs, name=name)
-        archive.save(model, folder / f"{name}.keras")
+        saving.save(model, folder / f"{name}.keras")
         shape, dtype = model.output_shape[1:], "float32"
     return folder / "front.keras", folder / "tail.keras"
 
@@ -81,7 +81,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def inputs(parts: tuple[Path, Path]) -> Inputs:
     """Return what the methods train with."""
-    front, tail = (archive.load(part) for part in parts)
+    front, tail = (saving.load(part) for part in parts)
     splits = TRAIN, VALIDATION
     maps = [front.predict(split.images, verbose=0).astype("f2") for split in splits]
     mirrored = front.predict(TRAIN.images[:, :, ::-1], verbose=0).astype("f2")
@@ -112,7 +112,7 @@ def test_maps_and_features_are_those_of_the_network(
     dataset.save(TEST, tmp_path / "test.npz")
     written = [tmp_path / name for name in ("maps.npy", "features.npy", "cost.json", "mirrored.npy")]
     run(features.main, monkeypatch, *parts, tmp_path / "test.npz", *written[:3], "--mirrored", written[3])
-    front, tail = (archive.load(part) for part in parts)
+    front, tail = (saving.load(part) for part in parts)
     given = np.load(written[1])
     for path, images in ((written[0], TEST.images), (written[3], TEST.images[:, :, ::-1])):
         maps = np.load(path)
@@ -148,7 +148,7 @@ def test_the_probe_is_the_logistic_regression_that_does_best_on_validation(input
 def test_fine_tuning_goes_on_from_the_pretrained_weights(inputs: Inputs) -> None:
     taken = trials.take(TRAIN.labels, "30", seed=1)
     model, accuracy = methods.finetuned(inputs, taken, seed=1)
-    before = archive.load(inputs.tail).get_weights()
+    before = saving.load(inputs.tail).get_weights()
     moved = [np.abs(new - old).max() for old, new in zip(before, model.get_weights()[: len(before)], strict=True)]
     assert min(moved) > 0
     assert moved[0] < 0.2  # the convolution's kernel, in ten small steps
@@ -164,9 +164,9 @@ def test_fine_tuning_leaves_depthwise_kernels_and_follows_the_statistics_of_its_
     maps = keras.Input(inputs.train_maps.shape[1:])
     deep = keras.layers.DepthwiseConv2D(3, name="deep")(maps)
     norm = FusedBatchNormalization(momentum=1.0, name="norm")(deep)
-    archive.save(keras.Model(maps, keras.layers.GlobalMaxPooling2D()(norm)), tmp_path / "tail.keras")
+    saving.save(keras.Model(maps, keras.layers.GlobalMaxPooling2D()(norm)), tmp_path / "tail.keras")
     model, _ = methods.finetuned(replace(inputs, tail=tmp_path / "tail.keras"), np.arange(240), seed=1)
-    before = archive.load(tmp_path / "tail.keras")
+    before = saving.load(tmp_path / "tail.keras")
     np.testing.assert_array_equal(model.get_layer("deep").kernel, before.get_layer("deep").kernel)
     moved = np.abs(model.get_layer("norm").moving_mean - before.get_layer("norm").moving_mean)
     assert moved.min() > 0  # though the network came with statistics that never move
@@ -255,8 +255,8 @@ def test_a_network_from_random_weights_takes_raw_pixels(
     model, accuracy = methods.random(inputs, trials.take(TRAIN.labels, "10", seed=1), 1)
     norms = [layer for layer in methods._layers(model) if layer.name == "norm"]
     assert [norm.momentum for norm in norms] == [methods.MOMENTUM]
-    archive.save(model, tmp_path / "model.keras")
-    answers = archive.load(tmp_path / "model.keras").predict(VALIDATION.images, verbose=0)
+    saving.save(model, tmp_path / "model.keras")
+    answers = saving.load(tmp_path / "model.keras").predict(VALIDATION.images, verbose=0)
     assert answers.shape == (90, 3)
     assert accuracy == pytest.approx((answers.argmax(axis=1) == VALIDATION.labels).mean())
 
@@ -265,11 +265,11 @@ def test_the_assembled_network_is_its_parts_one_after_the_other(
     parts: tuple[Path, Path], inputs: Inputs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     model, _ = methods.finetuned(inputs, trials.take(TRAIN.labels, "10", seed=1), seed=1)
-    archive.save(model, tmp_path / "1.keras")
+    saving.save(model, tmp_path / "1.keras")
     run(assemble.main, monkeypatch, parts[0], tmp_path / "1.keras", tmp_path / "finetuned" / "model.keras")
-    whole = archive.load(tmp_path / "finetuned" / "model.keras")
+    whole = saving.load(tmp_path / "finetuned" / "model.keras")
     assert whole.name == "finetuned"
-    expected = model.predict(archive.load(parts[0]).predict(TEST.images, verbose=0), verbose=0)
+    expected = model.predict(saving.load(parts[0]).predict(TEST.images, verbose=0), verbose=0)
     np.testing.assert_allclose(whole.predict(TEST.images, verbose=0), expected, atol=1e-5)
 
 
@@ -283,7 +283,7 @@ def test_models_are_judged_by_what_they_take_and_compared_seed_by_seed(
         model = keras.Sequential([keras.Input(given.shape[1:]), keras.layers.Flatten(), dense])
         dense.bias.assign(np.eye(3)[answer])
         for seed in (1, 2):
-            archive.save(model, tmp_path / "trials" / name / f"{seed}.keras")
+            saving.save(model, tmp_path / "trials" / name / f"{seed}.keras")
         made = [{"seed": seed, "val_accuracy": 0.5, "seconds": 1.0} for seed in (1, 2)]
         write_json(tmp_path / "trials" / name / "trials.json", made)
     test = TEST.take(np.r_[0:60:3, 1:60:3, 1:20:3, 2:5])

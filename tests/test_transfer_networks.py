@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fashion.errors import UserError
-from fashion.models import archive
+from fashion.models import saving
 from studies.transfer import backbones, checkpoint, efficientnet
 from studies.transfer.backbones import BACKBONES
 
@@ -113,8 +113,8 @@ def test_a_backbone_takes_grey_images_in_two_parts(name: str, tmp_path: Path) ->
     expected = whole.predict(np.repeat(enlarged, 3, axis=-1) * backbone.scale + backbone.offset, verbose=0)
     np.testing.assert_allclose(features, expected, atol=1e-5, rtol=1e-4)
 
-    archive.save(parts.front, tmp_path / "front.keras")
-    np.testing.assert_array_equal(archive.load(tmp_path / "front.keras").predict(images, verbose=0), maps)
+    saving.save(parts.front, tmp_path / "front.keras")
+    np.testing.assert_array_equal(saving.load(tmp_path / "front.keras").predict(images, verbose=0), maps)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet_v2_b0"])

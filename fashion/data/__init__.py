@@ -1,1 +1,1 @@
-"""From a download to training, validation and test arrays."""
+"""From downloaded files to training, validation and test splits."""

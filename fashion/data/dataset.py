@@ -1,15 +1,20 @@
-"""Images with their labels, and the file that carries them from stage to stage."""
+"""Labelled images, and the files (.npz) that hold them."""
 
 import io
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, Shaped, UInt8
 
 from fashion.errors import UserError
-from fashion.files import atomic_write
+from fashion.files import atomic_write, write_zip
+
+Image = UInt8[np.ndarray, "height width"]
+Images = UInt8[np.ndarray, "n height width"]
 
 
 @dataclass(frozen=True)
@@ -17,11 +22,11 @@ class Split:
     """Labelled images.
 
     Attributes:
-        images: pixel intensities, 0 to 255.
-        labels: the class of each image, 0 to the number of classes - 1. Every class occurs.
+        images: pixel values, 0 to 255.
+        labels: class of each image, 0 to number of classes - 1; every class occurs.
     """
 
-    images: UInt8[np.ndarray, "n height width"]
+    images: Images
     labels: UInt8[np.ndarray, "n"]
 
     @property
@@ -30,7 +35,7 @@ class Split:
         return self.images.shape[1], self.images.shape[2]
 
     @property
-    def class_count(self) -> int:
+    def num_classes(self) -> int:
         """The number of classes."""
         return int(self.labels.max()) + 1
 
@@ -40,21 +45,25 @@ class Split:
 
 
 def save(split: Split, path: Path) -> None:
-    """Write a split as an uncompressed .npz file, the same bytes for the same arrays.
+    """Write a split."""
+    with atomic_write(path) as file:
+        write_arrays(file, {"images": split.images, "labels": split.labels})
 
-    `np.savez` would not do: what it writes into the zip headers differs between releases of Python.
-    """
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for name, array in (("images", split.images), ("labels", split.labels)):
-            np.lib.format.write_array(content := io.BytesIO(), array, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())
+
+def write_arrays(file: IO[bytes], arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
+    """Write named arrays in the .npz format, byte-identical for the same arrays."""
+    contents = {}
+    for name, array in arrays.items():
+        np.lib.format.write_array(content := io.BytesIO(), array, allow_pickle=False)
+        contents[f"{name}.npy"] = content.getvalue()
+    write_zip(file, contents)
 
 
 def load(path: Path) -> Split:
-    """Read a split that `save` wrote.
+    """Read a split.
 
     Raises:
-        UserError: the file is missing or not such a file.
+        UserError: the file is missing or not a split.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:

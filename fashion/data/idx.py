@@ -1,4 +1,4 @@
-"""The IDX format of the MNIST family of data sets, for unsigned bytes.
+"""The IDX file format of the MNIST family of data sets, for unsigned bytes.
 
 A file is a header (two zero bytes, the type of the elements, the number of dimensions, each dimension as a
 big-endian 32-bit number) and then the elements, the last dimension fastest: http://yann.lecun.com/exdb/mnist/.
@@ -23,11 +23,16 @@ def encode(array: UInt8[np.ndarray, "..."]) -> bytes:
 
 
 def decode(content: bytes, ndim: int, source: str) -> UInt8[np.ndarray, "..."]:
-    """Return the array in an IDX file: `content` is its bytes, `source` the name used in errors.
+    """Return the array of an IDX file.
+
+    Args:
+        content: the whole file.
+        ndim: the expected number of dimensions.
+        source: of the content, for error messages.
 
     Raises:
-        UserError: the content is not an IDX array of unsigned bytes with `ndim` dimensions and exactly the length
-            that its header states.
+        UserError: the content is not an IDX array of unsigned bytes with `ndim` dimensions and the length that its
+            header states.
     """
     header_length = 4 + 4 * ndim
     expected = bytes([0, 0, UNSIGNED_BYTE, ndim])
@@ -40,11 +45,11 @@ def decode(content: bytes, ndim: int, source: str) -> UInt8[np.ndarray, "..."]:
         raise UserError(f"{source}: ends inside its header, after {len(content)} of {header_length} bytes")
     shape = tuple(int(n) for n in np.frombuffer(content, dtype=">u4", count=ndim, offset=4))
     if 0 in shape:
-        raise UserError(f"{source}: its header states the empty shape {shape}")
+        raise UserError(f"{source}: its header specifies the empty shape {shape}")
     if len(content) != header_length + math.prod(shape):
         raise UserError(
             f"{source}: {len(content):,} bytes long, expected {header_length + math.prod(shape):,} "
-            f"for the shape {shape} that its header states"
+            f"for the shape {shape} that its header specifies"
         )
     return np.frombuffer(content, dtype=np.uint8, offset=header_length).reshape(shape)
 
@@ -53,13 +58,13 @@ def read_split(images: Path, labels: Path, classes: int) -> Split:
     """Read a split from two IDX files.
 
     Raises:
-        UserError: a file is no IDX file, the two differ in length, a label is not below `classes`, or a class does not
-            occur.
+        UserError: a file is not an IDX file, the two differ in length, a label is not below `classes`, or a class does
+            not occur.
     """
-    pictures = decode(images.read_bytes(), ndim=3, source=str(images))
+    pixels = decode(images.read_bytes(), ndim=3, source=str(images))
     numbers = decode(labels.read_bytes(), ndim=1, source=str(labels))
-    if len(pictures) != len(numbers):
-        raise UserError(f"{images} has {len(pictures):,} images, but {labels} has {len(numbers):,} labels")
+    if len(pixels) != len(numbers):
+        raise UserError(f"{images} has {len(pixels):,} images, but {labels} has {len(numbers):,} labels")
     found = np.unique(numbers)
     if found[-1] >= classes:
         raise UserError(
@@ -68,6 +73,6 @@ def read_split(images: Path, labels: Path, classes: int) -> Split:
     if len(found) < classes:
         missing = sorted(set(range(classes)) - set(found.tolist()))
         raise UserError(
-            f"{labels}: no image is labelled {missing}, expected every class of params.yaml: dataset.classes"
+            f"{labels}: no image has the label {missing}, expected every class of params.yaml: dataset.classes"
         )
-    return Split(pictures, numbers)
+    return Split(pixels, numbers)

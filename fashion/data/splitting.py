@@ -1,4 +1,4 @@
-"""Setting images aside to choose by, so that the test images need not be looked at."""
+"""The stratified split into training and validation images."""
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -9,13 +9,18 @@ from fashion.errors import UserError
 def stratified_split(
     labels: UInt8[np.ndarray, "n"], validation_images: int, seed: int
 ) -> tuple[Int64[np.ndarray, "t"], Int64[np.ndarray, "v"]]:
-    """Return sorted indices of training and validation images that share out every class in equal proportion.
+    """Return the sorted indices of the training and the validation images, with equal class proportions in both.
 
-    Each class gives its share of `validation_images`, rounded so that the total is exact (largest remainder), drawn
-    without replacement from a generator seeded with `seed`.
+    The number of validation images of each class is rounded by the largest-remainder method, so that the total is
+    exact. The images are drawn without replacement.
+
+    Args:
+        labels: the class of each image.
+        validation_images: total number of validation images.
+        seed: of the random generator.
 
     Raises:
-        UserError: a class would be left without an image on one of the two sides.
+        UserError: a class would have no image in one of the two splits.
     """
     counts = np.bincount(labels)
     shares = counts * validation_images / len(labels)
@@ -24,8 +29,8 @@ def stratified_split(
     take[largest_remainders] += 1
     if (take < 1).any() or (take >= counts).any():
         raise UserError(
-            f"params.yaml: validation.images: with {validation_images:,} of the {len(labels):,} images, some class has "
-            f"no image left to train on or none to validate with; the smallest class has {counts.min():,} images"
+            f"params.yaml: validation.images: {validation_images:,} of {len(labels):,} images would leave a class "
+            f"without training or without validation images; the smallest class has {counts.min():,} images"
         )
     generator = np.random.default_rng(seed)
     validation = np.sort(

@@ -1,6 +1,6 @@
-"""Pictures for people: arrays in, a matplotlib `Figure` out. Touches no disk and no display.
+"""Figures: arrays in, a Matplotlib `Figure` out, without files or a display.
 
-The style is set here and nowhere else, so that a user's own matplotlibrc changes no byte of a picture.
+The style is set here only; a user's matplotlibrc has no effect.
 """
 
 import io
@@ -12,21 +12,21 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fashion.data.dataset import Split
+from fashion.data.dataset import Image, Split
 from fashion.evaluation import fonts
 from fashion.evaluation.metrics import Labels, Probabilities, calibration_error, reliability
 
 COLOURS = ("#7b4fc9", "#0a94a8", "#e4632a", "#5a8f29")
 MIN_BIN_IMAGES = 10
-INK, GREY, RIGHT, WRONG = "#222222", "#8a8a8a", "#1b7837", "#c1272d"
+INK, GREY, CORRECT, WRONG = "#222222", "#8a8a8a", "#1b7837", "#c1272d"
 
 
-warnings.filterwarnings("ignore", "Glyph .* missing from font")  # `fonts.check` has checked the names of the classes
+warnings.filterwarnings("ignore", "Glyph .* missing from font")  # `fonts.check` has checked the class names
 mpl.rcdefaults()
 mpl.rcParams.update(
     {
@@ -49,7 +49,7 @@ mpl.rcParams.update(
 
 
 def png(figure: Figure) -> bytes:
-    """Return a figure as a PNG file, the same bytes for the same figure."""
+    """Return a figure as a PNG file, byte-identical for the same figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -67,9 +67,9 @@ def samples(split: Split, classes: Sequence[str], title: str, columns: int = 12)
 
 
 def learning_curves(histories: Mapping[str, pd.DataFrame], quantity: str) -> Figure:
-    """Draw `quantity` ("accuracy" or "loss") on training and validation images per epoch, a panel per model."""
+    """Draw `quantity` ("accuracy" or "loss") of the training and validation images by epoch, a panel per model."""
     figure = Figure(figsize=(4.6 * len(histories), 3.8), layout="constrained")
-    figure.suptitle(f"{quantity.capitalize()} against validation {quantity}")
+    figure.suptitle(f"Training and validation {quantity}")
     panels = figure.subplots(1, len(histories), sharey=True, squeeze=False)[0]
     for ax, colour, (name, history) in zip(panels, itertools.cycle(COLOURS), histories.items(), strict=False):
         ax.set_title(name.upper())
@@ -97,14 +97,14 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], quantity: str) -> Fig
 
 
 def confusion(matrix: Int64[np.ndarray, "classes classes"], classes: Sequence[str], title: str) -> Figure:
-    """Draw a confusion matrix, actual classes in rows; colour is the share of the row, the diagonal left out."""
+    """Draw a confusion matrix, actual classes in rows; colour is the fraction of the row, except on the diagonal."""
     size = max(4.4, 1.6 + 0.56 * len(classes)) + max(0, widest(classes) - 1)
     figure = Figure(figsize=(size + 0.4, size), layout="constrained")
     ax = figure.subplots()
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    np.fill_diagonal(shares, 0)
-    most = max(float(shares.max()), 1e-9)
-    ax.imshow(shares, cmap="Oranges", vmin=0, vmax=most)
+    fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    np.fill_diagonal(fractions, 0)
+    most = max(float(fractions.max()), 1e-9)
+    ax.imshow(fractions, cmap="Oranges", vmin=0, vmax=most)
     for row, column in np.argwhere(matrix):
         ax.text(
             column,
@@ -114,7 +114,7 @@ def confusion(matrix: Int64[np.ndarray, "classes classes"], classes: Sequence[st
             va="center",
             fontsize=9,
             fontweight="bold" if row == column else "normal",
-            color="white" if shares[row, column] > 0.6 * most else INK,
+            color="white" if fractions[row, column] > 0.6 * most else INK,
         )
     ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(classes)), classes)
@@ -134,31 +134,31 @@ def predictions(
     title: str,
     columns: int = 6,
 ) -> Figure:
-    """Draw images with their actual label, predicted label and confidence: green where right, red where wrong."""
+    """Draw images with actual label, predicted label and confidence: green if correct, red if wrong."""
     rows = max(1, -(-len(indices) // columns))
     figure, axes = grid(rows, columns, cell=(1.55, 2.25), title=title)
     for ax, index in zip(axes.flat, indices, strict=False):
-        answer = int(probabilities[index].argmax())
+        predicted = int(probabilities[index].argmax())
         actual = int(split.labels[index])
-        text = f"predicted: {classes[answer]}\nconfidence {probabilities[index, answer]:.1%}"
-        prediction(ax, split.images[index], f"actual: {classes[actual]}", text, answer == actual)
+        text = f"predicted: {classes[predicted]}\nconfidence {probabilities[index, predicted]:.1%}"
+        prediction(ax, split.images[index], f"actual: {classes[actual]}", text, predicted == actual)
     return figure
 
 
-def prediction(ax: Axes, image: UInt8[np.ndarray, "height width"], title: str, answer: str, right: bool | None) -> None:
-    """Draw an image with a title above and the answer to it below: green if it is right, red if not."""
+def prediction(ax: Axes, image: Image, title: str, text: str, correct: bool | None) -> None:
+    """Draw an image with a title above and a prediction below: green if correct, red if wrong, black if unknown."""
     show(ax, image)
     heading(ax, title)
-    caption(ax, answer, INK if right is None else RIGHT if right else WRONG)
+    caption(ax, text, INK if correct is None else CORRECT if correct else WRONG)
 
 
 def reliability_diagram(models: Mapping[str, Probabilities], labels: Labels, bins: int) -> Figure:
-    """Draw accuracy against confidence per bin, a panel per model, and below it how many images each bin holds.
+    """Draw accuracy against confidence, a panel per model, above the number of images in each bin.
 
-    The accuracy of a bin with fewer than `MIN_BIN_IMAGES` images says little and is not drawn.
+    Bins with fewer than `MIN_BIN_IMAGES` images are not drawn: their accuracy is too uncertain.
     """
     figure = Figure(figsize=(4.2 * len(models), 4.8), layout="constrained")
-    figure.suptitle("When a model is sure, is it right?")
+    figure.suptitle("Reliability: accuracy by confidence")
     panels = figure.subplots(2, len(models), sharex=True, sharey="row", squeeze=False, height_ratios=(4, 1))
     middles = (np.arange(bins) + 0.5) / bins
     for (upper, lower), colour, (name, probabilities) in zip(
@@ -169,7 +169,7 @@ def reliability_diagram(models: Mapping[str, Probabilities], labels: Labels, bin
         upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
         upper.plot(confidence[filled], accuracy[filled], marker="o", color=colour)
         upper.set_title(f"{name}: calibration error {calibration_error(probabilities, labels, bins):.1%}")
-        upper.text(0.04, 0.9, "below the dotted line:\ntoo sure of itself", color=GREY, va="top", fontsize=9)
+        upper.text(0.04, 0.9, "below the line:\noverconfident", color=GREY, va="top", fontsize=9)
         upper.grid(alpha=0.3)
         upper.set(xlim=(0, 1), ylim=(0, 1.02))
         lower.bar(middles, images, width=0.9 / bins, color=colour)
@@ -180,12 +180,12 @@ def reliability_diagram(models: Mapping[str, Probabilities], labels: Labels, bin
 
 
 def data_audit(audit: Mapping[str, Any], splits: Mapping[str, Split], classes: Sequence[str]) -> Figure:
-    """Draw the images per class and split, and the closest pairs of a test image and a known one.
+    """Draw the number of images per class and split, and the nearest pairs of a test image and another image.
 
     Args:
         audit: as `fashion.data.audit.audit` returns it.
         splits: "train", "validation" and "test".
-        classes: the names of the classes.
+        classes: the class names.
     """
     figure = Figure(figsize=(9.2 + max(0, widest(classes) - 1), 7.2), layout="constrained")
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.15, 1))[:, 0]
@@ -199,7 +199,7 @@ def data_audit(audit: Mapping[str, Any], splits: Mapping[str, Split], classes: S
         ax.margins(x=0.2)
     ax.invert_yaxis()
     near = audit["near_duplicates"]
-    lower.suptitle(f"Test images within {near['distance']:g} grey levels of another split's: {near['test_images']:,}")
+    lower.suptitle(f"Test images with a near-duplicate in another split: {near['test_images']:,}")
     lower.supylabel("nearest          test", fontsize=10)
     axes = lower.subplots(2, max(1, len(near["closest"])), squeeze=False)
     for ax in axes.flat:
@@ -216,52 +216,57 @@ def data_audit(audit: Mapping[str, Any], splits: Mapping[str, Split], classes: S
 def grid(
     rows: int, columns: int, cell: tuple[float, float], title: str, left: float = 0.0
 ) -> tuple[Figure, np.ndarray]:
-    """Return a figure of empty cells, each `cell` inches wide and high, with `left` inches kept free for names.
+    """Return a figure of empty cells and their axes.
 
-    A cell is as high as it is wide for the image, and the rest of its height is kept free below it for words.
+    Args:
+        rows: number of rows.
+        columns: number of columns.
+        cell: width and height of a cell, in inches; the image is square, and the rest of the height is for a caption.
+        title: of the figure.
+        left: width of the margin for row names, in inches.
     """
     width, height = left + cell[0] * columns + 0.1, 0.6 + cell[1] * rows
     figure = Figure(figsize=(width, height))
     figure.suptitle(title, y=1 - 0.1 / height, va="top")
-    words = cell[1] - cell[0]
+    caption_height = cell[1] - cell[0]
     axes = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
         left=(left + 0.05) / width,
         right=1 - 0.05 / width,
-        bottom=words / height,
-        top=1 - (0.6 if words else 0.5) / height,
+        bottom=caption_height / height,
+        top=1 - (0.6 if caption_height else 0.5) / height,
         wspace=0.08,
-        hspace=words / cell[0] + 0.08,
+        hspace=caption_height / cell[0] + 0.08,
     )
     for ax in axes.flat:
         ax.axis("off")
     return figure, axes
 
 
-def show(ax: Axes, image: UInt8[np.ndarray, "height width"]) -> None:
-    """Draw an image, 0 as white and 255 as black."""
+def show(ax: Axes, image: Image) -> None:
+    """Draw an image; 0 is white and 255 is black."""
     ax.imshow(image, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
 
 
 def heading(ax: Axes, text: str) -> None:
-    """Write above an image."""
+    """Add a title above an image."""
     ax.set_title(text, fontsize=_font_size(ax, text), fontweight="normal", pad=4)
 
 
 def caption(ax: Axes, text: str, colour: str = INK, below: float = 0.05) -> None:
-    """Write under an image, `below` its lower edge as a share of its height."""
+    """Add a caption under an image, at a distance of `below` times its height."""
     size = _font_size(ax, text)
     ax.text(0.5, -below, text, transform=ax.transAxes, ha="center", va="top", fontsize=size, color=colour)
 
 
 def _font_size(ax: Axes, text: str) -> float:
-    """Return the size, 8.5 points or less, at which `text` is no wider than an image and the gap beside it."""
+    """Return the largest font size, up to 8.5 points, at which `text` is no wider than an image and its margin."""
     room = 1.08 * ax.get_window_extent().width / ax.figure.dpi
     return min(8.5, 8.5 * room / _width(text, 8.5))
 
 
 def widest(names: Iterable[str]) -> float:
-    """Return the width in inches of the widest of some names, in the font's usual size."""
+    """Return the width in inches of the widest name, at the default font size."""
     return max(_width(name, mpl.rcParams["font.size"]) for name in names)
 
 

@@ -1,4 +1,4 @@
-"""Fonts for the names of classes, in any script.
+"""Fonts for class names in any script.
 
 Matplotlib's own font covers Latin, Greek, Cyrillic, Arabic and Hebrew. The package noto-cjk-sans-otc adds Chinese,
 Japanese and Korean. Other scripts need Noto Sans fonts on the machine.
@@ -14,7 +14,7 @@ from matplotlib.font_manager import findSystemFonts, fontManager, get_font
 
 from fashion.errors import UserError
 
-CJK = "Class names CJK"  # not the font's own name, which a font of the user may bear
+CJK = "Class names CJK"  # not the font's own name, which an installed font may have
 
 
 def families() -> list[str]:
@@ -32,7 +32,7 @@ def families() -> list[str]:
 
 
 def check(names: Sequence[str]) -> None:
-    """Check that figures can show the names of the classes.
+    """Check that the installed fonts cover the class names.
 
     Raises:
         UserError: a line for each name with a character that no font has.

@@ -1,4 +1,4 @@
-"""Which pictures the report has, and the page that shows them."""
+"""The report: its figures and the page that shows them."""
 
 import base64
 from collections.abc import Mapping
@@ -8,47 +8,19 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from fashion.data.dataset import Split
 from fashion.evaluation import figures
-from fashion.evaluation.metrics import Probabilities, confusion_matrix, most_confident_mistakes
+from fashion.evaluation.metrics import confusion_matrix, most_confident_mistakes
+from fashion.evaluation.model_results import ModelResults
 
 SHOWN_PREDICTIONS = 18
 
 
 @dataclass(frozen=True)
-class ModelResults:
-    """What the pipeline recorded of one model.
-
-    Attributes:
-        history: a row per epoch, as `fashion.models.training.train` returns it.
-        metrics: as the evaluate stage writes them.
-        probabilities: of each class, for each test image.
-    """
-
-    history: pd.DataFrame
-    metrics: Mapping[str, Any]
-    probabilities: Probabilities
-
-
-@dataclass(frozen=True)
-class Export:
-    """What the pipeline recorded of one exported model.
-
-    Attributes:
-        metrics: as the export stage writes them.
-        probabilities: of each class, for each test image, calibrated.
-    """
-
-    metrics: Mapping[str, Any]
-    probabilities: Probabilities
-
-
-@dataclass(frozen=True)
 class Data:
-    """The data that the models were trained and evaluated on, by split, with their audit."""
+    """A data set: its name, class names, splits by name, and audit."""
 
     name: str
     classes: tuple[str, ...]
@@ -56,11 +28,11 @@ class Data:
     audit: Mapping[str, Any]
 
 
-def draw(data: Data, models: Mapping[str, ModelResults], exports: Mapping[str, Export], bins: int) -> dict[str, Figure]:
-    """Return every picture of the report by name; `bins` is the number of intervals of the reliability diagram."""
+def draw(data: Data, models: Mapping[str, ModelResults], bins: int) -> dict[str, Figure]:
+    """Return the figures of the report by name; `bins` is the number of bins of the reliability diagram."""
     test = data.splits["test"]
     histories = {name: model.history for name, model in models.items()}
-    pictures = {
+    drawn = {
         "samples_train": figures.samples(data.splits["train"], data.classes, "Training images"),
         "samples_test": figures.samples(test, data.classes, "Test images"),
         "data_audit": figures.data_audit(data.audit, data.splits, data.classes),
@@ -68,7 +40,7 @@ def draw(data: Data, models: Mapping[str, ModelResults], exports: Mapping[str, E
         "loss": figures.learning_curves(histories, "loss"),
         "reliability": figures.reliability_diagram(
             {name.upper(): model.probabilities for name, model in models.items()}
-            | {f"{name.upper()}, exported": export.probabilities for name, export in exports.items()},
+            | {f"{name.upper()}, exported": model.exported_probabilities for name, model in models.items()},
             test.labels,
             bins,
         ),
@@ -77,32 +49,30 @@ def draw(data: Data, models: Mapping[str, ModelResults], exports: Mapping[str, E
     for name, model in models.items():
         title, probabilities = name.upper(), model.probabilities
         mistakes = most_confident_mistakes(probabilities, test.labels, SHOWN_PREDICTIONS)
-        pictures[f"confusion_{name}"] = figures.confusion(
+        drawn[f"confusion_{name}"] = figures.confusion(
             confusion_matrix(probabilities, test.labels),
             data.classes,
-            f"{title} on the test images",
+            f"{title}: confusion matrix of the test images",
         )
-        pictures[f"predictions_{name}"] = figures.predictions(
-            test, probabilities, first, data.classes, f"{title}: the first {len(first)} test images"
+        drawn[f"predictions_{name}"] = figures.predictions(
+            test,
+            probabilities,
+            first,
+            data.classes,
+            f"{title}: first {len(first)} test images (confidence before calibration)",
         )
-        pictures[f"mistakes_{name}"] = figures.predictions(
+        drawn[f"mistakes_{name}"] = figures.predictions(
             test,
             probabilities,
             mistakes,
             data.classes,
-            f"{title}: its most confident mistakes" if len(mistakes) else f"{title}: no mistakes",
+            f"{title}: most confident mistakes (before calibration)" if len(mistakes) else f"{title}: no mistakes",
         )
-    return pictures
+    return drawn
 
 
-def page(
-    data: Data,
-    models: Mapping[str, ModelResults],
-    exports: Mapping[str, Export],
-    pictures: Mapping[str, bytes],
-    bins: int,
-) -> str:
-    """Return the report as one HTML page that holds its pictures (PNG, by name) and needs no network."""
+def page(data: Data, models: Mapping[str, ModelResults], drawn: Mapping[str, bytes], bins: int) -> str:
+    """Return the report as one HTML page that contains its figures (PNG, by name) and needs no network."""
     template = jinja2.Template(
         Path(__file__).with_suffix(".html").read_text(encoding="utf-8"),
         autoescape=True,
@@ -115,8 +85,7 @@ def page(
         bins=bins,
         min_bin_images=figures.MIN_BIN_IMAGES,
         models=models,
-        exports=exports,
         models_by_accuracy=sorted(models.items(), key=lambda item: (item[1].metrics["accuracy"], item[0])),
-        pictures={name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in pictures.items()},
+        figures={name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in drawn.items()},
     )
     return html

@@ -1,17 +1,15 @@
-"""The table of results that the terminal and the README share, read from the files that the pipelines committed."""
+"""The table of results in the README and in `fashion results`, read from reports/ and studies/."""
 
-import hashlib
 import statistics
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from fashion.dvc import Lock, git, md5
 from fashion.errors import UserError
 from fashion.files import read_json
+from fashion.validation import read_yaml
 
 HEADER = ("Model", "Parameters", "Test accuracy", "Seeds", "Training time, x T_ref", "Last run (95 % interval)")
 NONE = "-"
@@ -19,15 +17,15 @@ NONE = "-"
 
 @dataclass(frozen=True)
 class Result:
-    """What is known of one model.
+    """The results of one model.
 
     Attributes:
         name: of the model.
         parameters: number of its weights.
-        accuracies: on the test images, by the seed of the training; empty if no study trained it.
-        train_time_ratio: training time as a multiple of the tutorial CNN's, if it was measured.
-        last_run: metrics of the root pipeline's model, as the evaluate stage writes them, if it trains this one.
-        commit: from which the accuracies come, if the code or the params of their trainings have changed since.
+        accuracies: test accuracy by seed; empty if no study trained it.
+        train_time_ratio: training time relative to the tutorial CNN's, if it was measured.
+        last_run: metrics of the root pipeline, as the evaluate stage writes them, if it trains this model.
+        commit: of the accuracies, if the code or the params of their trainings have changed since.
     """
 
     name: str
@@ -44,28 +42,46 @@ class Result:
 
     @property
     def accuracy_std(self) -> float | None:
-        """Standard deviation over the seeds, as an estimate for all seeds, if there are two or more."""
+        """Sample standard deviation over the seeds, if there are at least two."""
         return statistics.stdev(self.accuracies.values()) if len(self.accuracies) > 1 else None
 
 
 def read(root: Path) -> list[Result]:
-    """Return the results in the project at `root`, the least accurate model first.
+    """Return the results of the project at `root`, sorted by accuracy.
 
-    They are in reports/MODEL/metrics.json, in studies/STUDY/MODEL-SEED/metrics.json and in reports/benchmarks.json.
+    They are in reports/NAME/metrics.json of the models in params.yaml, in studies/STUDY/NAME-SEED/metrics.json and in
+    reports/benchmarks.json.
 
     Raises:
-        UserError: there are none.
+        UserError: `root` is not a project, or has no results.
     """
-    runs = {path.parent.name: read_json(path) for path in root.glob("reports/*/metrics.json")}
+    if not (root / "params.yaml").exists():
+        raise UserError(f"there is no params.yaml in {root.absolute()}; run this in the project's folder")
+    params = read_yaml(root / "params.yaml")
+    reports = {name: root / "reports" / name / "metrics.json" for name in params["models"]}
+    runs = {name: read_json(path) for name, path in reports.items() if path.exists()}
     studied: dict[str, dict[int, Path]] = {}
     for path in root.glob("studies/*/*-*/metrics.json"):
         name, _, seed = path.parent.name.rpartition("-")
         studied.setdefault(name, {})[int(seed)] = path
     if not runs and not studied:
-        raise UserError(f"no metrics.json in a folder of {root / 'reports'}/; run `dvc repro` first")
+        raise UserError("there are no results yet; run `make`")
     benchmarks = root / "reports" / "benchmarks.json"
     ratios = read_json(benchmarks)["train_time_ratio"] if benchmarks.exists() else {}
-    results = [_result(root, name, runs.get(name), studied.get(name, {}), ratios.get(name)) for name in runs | studied]
+    results = []
+    for name in runs | studied:
+        paths = studied.get(name, {})
+        metrics = {seed: read_json(path) for seed, path in sorted(paths.items())}
+        results.append(
+            Result(
+                name,
+                parameters=runs.get(name, next(iter(metrics.values()), {}))["parameters"],
+                accuracies={seed: values["accuracy"] for seed, values in metrics.items()},
+                train_time_ratio=ratios.get(name),
+                last_run=runs.get(name),
+                commit=_commit_if_stale(root, next(iter(paths.values())).parents[1], name, params) if paths else None,
+            )
+        )
     return sorted(results, key=lambda result: (_best_known(result), result.name))
 
 
@@ -75,34 +91,30 @@ def _best_known(result: Result) -> float:
     return float(result.last_run["accuracy"]) if result.last_run else 0.0
 
 
-def _result(
-    root: Path, name: str, run: Mapping[str, Any] | None, studied: Mapping[int, Path], ratio: float | None
-) -> Result:
-    metrics = {seed: read_json(path) for seed, path in sorted(studied.items())}
-    folders = {path.parents[1] for path in studied.values()}
-    return Result(
-        name,
-        parameters=(run or next(iter(metrics.values())))["parameters"],
-        accuracies={seed: values["accuracy"] for seed, values in metrics.items()},
-        train_time_ratio=ratio,
-        last_run=run,
-        commit=next((commit for folder in folders if (commit := _commit_if_behind(root, folder, name))), None),
-    )
-
-
-def _commit_if_behind(root: Path, study: Path, model: str) -> str | None:
-    """Return the commit of a study's results, if the code or the params behind those of `model` are now others."""
-    lock = study / "dvc.lock"
-    params = yaml.safe_load((root / "params.yaml").read_bytes())
-    for stage in yaml.safe_load(lock.read_bytes())["stages"].values():
-        if any(f"/{model}-" in out["path"] for out in stage["outs"]):
-            code = {dep["path"]: dep["md5"] for dep in stage["deps"] if dep["path"].endswith((".py", ".yaml"))}
-            sections = stage["params"]["params.yaml"]
-            if any(_md5(root / path) != md5 for path, md5 in code.items()) or any(
-                params.get(name) != values for name, values in sections.items()
+def _commit_if_stale(root: Path, study: Path, model: str, params: Mapping[str, Any]) -> str | None:
+    """Return the commit of a study's results if the code or the params of the trainings of `model` have changed."""
+    lock = Lock.read(study)
+    for stage in lock.stages:
+        if any(f"/{model}-" in out["path"] for out in lock.stages[stage].get("outs", ())):
+            code = {path: hash_ for path, hash_ in lock.inputs(stage).items() if path.endswith((".py", ".yaml"))}
+            recorded = lock.params(stage).get("params.yaml", {})
+            if any(_hash(root / path) != hash_ for path, hash_ in code.items()) or any(
+                _look_up(params, key) != value for key, value in recorded.items()
             ):
-                return _last_commit(root, lock)
+                return _last_commit(root, study / "dvc.lock")
     return None
+
+
+def _look_up(params: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a dotted key, None if there is none."""
+    value: Any = params
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _hash(path: Path) -> str | None:
+    return md5(path.read_bytes()) if path.exists() else None
 
 
 def _last_commit(root: Path, path: Path) -> str:
@@ -110,26 +122,16 @@ def _last_commit(root: Path, path: Path) -> str:
 
     In a shallow clone, Git attributes older changes to the oldest commit that it has.
     """
-    commit, *parents = _git(root, "log", "-1", "--format=%h %p", "--", str(path.relative_to(root))).split() or [""]
-    cut = not parents and _git(root, "rev-parse", "--is-shallow-repository") == "true"
-    return "unknown" if cut or not commit else commit
-
-
-def _md5(path: Path) -> str | None:
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if path.exists() else None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    """Return Git's output, or an empty string if Git is missing or fails."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.decode(errors="replace").strip()
+        commit, *parents = git(root, "log", "-1", "--format=%h %p", "--", str(path.relative_to(root))).split() or [""]
+        shallow = not parents and git(root, "rev-parse", "--is-shallow-repository") == "true"
+    except UserError:
+        return "unknown"
+    return "unknown" if shallow or not commit else commit
 
 
 def rows(results: list[Result]) -> list[tuple[str, ...]]:
-    """Return a row of text per model, its cells as in `HEADER`."""
+    """Return a row of text per model, with the columns of `HEADER`."""
     return [
         (
             result.name.upper(),
@@ -152,13 +154,13 @@ def _accuracy(result: Result) -> str:
 
 
 def interval(metrics: Mapping[str, Any]) -> str:
-    """Return the accuracy of one training with its interval."""
+    """Return an accuracy with its 95 % interval."""
     low, high = metrics["accuracy_interval"]["low"], metrics["accuracy_interval"]["high"]
     return f"{metrics['accuracy']:.2%} ({low:.2%} to {high:.2%})"
 
 
 def as_json(results: list[Result]) -> list[dict[str, Any]]:
-    """Return the results for programs: accuracies and deviations as shares of 1, `None` for what is not known."""
+    """Return the results as JSON values: accuracies and deviations as fractions, `None` where unknown."""
     return [
         {
             "name": result.name,
@@ -174,7 +176,7 @@ def as_json(results: list[Result]) -> list[dict[str, Any]]:
 
 
 def markdown(results: list[Result]) -> str:
-    """Return the table as Markdown, aligned so that it reads as well on a terminal."""
+    """Return the table as Markdown, aligned for the terminal."""
     table = [HEADER, *rows(results)]
     widths = [max(len(row[column]) for row in table) for column in range(len(HEADER))]
     lines = [

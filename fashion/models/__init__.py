@@ -1,27 +1,19 @@
-"""The networks and their training: the only room that imports TensorFlow.
+"""The networks and their training.
 
-Importing this package lets `keras.saving.load_model` read the trained models. It imports TensorFlow and Keras, with
-these settings:
-
-- oneDNN's kernels are used on every processor. TensorFlow leaves them off where there is no AVX-512, and on such a
-  processor they train the CNN in three quarters of the time.
-- Its start-up chatter about instruction sets and GPUs is not shown. Part of it is written before TensorFlow reads the
-  variable that should make it quiet, so standard error is closed to it for the time of the import.
+Importing this package imports TensorFlow and Keras and registers the project's layers and optimisers with Keras, so
+that `keras.saving.load_model` can read the trained models. It enables oneDNN on every processor: TensorFlow disables it
+on those without AVX-512, where the CNN then trains a third slower. TensorFlow's start-up messages are hidden; some are
+written before it reads the variable that should silence them.
 """
 
 import os
 
+from fashion.silence import silence_stderr
+
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
-_stderr = os.dup(2)
-try:
-    _nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(_nowhere, 2)
-    os.close(_nowhere)
+with silence_stderr():
     import tensorflow  # noqa: F401
-finally:
-    os.dup2(_stderr, 2)
-    os.close(_stderr)
 
-from fashion.models import layers, optimizers  # noqa: E402, F401 - Keras finds ours by their names once imported
+from fashion.models import layers, optimizers  # noqa: F401 - registers them

@@ -1,16 +1,20 @@
-"""Random changes of the training images that leave their class as it is."""
+"""Random augmentation of training images."""
 
 import tensorflow as tf
 
-from fashion.params import Augmentation
+from fashion.params import AugmentationParams
 
 
-def augment(images: tf.Tensor, params: Augmentation, seed: tf.Tensor) -> tf.Tensor:
-    """Return `images`, uint8 (n, height, width), each mirrored, shifted and partly hidden at random.
+def augment(images: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> tf.Tensor:
+    """Return randomly flipped, translated and partly hidden images.
 
-    Half of the images are mirrored. Shifts are of whole pixels, in both directions and all equally likely; what comes
-    in at the edge is black. So is the hidden square, which lies wholly within the image (cutout: DeVries and Taylor,
-    arXiv:1708.04552). The same `seed`, an integer, gives the same changes.
+    Half of the images are mirrored. Translations are by whole pixels, uniform in both directions, and fill with black.
+    The cutout square is black too and lies wholly within the image (DeVries and Taylor, arXiv:1708.04552).
+
+    Args:
+        images: uint8 (n, height, width).
+        params: what to do.
+        seed: an integer; the same seed gives the same result.
     """
     count, (height, width) = tf.shape(images)[0], images.shape[1:]
     seeds = iter(tf.unstack(tf.random.experimental.stateless_split([seed, 0], 5)))
@@ -21,8 +25,8 @@ def augment(images: tf.Tensor, params: Augmentation, seed: tf.Tensor) -> tf.Tens
 
     rows, columns = tf.range(height), tf.range(width)
     sources = tf.where(draw(2) == 1, columns[::-1], columns) if params.flip else tf.tile(columns[None], (count, 1))
-    if params.shift or params.flip:
-        margin = params.shift
+    if params.translate or params.flip:
+        margin = params.translate
         images = tf.pad(images, [[0, 0], [margin, margin], [margin, margin]])
         images = tf.gather(images, rows + draw(2 * margin + 1), axis=1, batch_dims=1)
         images = tf.gather(images, sources + draw(2 * margin + 1), axis=2, batch_dims=1)

@@ -1,33 +1,59 @@
-"""The convolutional network: small patterns, and then patterns of patterns, wherever in the image they are.
+"""The convolutional network, in the style of KellerJordan/cifar10-airbench.
 
-Its shape is that of KellerJordan/cifar10-airbench: a first layer that is computed and not learned, then blocks of
-convolutions, each with half the height and width of the one before, and of every last pattern the strongest response.
+A fixed whitening layer, then blocks of convolutions, each of which halves height and width, then global max pooling.
 """
+
+from typing import Annotated
 
 import keras
 import numpy as np
 from keras import layers
+from pydantic import Field
 
 from fashion.data.dataset import Split
-from fashion.models.layers import PassOn, normalization, standardization, whitening_kernel
+from fashion.models.layers import DiracInitializer, normalization, standardization, whitening_kernel
 from fashion.models.optimizers import OUTPUT
-from fashion.params import Cnn
+from fashion.params import Fraction, Normalization, TrainingParams, Widths
 
-SIZE = 3  # of every convolution, in pixels
-WHITENING_IMAGES = 5000  # enough for the covariance of a few pixels
+KERNEL_SIZE = 3  # of every convolution, in pixels
+WHITENING_IMAGES = 5000  # enough to estimate the covariance of 3 x 3 patches
 
 
-def build(params: Cnn, train: Split) -> keras.Model:
-    """Return the untrained network: raw pixels (uint8, (n, height, width)) in, probabilities (n, classes) out.
+class Params(TrainingParams):
+    """What the convolutional network has beyond the shared params."""
 
-    Every block halves height and width; at least one pixel must be left.
-    """
+    whitening: bool
+    filters: Widths
+    convs_per_block: Annotated[int, Field(gt=0, le=100)]
+    residual: bool
+    batch_normalization: Normalization
+    dropout: Fraction
+
+    def image_problems(self, image_shape: tuple[int, int]) -> list[str]:
+        """Return a line for each key that does not fit images of that height and width, in pixels."""
+        lines = super().image_problems(image_shape)
+        size, images = min(image_shape), f"images of {image_shape[0]} x {image_shape[1]} pixels"
+        if len(self.filters) > (blocks := size.bit_length() - 1):
+            lines.append(
+                f"filters: {images} are too small for {len(self.filters)} blocks, each of which halves them; "
+                f"use at most {blocks}"
+            )
+        if self.whitening and size < KERNEL_SIZE:
+            lines.append(
+                f"whitening: {images} are smaller than the {KERNEL_SIZE} x {KERNEL_SIZE} patches it needs; "
+                "set it to false"
+            )
+        return lines
+
+
+def build(params: Params, train: Split) -> keras.Model:
+    """Return the untrained network: raw pixels (uint8, (n, height, width)) in, probabilities (n, classes) out."""
     height, width = train.image_shape
     inputs = keras.Input((height, width), dtype="uint8")
     standardize = standardization(train.images)
     x = layers.Reshape((height, width, 1))(standardize(inputs))
-    kernel = whitening_kernel(standardize(train.images[:WHITENING_IMAGES]).numpy(), SIZE)
-    first = layers.Conv2D(kernel.shape[-1], SIZE, padding="same", activation="relu", name="first")
+    kernel = whitening_kernel(standardize(train.images[:WHITENING_IMAGES]).numpy(), KERNEL_SIZE)
+    first = layers.Conv2D(kernel.shape[-1], KERNEL_SIZE, padding="same", activation="relu", name="first")
     x = first(x)
     if params.whitening:
         first.set_weights([kernel, np.zeros(kernel.shape[-1])])
@@ -36,18 +62,20 @@ def build(params: Cnn, train: Split) -> keras.Model:
         x = block(x, filters, params)
     x = layers.GlobalMaxPooling2D()(x)
     x = layers.Dropout(params.dropout)(x)
-    x = layers.Dense(train.class_count, name=OUTPUT)(x)
+    x = layers.Dense(train.num_classes, name=OUTPUT)(x)
     return keras.Model(inputs, layers.Softmax(dtype="float32")(x), name="cnn")
 
 
-def block(x: keras.KerasTensor, filters: int, params: Cnn) -> keras.KerasTensor:
-    """Return the features of a block: `params.depth` convolutions, the first of which halves height and width."""
-    for layer in range(params.depth):
-        before = x
-        x = layers.Conv2D(filters, SIZE, padding="same", use_bias=False, kernel_initializer=PassOn())(x)
+def block(x: keras.KerasTensor, filters: int, params: Params) -> keras.KerasTensor:
+    """Return the output of a block: `convs_per_block` convolutions, with max pooling after the first."""
+    for layer in range(params.convs_per_block):
+        shortcut = x
+        x = layers.Conv2D(filters, KERNEL_SIZE, padding="same", use_bias=False, kernel_initializer=DiracInitializer())(
+            x
+        )
         if layer == 0:
             x = layers.MaxPooling2D()(x)
         x = layers.ReLU()(normalization(params.batch_normalization)(x))
         if params.residual and layer > 0:
-            x = layers.Add()([before, x])
+            x = layers.Add()([shortcut, x])
     return x

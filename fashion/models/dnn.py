@@ -1,4 +1,4 @@
-"""The dense network: every pixel is a feature, and nothing is known of where it lies."""
+"""The dense network: dense layers on the flattened pixels."""
 
 import keras
 from keras import layers
@@ -6,10 +6,18 @@ from keras import layers
 from fashion.data.dataset import Split
 from fashion.models.layers import normalization, standardization
 from fashion.models.optimizers import OUTPUT
-from fashion.params import Dnn
+from fashion.params import Fraction, Normalization, TrainingParams, Widths
 
 
-def build(params: Dnn, train: Split) -> keras.Model:
+class Params(TrainingParams):
+    """What the dense network has beyond the shared params."""
+
+    hidden_units: Widths
+    batch_normalization: Normalization
+    dropout: Fraction
+
+
+def build(params: Params, train: Split) -> keras.Model:
     """Return the untrained network: raw pixels (uint8, (n, height, width)) in, probabilities (n, classes) out."""
     model = keras.Sequential(name="dnn")
     model.add(keras.Input(train.image_shape, dtype="uint8"))
@@ -20,6 +28,6 @@ def build(params: Dnn, train: Split) -> keras.Model:
         model.add(normalization(params.batch_normalization))
         model.add(layers.ReLU())
         model.add(layers.Dropout(params.dropout))
-    model.add(layers.Dense(train.class_count, name=OUTPUT))
+    model.add(layers.Dense(train.num_classes, name=OUTPUT))
     model.add(layers.Softmax(dtype="float32"))
     return model

@@ -1,24 +1,23 @@
-"""Layers that Keras lacks or has in a slower form, and those that the networks share."""
+"""Layers that the networks share, some of them faster than Keras' own."""
 
 from typing import Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
+from fashion.data.dataset import Images
 from fashion.errors import UserError
-
-Images = UInt8[np.ndarray, "n height width"]
 
 
 @keras.saving.register_keras_serializable("fashion")
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras' batch normalisation of the last axis, in the single kernel that TensorFlow has for it.
+    """Batch normalisation of the last axis in TensorFlow's fused kernel.
 
-    Keras 3 writes it as a chain of elementwise operations, each of which reads and writes the whole activation. The
-    results agree up to rounding, and the moving variance follows the unbiased variance of the batch. Activations may
-    be bfloat16; weights and statistics stay float32.
+    Keras 3 runs a chain of elementwise operations, each of which reads and writes the whole activation. The results
+    agree up to rounding, and the moving variance is that of the unbiased batch variance. Activations may be bfloat16;
+    weights and statistics stay float32.
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -41,7 +40,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 def normalization(kind: Literal["fused", "keras", "none"]) -> keras.layers.Layer:
-    """Return a batch normalisation that ReLU can follow: with an offset and without a scale."""
+    """Return a batch normalisation with an offset and no scale, to be followed by ReLU; "none" is the identity."""
     match kind:
         case "fused":
             return FusedBatchNormalization(momentum=0.6, scale=False)
@@ -52,10 +51,10 @@ def normalization(kind: Literal["fused", "keras", "none"]) -> keras.layers.Layer
 
 
 def standardization(images: Images) -> keras.layers.Layer:
-    """Return a layer that turns pixels (uint8) into numbers that have mean 0 and standard deviation 1 over `images`.
+    """Return a layer that scales pixels (uint8) to mean 0 and standard deviation 1 over `images`.
 
     Raises:
-        UserError: all pixels are alike.
+        UserError: all pixels are equal.
     """
     mean, deviation = float(images.mean()), float(images.std())
     if deviation == 0:
@@ -66,11 +65,12 @@ def standardization(images: Images) -> keras.layers.Layer:
 def whitening_kernel(
     pixels: Float[np.ndarray, "n height width"], size: int
 ) -> Float[np.ndarray, "size size 1 filters"]:
-    """Return filters that turn patches of `size` x `size` pixels into uncorrelated features of equal variance.
+    """Return filters that map patches of `size` x `size` pixels to uncorrelated features of equal variance.
 
-    They are the eigenvectors of the patches' covariance, each divided by its standard deviation, without the weakest,
-    which is mostly noise; and their negatives, so that the ReLU after them loses nothing: 2 (size * size - 1) in all.
-    From David Page's cifar10-fast (https://github.com/davidcpage/cifar10-fast), as cifar10-airbench has it.
+    The filters are the eigenvectors of the patches' covariance, each divided by its standard deviation, except the
+    weakest, which is mostly noise; and their negatives, so that no information is lost in the ReLU that follows:
+    2 (size * size - 1) filters. From David Page's cifar10-fast (https://github.com/davidcpage/cifar10-fast), as in
+    cifar10-airbench.
     """
     patches = np.lib.stride_tricks.sliding_window_view(pixels, (size, size), axis=(1, 2)).reshape(-1, size * size)
     variances, directions = np.linalg.eigh(patches.T @ patches / len(patches))
@@ -79,11 +79,10 @@ def whitening_kernel(
 
 
 @keras.saving.register_keras_serializable("fashion")
-class PassOn(keras.initializers.Initializer):
-    """Starts a convolution as one that passes its inputs on, channel by channel, and has random filters beyond them.
+class DiracInitializer(keras.initializers.Initializer):
+    """Dirac initialisation: the first filters copy the input channels; the others are Glorot uniform.
 
-    A network of such layers is close to one that is less deep, and learns faster at first (the Dirac initialisation of
-    Zagoruyko and Komodakis, arXiv:1706.00388, as cifar10-airbench has it).
+    Source: Zagoruyko and Komodakis, arXiv:1706.00388, as in cifar10-airbench.
     """
 
     def __call__(self, shape: tuple[int, int, int, int], dtype: str | None = None) -> tf.Tensor:

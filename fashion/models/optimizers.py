@@ -1,23 +1,23 @@
-"""The optimiser that the params ask for, with its learning-rate schedule."""
+"""The optimiser with its learning-rate schedule."""
 
 import keras
 import tensorflow as tf
 
-from fashion.params import Training
+from fashion.params import TrainingParams
 
-OUTPUT = "output"  # the name of every network's last layer
-NEWTON_SCHULZ_STEPS = 3  # towards an orthogonal matrix; more made trainings longer and no better
+OUTPUT = "output"  # the name of the layer that computes the logits, in every network
+NEWTON_SCHULZ_STEPS = 3  # more steps take longer and do not raise the accuracy
 
 
 @keras.saving.register_keras_serializable("fashion")
 class ConvolutionalMuon(keras.optimizers.Muon):
-    """Keras' Muon, for convolutions as well: the step of a kernel is an orthogonal matrix times the learning rate.
+    """Muon for dense and convolutional kernels: each step is an orthogonal matrix times the learning rate.
 
-    A kernel of any number of axes is taken as the matrix from all it reads to all it puts out. Before each step it is
-    scaled to the norm of an orthogonal matrix, so that the learning rate says which share of it is renewed. The batch
-    normalisation that must follow it undoes that scale. The output layer, biases and normalisations go by AdamW.
+    A kernel with more than two axes is reshaped to a matrix (inputs x outputs). Before each step it is rescaled to the
+    norm of an orthogonal matrix, so that the learning rate is relative to the kernel's size; a batch normalisation
+    must follow to undo that scale. AdamW trains the output layer, the biases and the normalisations.
 
-    From Keller Jordan's Muon (https://kellerjordan.github.io/posts/muon/), as his cifar10-airbench applies it.
+    Source: Keller Jordan's Muon (https://kellerjordan.github.io/posts/muon/), as in cifar10-airbench.
     """
 
     def _should_use_adamw(self, variable: keras.Variable) -> bool:
@@ -31,18 +31,18 @@ class ConvolutionalMuon(keras.optimizers.Muon):
         variable.assign(variable * (outputs**0.5 / tf.norm(variable)) - lr * step)
 
 
-def create(params: Training, steps: int) -> keras.optimizers.Optimizer:
-    """Return the optimiser for a training of `steps` steps.
-
-    The learning rate rises from zero to its peak in a straight line and then falls along half a cosine wave.
-    """
-    rising = int(params.warmup * steps)  # rounded down, so that one step at least is left to fall
+def create(params: TrainingParams, steps: int) -> keras.optimizers.Optimizer:
+    """Return the optimiser for `steps` steps, with a linear warm-up and a cosine decay of the learning rate."""
+    warmup_steps = int(params.warmup_fraction * steps)  # rounded down, so that at least one step of decay is left
     schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0, warmup_target=params.learning_rate, warmup_steps=rising, decay_steps=steps - rising
+        initial_learning_rate=0.0,
+        warmup_target=params.learning_rate,
+        warmup_steps=warmup_steps,
+        decay_steps=steps - warmup_steps,
     )
-    averaging = {"use_ema": params.averaging > 0, "ema_momentum": params.averaging}
+    ema = {"use_ema": params.ema_momentum > 0, "ema_momentum": params.ema_momentum}
     if params.optimizer == "adam":
-        return keras.optimizers.Adam(schedule, **averaging)
+        return keras.optimizers.Adam(schedule, **ema)
     return ConvolutionalMuon(
         schedule,
         momentum=params.momentum,
@@ -50,5 +50,5 @@ def create(params: Training, steps: int) -> keras.optimizers.Optimizer:
         adam_lr_ratio=params.adam_learning_rate / params.learning_rate,
         weight_decay=None,
         adam_weight_decay=None,
-        **averaging,
+        **ema,
     )

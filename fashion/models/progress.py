@@ -1,4 +1,4 @@
-"""What a person sees of a training while it runs."""
+"""The progress display of a training."""
 
 import math
 import sys
@@ -13,14 +13,14 @@ Logs = dict[str, float]
 
 
 class Progress(keras.callbacks.Callback):
-    """Prints a line per epoch and, on a terminal, keeps a bar with throughput and time left below them.
+    """Print a line per epoch and, on a terminal, show a bar with throughput and time left.
 
     Raises:
         UserError: the loss or a metric is not finite at the end of an epoch.
     """
 
     def __init__(self, images: int, batch_size: int, epochs: int) -> None:
-        """Prepare to follow `epochs` passes over `images` training images."""
+        """Set up for `epochs` epochs of `images` training images each."""
         super().__init__()
         self.images, self.batch_size, self.epochs = images, batch_size, epochs
 

@@ -1,47 +1,43 @@
-"""Training a network, the same bytes for the same machine, code, params and data."""
+"""Training a network. The same machine, code, params and data give the same bytes."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import keras
 import pandas as pd
 import tensorflow as tf
 
 from fashion.data.dataset import Split
-from fashion.errors import UserError
 from fashion.models import optimizers
-from fashion.models.augmentation import augment
+from fashion.models.hard_examples import HardExampleSampler, images_per_epoch
+from fashion.models.input_pipeline import batches
+from fashion.models.networks import Network
 from fashion.models.progress import Progress
-from fashion.models.selection import Selector, images_per_epoch
-from fashion.params import Training, misfits
+from fashion.params import TrainingParams
+from fashion.validation import raise_problems
 
-P = TypeVar("P", bound=Training)
-
-STEPS_PER_CALL = 10  # steps that TensorFlow takes between two returns to Python; changes time alone, no result
+STEPS_PER_EXECUTION = 10  # affects the speed only
 
 
 def train(
-    build: Callable[[P, Split], keras.Model], params: P, train: Split, validation: Split
+    network: Network, params: TrainingParams, train: Split, validation: Split
 ) -> tuple[keras.Model, pd.DataFrame]:
-    """Build a network and train it on the categorical cross-entropy.
+    """Build a network and train it with categorical cross-entropy.
 
     Returns:
         The trained network and its history, a row per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy,
-        learning_rate. As always in Keras, loss and accuracy are means over the epoch, of the images that it sees, as
-        augmented, and while the weights still move; val_loss and val_accuracy are measured at its end. Both losses
-        are of smoothed labels. Where weights are averaged, the history is of those before, and the network has the
-        average.
+        learning_rate. As usual in Keras, loss and accuracy are averages over the augmented images of the epoch while
+        the weights change; val_loss and val_accuracy are computed at its end. Both losses use the smoothed labels.
+        With `ema_momentum`, the returned network has the averaged weights; the history is that of the others.
     """
-    model = compiled(build, params, train)
-    selector = Selector(params.selection, train, batches(train, params), params.seed)
+    model = build_and_compile(network, params, train)
+    sampler = HardExampleSampler(params, train)
     fitted = model.fit(
-        batches(train, params, training=True, chosen=selector.chosen),
+        batches(train, params, training=True, indices=sampler.indices),
         epochs=params.epochs,
         validation_data=batches(validation, params),
-        shuffle=False,  # the batches already are
-        callbacks=[LearningRate(), Progress(selector.chosen.shape[0], params.batch_size, params.epochs), selector],
+        shuffle=False,  # the input pipeline shuffles
+        callbacks=[LearningRate(), Progress(sampler.indices.shape[0], params.batch_size, params.epochs), sampler],
         verbose=0,
     )
     history = pd.DataFrame(fitted.history, columns=["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"])
@@ -49,61 +45,36 @@ def train(
     return model, history
 
 
-def compiled(build: Callable[[P, Split], keras.Model], params: P, train: Split) -> keras.Model:
-    """Return the untrained network with its optimiser, loss and metric, ready to `fit`; sets Keras' seed and policy.
+def build_and_compile(network: Network, params: TrainingParams, train: Split) -> keras.Model:
+    """Return the untrained network with its optimiser, loss and metric; sets Keras' seed and dtype policy.
 
     Raises:
         UserError: a line for each param that does not fit the images.
     """
-    if problems := misfits(params, train.image_shape):
-        raise UserError("\n".join(problems))
-    keras.backend.clear_session()  # number the layers from one, whatever was built before
+    raise_problems(params.image_problems(train.image_shape))
+    keras.backend.clear_session()  # restarts the numbering of the layers
     keras.utils.set_random_seed(params.seed)
     tf.config.experimental.enable_op_determinism()
-    keras.config.set_dtype_policy(policy(params.precision))
-    model = build(params, train)
-    steps = math.ceil(images_per_epoch(params.selection, len(train.images)) / params.batch_size) * params.epochs
+    keras.config.set_dtype_policy(dtype_policy(params.precision))
+    model = network.build(params, train)
+    steps = math.ceil(images_per_epoch(params.hard_examples, len(train.images)) / params.batch_size) * params.epochs
     model.compile(
         optimizer=optimizers.create(params, steps),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=params.label_smoothing),
         metrics=["accuracy"],
-        steps_per_execution=STEPS_PER_CALL,
+        steps_per_execution=STEPS_PER_EXECUTION,
     )
     return model
 
 
-def batches(
-    split: Split, params: Training, *, training: bool = False, chosen: tf.Variable | None = None
-) -> tf.data.Dataset:
-    """Return batches of images (uint8) and one-hot labels; for training, in a new order and augmented every time.
-
-    They are those at the indices `chosen`, int64 (m,), by default all. A variable may be given new indices, as many as
-    before, between two passes.
-    """
-    if chosen is None:
-        chosen = tf.range(len(split.images))
-    order = tf.data.Dataset.range(chosen.shape[0])
-    if training:
-        order = order.shuffle(chosen.shape[0], seed=params.seed)
-    seeds = tf.data.Dataset.random(seed=params.seed, rerandomize_each_iteration=True)
-    images, labels = tf.constant(split.images), tf.one_hot(split.labels, split.class_count)
-
-    def load(positions: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        indices = tf.gather(chosen, positions)
-        batch = tf.gather(images, indices)
-        return augment(batch, params.augmentation, seed) if training else batch, tf.gather(labels, indices)
-
-    return tf.data.Dataset.zip(order.batch(params.batch_size), seeds).map(load).prefetch(1)
-
-
-def policy(precision: str) -> str:
-    """Return Keras' name of the precision; `auto` is bfloat16 where the processor multiplies in it, else float32."""
+def dtype_policy(precision: str) -> str:
+    """Return Keras' dtype policy; `auto` is bfloat16 where the processor has instructions for it, else float32."""
     if precision == "auto":
-        precision = "bfloat16" if _multiplies_bfloat16() else "float32"
+        precision = "bfloat16" if _has_bfloat16() else "float32"
     return "mixed_bfloat16" if precision == "bfloat16" else precision
 
 
-def _multiplies_bfloat16() -> bool:
+def _has_bfloat16() -> bool:
     """Tell whether this is an x86 processor with bfloat16 instructions, in AVX-512 or AMX."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
@@ -113,7 +84,7 @@ def _multiplies_bfloat16() -> bool:
 
 
 class LearningRate(keras.callbacks.Callback):
-    """Adds the learning rate to what Keras logs of each epoch."""
+    """Adds the learning rate to the logs of each epoch."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         logs["learning_rate"] = float(self.model.optimizer.learning_rate)

@@ -9,8 +9,8 @@ import jinja2
 from markdown_it import MarkdownIt
 
 from fashion.evaluation.markdown import code, escape
-from fashion.review.changes import NOT_THERE
-from fashion.review.comparing import Comparison, Paired, Report
+from fashion.review.lock_diff import NOT_THERE
+from fashion.review.compare import Comparison, Paired, Report
 
 DIGITS = {"accuracy": "{:.2%}", "loss": "{:.4f}", "calibration_error": "{:.2%}"}
 VERDICTS = ("worse", "gone", "not comparable", "better", "within noise", "unchanged", "new")  # the gravest first
@@ -65,7 +65,7 @@ def _verdict(report: Report) -> str:
 
 def _warnings(report: Report) -> list[str]:
     lines = [f"The gate fails: {line.replace('<', '&lt;')}." for line in report.failures]
-    if not report.same_truth:
+    if not report.same_test_set:
         lines.append(
             "The test cases of the two revisions differ, or those of one are not at hand, so their models cannot be "
             "compared on the same ones."
@@ -76,7 +76,7 @@ def _warnings(report: Report) -> list[str]:
             f"Not in the DVC cache: {missing}. For the working tree, `dvc pull` gets it from the remote or `dvc repro` "
             "makes it; for a commit, `fashion review --rebuild` does both."
         )
-    again = [escape(revision.name) for revision in (report.base, report.head) if revision.rebuilt]
+    again = [escape(revision.name) for revision in (report.base, report.head) if snapshot.rebuilt]
     return lines + [f"The pipeline of {name} was run again here, as the cache lacked its artifacts." for name in again]
 
 

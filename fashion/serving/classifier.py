@@ -1,59 +1,80 @@
-"""Answers to images: how likely each class is, and whether that means anything."""
+"""Exported models that classify images: probabilities, features and out-of-distribution detection."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+import yaml
+from jaxtyping import Bool, Float32
 
+from fashion.data.dataset import Images
+from fashion.dvc import Lock, read_output
 from fashion.errors import UserError
-from fashion.serving.artifacts import Artifacts
-from fashion.serving.familiarity import Familiarity
-from fashion.serving.litert import Network
-
-
-def exported(artifacts: Artifacts) -> list[str]:
-    """Return the names of a project's exported models."""
-    return sorted(path.split("/")[1] for path in artifacts.recorded if path.endswith("/model.tflite"))
+from fashion.export.litert import LiteRTModel
+from fashion.export.ood import OODDetector
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model says of images.
+class Predictions:
+    """The predictions of a model for n images.
 
     Attributes:
-        probabilities: of each class; rows sum to 1.
-        features: what the last layer sees.
-        familiar: whether the image is like those that the model was trained on; if not, the rest means little.
+        probabilities: of each class; every row sums to 1.
+        features: the inputs of the model's last layer.
+        in_distribution: whether an image is like the training images; if it is not, its prediction is unreliable.
     """
 
     probabilities: Float32[np.ndarray, "n classes"]
     features: Float32[np.ndarray, "n features"]
-    familiar: Bool[np.ndarray, "n"]
+    in_distribution: Bool[np.ndarray, "n"]
 
 
 class Classifier:
-    """An exported model of the pipeline. Not for several threads at once.
+    """An exported model with its out-of-distribution detector. Not thread-safe.
 
     Attributes:
-        classes: their names, in the order of the probabilities.
-        image_shape: height and width of the images that it takes, in pixels.
+        classes: the class names, in the order of the probabilities.
+        image_shape: height and width of the input images, in pixels.
     """
 
-    def __init__(self, artifacts: Artifacts, model: str) -> None:
-        """Load the model of that name.
+    def __init__(self, root: Path, lock: Lock, model: str | None = None) -> None:
+        """Load a model.
+
+        Args:
+            root: folder of the project.
+            lock: its dvc.lock.
+            model: name of the model; by default the last of `exported_models`.
 
         Raises:
-            UserError: there is no such model, or a file of it is missing or was altered.
+            UserError: there is no such model, or one of its files is missing or was altered.
         """
-        names = exported(artifacts)
+        names = exported_models(root, lock)
+        model = model or names[-1]
         if model not in names:
-            raise UserError(f"no exported model {model}; there are: {', '.join(names) or 'none; run `dvc repro`'}")
+            raise UserError(f"no exported model {model}; available: {', '.join(names)}")
         path = f"models/{model}/model.tflite"
-        self._network = Network(artifacts.read(path), path)
-        self.classes, self.image_shape = self._network.classes, self._network.image_shape
-        self._familiarity = Familiarity.load(artifacts.read(f"models/{model}/familiarity.npz"))
+        self._model = LiteRTModel(read_output(root, lock, path), path)
+        self._detector = OODDetector.from_bytes(read_output(root, lock, f"models/{model}/ood.npz"))
+        self.classes, self.image_shape = self._model.classes, self._model.image_shape
 
-    def __call__(self, images: UInt8[np.ndarray, "n height width"]) -> Answers:
-        """Answer at least one image."""
-        probabilities, features = self._network(images)
-        return Answers(probabilities, features, self._familiarity.familiar(images, features))
+    def __call__(self, images: Images) -> Predictions:
+        """Return the predictions for at least one image."""
+        probabilities, features = self._model(images)
+        return Predictions(probabilities, features, self._detector.in_distribution(images, features))
+
+
+def exported_models(root: Path, lock: Lock) -> list[str]:
+    """Return the names of the exported models, at least one, in the order of params.yaml.
+
+    Raises:
+        UserError: there are none, or params.yaml cannot be read.
+    """
+    path = root / "params.yaml"
+    try:
+        models = yaml.load(path.read_bytes(), yaml.CSafeLoader)["models"]  # load_params would import pydantic, slowly
+        names = [name for name in models if f"models/{name}/model.tflite" in lock.outputs]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read the section `models` of {path}: {' '.join(str(error).split())}") from error
+    if not names:
+        raise UserError("no exported models; run `dvc repro`")
+    return names

@@ -10,7 +10,7 @@ drawing, for each test image, whether it is fixed, broken or neither.
 import numpy as np
 
 from fashion.errors import run_command
-from fashion.evaluation.comparison import mcnemar
+from fashion.evaluation.significance import mcnemar
 
 IMAGES = 10_000
 DIFFERING = 0.031

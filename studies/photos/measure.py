@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fashion.data import dataset
 from fashion.errors import run_command
-from fashion.serving import photos
+from fashion.serving import preprocessing
 from fashion.serving.artifacts import Artifacts
 from fashion.serving.classifier import Classifier
 
@@ -47,7 +47,7 @@ def main() -> None:
     print("|---" * (1 + 2 * len(classifiers)) + "|")
     for name, render in RENDERINGS.items():
         random = np.random.default_rng(2)
-        seen = np.stack([photos.prepare(render(image, random), shape) for image in split.images])
+        seen = np.stack([preprocessing.prepare(render(image, random), shape) for image in split.images])
         answers = [classifier(seen) for classifier in classifiers.values()]
         cells = [
             f"{(answer.probabilities.argmax(axis=1) == split.labels).mean():.1%} | {answer.familiar.mean():.1%}"
@@ -55,7 +55,7 @@ def main() -> None:
         ]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
     pictures = sorted(path for path in PICTURES.iterdir() if path.suffix in {".jpg", ".webp"})
-    seen = np.stack([photos.prepare(path.read_bytes(), shape) for path in pictures])
+    seen = np.stack([preprocessing.prepare(path.read_bytes(), shape) for path in pictures])
     cells = []
     for classifier in classifiers.values():
         answer = classifier(seen)
@@ -70,7 +70,7 @@ def main() -> None:
         others[name] = [draw(random, shape) for _ in range(args.images)]
     if args.others:
         others[f"{len(args.others)} other pictures"] = [
-            photos.prepare(path.read_bytes(), shape) for path in args.others
+            preprocessing.prepare(path.read_bytes(), shape) for path in args.others
         ]
     for name, images in others.items():
         seen = np.stack(images)

@@ -16,11 +16,11 @@ def main() -> None:
 
     import keras
 
-    from fashion.models import archive
+    from fashion.models import saving
 
-    front, tail = archive.load(args.front), archive.load(args.tail)
+    front, tail = saving.load(args.front), saving.load(args.tail)
     images = keras.Input(front.input_shape[1:], dtype=front.input.dtype)
-    archive.save(keras.Model(images, tail(front(images)), name=args.model.parent.name), args.model)
+    saving.save(keras.Model(images, tail(front(images)), name=args.model.parent.name), args.model)
 
 
 if __name__ == "__main__":

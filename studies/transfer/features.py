@@ -30,9 +30,9 @@ def main() -> None:
 
     from fashion.data import dataset
     from fashion.files import atomic_write, write_json
-    from fashion.models import archive
+    from fashion.models import saving
 
-    front, tail = archive.load(args.front), archive.load(args.tail)
+    front, tail = saving.load(args.front), saving.load(args.tail)
     images = dataset.load(args.split).images
 
     def compute(part: keras.Model, inputs: np.ndarray, path: Path) -> float:

@@ -24,9 +24,9 @@ def main() -> None:
     import pandas as pd
 
     from fashion.data import dataset
-    from fashion.evaluation.comparison import holm, mcnemar
+    from fashion.evaluation.significance import holm, mcnemar
     from fashion.files import read_json, write_json, write_text
-    from fashion.models import archive
+    from fashion.models import saving
 
     test = dataset.load(args.test)
     maps, features = (np.load(path).astype(np.float32) for path in (args.maps, args.features))
@@ -36,7 +36,7 @@ def main() -> None:
     for folder in sorted(path for path in args.trials.iterdir() if path.is_dir()):
         method, _, images = folder.name.partition("-")
         for trial in read_json(folder / "trials.json"):
-            model = archive.load(folder / f"{trial['seed']}.keras")
+            model = saving.load(folder / f"{trial['seed']}.keras")
             answers = model.predict(inputs[model.input_shape[1:]], batch_size=500, verbose=0).argmax(axis=1)
             correct[folder.name, trial["seed"]] = answers == test.labels
             accuracy = float((answers == test.labels).mean())

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from fashion.data.dataset import Split
-from fashion.models import archive
+from fashion.models import saving
 from fashion.models.progress import Progress
 from studies.transfer.backbones import BACKBONES, split
 from studies.transfer.trials import accuracy
@@ -62,7 +62,7 @@ def probe(inputs: Inputs, taken: np.ndarray, _seed: int) -> tuple[keras.Model, f
         score = regression.score(validation, inputs.validation.labels)
         fits.append((score, regression.coef_.T.copy(), regression.intercept_.copy()))
     best, kernel, bias = max(fits, key=lambda fit: fit[0])
-    layer = keras.layers.Dense(inputs.train.class_count, activation="softmax", name="output")
+    layer = keras.layers.Dense(inputs.train.num_classes, activation="softmax", name="output")
     model = keras.Sequential([keras.Input(train.shape[1:]), layer], name="probe")
     kernel /= scaler.scale_[:, None]  # with what the scaler does folded in
     layer.set_weights([kernel, bias - scaler.mean_ @ kernel])
@@ -74,7 +74,7 @@ def finetuned(inputs: Inputs, taken: np.ndarray, seed: int) -> tuple[keras.Model
 
     Their depthwise kernels stay as they are: a twenty-fifth of the weights, whose gradients are slow on a processor.
     """
-    tail = archive.load(inputs.tail)
+    tail = saving.load(inputs.tail)
     for layer in _layers(tail):
         layer.trainable = not isinstance(layer, keras.layers.DepthwiseConv2D)
 
@@ -134,7 +134,7 @@ def _fit(
     generator = np.random.default_rng(seed)
     order = np.concatenate([generator.permutation(taken) for _ in range(-(-steps * size // len(taken)))])
     mirrored = generator.random(len(order)) < 0.5
-    one_hot = np.eye(inputs.train.class_count, dtype=np.float32)
+    one_hot = np.eye(inputs.train.num_classes, dtype=np.float32)
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, steps * size, size):
@@ -144,7 +144,7 @@ def _fit(
     for layer in _layers(network):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = MOMENTUM
-    classifier = keras.layers.Dense(inputs.train.class_count, activation="softmax", dtype="float32", name="output")
+    classifier = keras.layers.Dense(inputs.train.num_classes, activation="softmax", dtype="float32", name="output")
     model = keras.Model(network.input, classifier(network.output), name=name)
     warmup, peak = int(settings["warmup"] * steps), settings["learning_rate"]
     schedule = keras.optimizers.schedules.CosineDecay(

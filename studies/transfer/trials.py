@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from fashion.errors import UserError
 from fashion.files import write_json
-from fashion.models import archive
+from fashion.models import saving
 
 Method = Callable[[np.ndarray, int], tuple[keras.Model, float]]
 """Trains on the training images of some indices with a seed; returns the model and its accuracy on validation."""
@@ -44,7 +44,7 @@ def run(trials: Path, methods: Mapping[str, Method], labels: np.ndarray, study: 
         started = time.perf_counter()
         model, accuracy = methods[method](taken, seed)
         seconds = time.perf_counter() - started
-        archive.save(model, trials / f"{seed}.keras")
+        saving.save(model, trials / f"{seed}.keras")
         made.append({"seed": seed, "val_accuracy": round(accuracy, 6), "seconds": round(seconds, 2)})
         print(f"{trials.name}, seed {seed}: {accuracy:.2%} of the validation images, {seconds:.0f} s", flush=True)
     write_json(trials / "trials.json", made)

@@ -17,13 +17,13 @@ def main() -> None:
     study = read_yaml(Path(__file__).with_name("params.yaml"))["all"]
 
     from fashion.data import dataset
-    from fashion.models import archive
+    from fashion.models import saving
     from studies.transfer import backbones
 
     shape = dataset.load(args.images).image_shape
     parts = backbones.split(backbones.BACKBONES[study["backbone"]], shape, study["size"], "imagenet")
-    archive.save(parts.front, args.front)
-    archive.save(parts.tail, args.tail)
+    saving.save(parts.front, args.front)
+    saving.save(parts.tail, args.tail)
 
 
 if __name__ == "__main__":

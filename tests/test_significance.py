@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as oracle_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from fashion.evaluation import comparison, metrics
+from fashion.evaluation import significance, metrics
 
 
 def answers(both: int, fixed: int, broken: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +43,7 @@ def test_holm_is_statsmodels(p_values: list[float]) -> None:
 
 @pytest.mark.parametrize("differing", [0, 1, 5, 6, 7, 100, 601])
 def test_smallest_significant_change_is_where_the_test_turns(differing: int) -> None:
-    found = comparison.smallest_significant_change(differing, 0.05)
+    found = comparison.min_significant_change(differing, 0.05)
     p_values = {
         surplus: comparison.mcnemar(*answers(0, (differing + surplus) // 2, (differing - surplus) // 2, 0)).p_value
         for surplus in range(differing % 2, differing + 1, 2)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from fashion.evaluation.figures import COLOURS, GREY, INK, RIGHT, WRONG, caption, grid, heading, show, widest
 from fashion.evaluation.metrics import Labels, confusion_matrix
-from fashion.review.comparing import Comparison, Paired, Report
+from fashion.review.compare import Comparison, Paired, Report
 
 Images = UInt8[np.ndarray, "n height width"]
 

@@ -1,6 +1,6 @@
 """Train the CNN once on every training image, each there TIMES times, without selection; print time and memory as JSON.
 
-python -m benchmarks.growth TIMES
+python -m benchmarks.scaling TIMES
 """
 
 import argparse
@@ -22,15 +22,15 @@ RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 
 def main() -> None:
     """Run the epoch."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.add_argument("times", type=int, help="how many times each image is there")
     times = parser.parse_args().times
     params = load_params()
     split = dataset.load(Path("data/train.npz"))
     split = split.take(np.tile(np.arange(len(split.images)), times))
-    model = training.compiled(cnn.build, params.cnn, split)
+    model = training.build_and_compile(cnn.build, params.cnn, split)
     batches = training.batches(split, params.cnn, training=True)
-    model.fit(batches.take(training.STEPS_PER_CALL), verbose=0)  # builds the graph
+    model.fit(batches.take(training.STEPS_PER_EXECUTION), verbose=0)  # builds the graph
     started = time.perf_counter()
     model.fit(batches, epochs=1, verbose=0)
     seconds = time.perf_counter() - started

@@ -11,13 +11,13 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from fashion import contract
+from fashion import dvc_deps
 from fashion.params import Params
 from tests.conftest import ROOT
 
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
 STAGES: dict[str, Any] = PIPELINE["stages"]
-CONTRACT = contract.Contract()
+CONTRACT = dvc_deps.Contract()
 
 
 def paths(entries: list[Any]) -> set[str]:
@@ -28,9 +28,9 @@ def outputs(stage: dict[str, Any]) -> set[str]:
     return set().union(*(paths(stage.get(key, [])) for key in ("outs", "metrics", "plots")))
 
 
-@pytest.mark.parametrize("pipeline", contract.PIPELINES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("pipeline", dvc_deps.PIPELINES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_data_code_and_params_are_declared(pipeline: Path) -> None:
-    assert contract.problems(pipeline) == [], "run `make deps`"
+    assert dvc_deps.problems(pipeline) == [], "run `make deps`"
 
 
 def test_what_is_undeclared_or_idle_is_told_and_mended(tmp_path: Path) -> None:
@@ -42,14 +42,14 @@ def test_what_is_undeclared_or_idle_is_told_and_mended(tmp_path: Path) -> None:
         .replace("    params:\n      - fetch\n", "")
         .replace("      - reports/cnn/history.csv\n", "")
     )
-    assert contract.problems(broken) == [
+    assert dvc_deps.problems(broken) == [
         "dvc.yaml: fetch: params: add fetch",
         "dvc.yaml: train_dnn: params: remove cnn",
         "dvc.yaml: train_cnn: deps: add fashion/models/cnn.py",
         "dvc.yaml: plot: deps: add reports/cnn/history.csv",
     ]
-    contract.write(broken)
-    assert contract.problems(broken) == []
+    dvc_deps.write(broken)
+    assert dvc_deps.problems(broken) == []
     assert YAML(typ="safe").load(broken) == PIPELINE
     assert len(broken.read_text().splitlines()) == len(text.splitlines())
 

@@ -56,7 +56,7 @@ def mcnemar(base: Correct, head: Correct) -> McNemar:
     return McNemar(fixed, broken, binomtest(fixed, fixed + broken).pvalue if fixed + broken else 1.0)
 
 
-def smallest_significant_change(differing: int, level: float) -> int | None:
+def min_significant_change(differing: int, level: float) -> int | None:
     """Return the smallest surplus of fixed over broken images that `mcnemar` calls significant at `level`.
 
     `differing` is their sum; None if even a surplus of all of them would not be significant.

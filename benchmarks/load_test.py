@@ -1,6 +1,6 @@
 """Have many clients at once ask `fashion demo` for a minute, and print what became of it as JSON.
 
-python -m benchmarks.load
+python -m benchmarks.load_test
 """
 
 import argparse
@@ -22,7 +22,7 @@ PICTURES = Path("tests/photos")
 
 def main() -> None:
     """Serve, ask, count."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load_test", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="how long to ask (default: 60)")
     args = parser.parse_args()
     pictures = [path.read_bytes() for path in sorted(PICTURES.iterdir()) if path.suffix != ".md"]

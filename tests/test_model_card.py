@@ -9,7 +9,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from fashion.evaluation import card
+from fashion.evaluation import model_card
 from fashion.evaluation.metrics import wilson_interval
 from tests.conftest import CLASSES, ROOT, Project
 

@@ -1,7 +1,6 @@
-"""Keras archives that are the same bytes for the same model, so that DVC sees an identical retraining as no change.
+"""Model files (.keras) that are byte-identical for the same model, so that DVC sees no change after retraining it.
 
-What Keras itself writes differs from one time to the next: it holds the date, the time stamps of the zip format, and
-the addresses that the parts of the model had in memory.
+Keras' own files contain the date, the time stamps of the zip format and memory addresses.
 """
 
 import json
@@ -13,27 +12,28 @@ from typing import Any
 import keras
 
 from fashion.errors import UserError
-from fashion.files import atomic_write
+from fashion.files import atomic_write, write_zip
 
 
 def save(model: keras.Model, path: Path) -> None:
-    """Write `model` as a .keras archive."""
+    """Write `model` as a .keras file."""
     with tempfile.TemporaryDirectory() as scratch:
         unstable = Path(scratch) / "model.keras"
         model.save(unstable)
-        with zipfile.ZipFile(unstable) as source, atomic_write(path) as file, zipfile.ZipFile(file, "w") as target:
-            for name in sorted(source.namelist()):
-                content = source.read(name)
-                if name.endswith(".json"):
-                    content = json.dumps(_stable(json.loads(content), {})).encode()
-                target.writestr(zipfile.ZipInfo(name), content)  # of 1 January 1980, the zip format's zero
+        with zipfile.ZipFile(unstable) as source:
+            contents = {name: source.read(name) for name in sorted(source.namelist())}
+    for name, content in contents.items():
+        if name.endswith(".json"):
+            contents[name] = json.dumps(_stable(json.loads(content), {})).encode()
+    with atomic_write(path) as file:
+        write_zip(file, contents)
 
 
 def load(path: Path) -> keras.Model:
-    """Read an archive that `save` wrote.
+    """Read a .keras file.
 
     Raises:
-        UserError: the file is missing or not a Keras archive.
+        UserError: the file is missing or not a Keras model.
     """
     try:
         return keras.saving.load_model(path, compile=False)
@@ -42,7 +42,7 @@ def load(path: Path) -> keras.Model:
 
 
 def _stable(value: Any, numbers: dict[int, int]) -> Any:
-    """Return parsed JSON without the date of saving, and with objects numbered in order instead of by address."""
+    """Return parsed JSON without the date, and with objects numbered in order instead of by memory address."""
     if isinstance(value, list):
         return [_stable(item, numbers) for item in value]
     if not isinstance(value, dict):

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from fashion.errors import UserError
-from fashion.evaluation import comparison, metrics
-from fashion.evaluation.comparison import Interval, McNemar
+from fashion.evaluation import significance, metrics
+from fashion.evaluation.significance import Interval, McNemar
 from fashion.evaluation.metrics import Labels, Probabilities
 from fashion.params import Review, parse_review
-from fashion.review import changes
-from fashion.review.changes import Changes
-from fashion.review.revision import Revision, behind, md5, stale
+from fashion.review import lock_diff
+from fashion.review.lock_diff import Changes
+from fashion.review.snapshot import Revision, behind, md5, stale
 
 Verdict = Literal["better", "worse", "within noise", "unchanged", "new", "gone", "not comparable"]
 METRICS = ("accuracy", "loss", "calibration_error")
@@ -27,7 +27,7 @@ MOST_CHANGED = 5
 
 
 @dataclass(frozen=True)
-class Truth:
+class TestSet:
     """The test cases of a revision.
 
     Attributes:
@@ -40,7 +40,7 @@ class Truth:
     labels: Labels | None
     images: np.ndarray | None
 
-    def same_as(self, other: "Truth") -> bool:
+    def same_as(self, other: "TestSet") -> bool:
         """Tell whether the cases are the same: in equal files, or with equal pictures and labels in files that differ.
 
         Without the pictures of both only the files can tell, as other cases may have the same labels.
@@ -133,7 +133,7 @@ class Report:
         models: each in base and in head.
         pairs: the models of head, two by two, the first in the place of base.
         truth: the test cases of head.
-        same_truth: whether those of base are the same.
+        same_test_set: whether those of base are the same.
         missing: artifacts that are not in the cache.
         stale: what differs from what the working tree's dvc.lock was written with, if that is head.
         failures: why the gate fails; empty if it does not.
@@ -147,8 +147,8 @@ class Report:
     pairs: tuple[Comparison, ...]
     changes: Changes
     rules: tuple[tuple[str, Any, Any], ...]
-    truth: Truth
-    same_truth: bool
+    truth: TestSet
+    same_test_set: bool
     missing: tuple[str, ...]
     stale: tuple[str, ...]
     failures: tuple[str, ...]
@@ -182,8 +182,8 @@ def compare(base: Revision, head: Revision) -> Report:
     truths = [_truth(revision, rules) for revision, rules in ((base, before), (head, review))]
     if truths[1].identity is None:
         raise UserError(f"{head.name} has no {review.truth}, which params.yaml names as `review.truth`")
-    same_truth = truths[0].same_as(truths[1])
-    if same_truth:  # then the one that is at hand serves both
+    same_test_set = truths[0].same_as(truths[1])
+    if same_test_set:  # then the one that is at hand serves both
         truths = [next((truth for truth in truths if truth.labels is not None), truths[0])] * 2
     names = list(review.models | before.models)
     models = [
@@ -192,7 +192,7 @@ def compare(base: Revision, head: Revision) -> Report:
     ]
     compared = _compare(
         {name: (models[0][name], models[1][name]) for name in names if models[0][name] or models[1][name]},
-        truths[1] if same_truth else None,
+        truths[1] if same_test_set else None,
         review,
         {name: _seeds(head, model.seeds) for name, model in review.models.items()},
     )
@@ -210,7 +210,7 @@ def compare(base: Revision, head: Revision) -> Report:
         changes=lock_changes,
         rules=changes.differences(*(changes.flat(rules.model_dump(), "review") for rules in (before, review))),
         truth=truths[1],
-        same_truth=same_truth,
+        same_test_set=same_test_set,
         missing=tuple(
             f"{path} of {revision.name}"
             for revision, rules in ((base, before), (head, review))
@@ -218,14 +218,14 @@ def compare(base: Revision, head: Revision) -> Report:
             if revision.lacks(path)
         ),
         stale=differing,
-        failures=tuple(_failures(compared, review, same_truth, differing)),
+        failures=tuple(_failures(compared, review, same_test_set, differing)),
     )
 
 
-def _truth(revision: Revision, review: Review) -> Truth:
+def _truth(revision: Revision, review: Review) -> TestSet:
     content = revision.read(review.truth)
     if content is None:
-        return Truth(revision.recorded(review.truth), None, None)
+        return TestSet(revision.recorded(review.truth), None, None)
     try:
         with np.load(io.BytesIO(content)) as arrays:
             labels, images = arrays["labels"], arrays.get("images")
@@ -243,10 +243,10 @@ def _truth(revision: Revision, review: Review) -> Truth:
             f"found {labels.dtype} of shape {labels.shape}"
             + (f" from {labels.min()} to {labels.max()}" if labels.size else "")
         )
-    return Truth(md5(content), labels, images)
+    return TestSet(md5(content), labels, images)
 
 
-def _model(revision: Revision, review: Review, name: str, truth: Truth) -> Model | None:
+def _model(revision: Revision, review: Review, name: str, truth: TestSet) -> Model | None:
     """Return a model as the revision has it, None if it has none."""
     if name not in review.models:
         return None
@@ -280,7 +280,7 @@ def _model(revision: Revision, review: Review, name: str, truth: Truth) -> Model
 
 def _compare(
     models: Mapping[str, tuple[Model | None, Model | None]],
-    truth: Truth | None,
+    truth: TestSet | None,
     review: Review,
     seeds: Mapping[str, tuple[float, ...]],
 ) -> tuple[Comparison, ...]:
@@ -293,14 +293,14 @@ def _compare(
         p_value, smallest = adjusted.get(name, 1.0), None
         if name in tested and truth and truth.labels is not None:
             differing = tested[name].fixed + tested[name].broken
-            surplus = comparison.smallest_significant_change(differing, review.significance / len(tested))
+            surplus = comparison.min_significant_change(differing, review.significance / len(tested))
             smallest = surplus and surplus / len(truth.labels)
         verdict = _verdict(base, head, pairs[name], significant=p_value < review.significance)
         found.append(Comparison(name, base, head, pairs[name], verdict, p_value, smallest, seeds.get(name, ())))
     return tuple(found)
 
 
-def _pair(base: Model | None, head: Model | None, truth: Truth | None, review: Review) -> Paired | None:
+def _pair(base: Model | None, head: Model | None, truth: TestSet | None, review: Review) -> Paired | None:
     before, after = (model.probabilities if model else None for model in (base, head))
     if before is None or after is None or truth is None or truth.labels is None:
         return None
@@ -342,11 +342,11 @@ def _seeds(revision: Revision, pattern: str | None) -> tuple[float, ...]:
 
 
 def _failures(
-    models: Iterable[Comparison], review: Review, same_truth: bool, differing: Sequence[str]
+    models: Iterable[Comparison], review: Review, same_test_set: bool, differing: Sequence[str]
 ) -> Iterator[str]:
     if differing:
         yield behind(differing)
-    if not same_truth:
+    if not same_test_set:
         yield (
             "the test cases of the two revisions differ or cannot be compared, so no model can be tested: "
             "a person must judge"
@@ -357,7 +357,7 @@ def _failures(
                 f"{model.name} is significantly worse: {model.paired.accuracy.broken} test cases broken, "
                 f"{model.paired.accuracy.fixed} fixed, p = {model.p_adjusted:.2g} (limit {review.significance:g})"
             )
-        if model.verdict == "not comparable" and same_truth:
+        if model.verdict == "not comparable" and same_test_set:
             yield f"{model.name} cannot be tested, as predictions are missing"
         if model.head is None:
             yield f"{model.name} is gone"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from fashion.errors import UserError
-from fashion.serving import photos
+from fashion.serving import preprocessing
 
 SHAPE = (28, 28)
 
@@ -44,9 +44,9 @@ def on_canvas(image: Image.Image, size: tuple[int, int], at: tuple[int, int], co
     return canvas
 
 
-def close(content: bytes, background: photos.Background | None = None) -> bool:
+def close(content: bytes, background: preprocessing.Background | None = None) -> bool:
     """Tell whether it is seen as the shirt, up to what resizing and sharpening change."""
-    difference = np.abs(photos.prepare(content, SHAPE, background).astype(float) - shirt())
+    difference = np.abs(preprocessing.prepare(content, SHAPE, background).astype(float) - shirt())
     return bool(difference.mean() < 12)
 
 
@@ -57,13 +57,13 @@ PHOTOS = Path(__file__).parent / "photos"
 
 
 def test_a_picture_of_the_right_size_is_taken_as_it_is() -> None:
-    np.testing.assert_array_equal(photos.prepare(encoded(Image.fromarray(shirt())), SHAPE), shirt())
+    np.testing.assert_array_equal(preprocessing.prepare(encoded(Image.fromarray(shirt())), SHAPE), shirt())
 
 
 def test_and_negated_if_its_border_is_light() -> None:
     content = encoded(Image.fromarray(255 - shirt()))
-    np.testing.assert_array_equal(photos.prepare(content, SHAPE), shirt())
-    np.testing.assert_array_equal(photos.prepare(content, SHAPE, "dark"), 255 - shirt())
+    np.testing.assert_array_equal(preprocessing.prepare(content, SHAPE), shirt())
+    np.testing.assert_array_equal(preprocessing.prepare(content, SHAPE, "dark"), 255 - shirt())
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
@@ -119,12 +119,12 @@ def test_sixteen_bits() -> None:
         (Image.eval(enlarged(), lambda grey: 40 + grey // 2), "dark"),
     ],
 )
-def test_a_background_that_is_told(image: Image.Image, background: photos.Background) -> None:
+def test_a_background_that_is_told(image: Image.Image, background: preprocessing.Background) -> None:
     framed = np.asarray(Image.fromarray(shirt()[2:, 2:26]).resize(SHAPE, Image.Resampling.BOX))
-    seen = photos.prepare(encoded(image), SHAPE, background)
+    seen = preprocessing.prepare(encoded(image), SHAPE, background)
     expected = framed if image.size[0] < 300 else shirt()
     assert np.abs(seen.astype(float) - expected).mean() < 40
-    wrong = photos.prepare(encoded(image), SHAPE, "dark" if background == "light" else "light")
+    wrong = preprocessing.prepare(encoded(image), SHAPE, "dark" if background == "light" else "light")
     assert np.abs(wrong.astype(float) - expected).mean() > 60
 
 
@@ -142,7 +142,7 @@ def test_what_is_transparent_is_black_where_white_hides_it() -> None:
     assert close(encoded(white), "dark")
     assert close(encoded(white))
     with pytest.raises(UserError, match="nothing to see but background"):
-        photos.prepare(encoded(white), SHAPE, "light")
+        preprocessing.prepare(encoded(white), SHAPE, "light")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -151,7 +151,7 @@ def test_the_right_way_up(orientation: int) -> None:
     exif[0x0112] = orientation
     content = encoded(NEGATIVE.crop((0, 0, 300, 200)), exif=exif)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-    np.testing.assert_array_equal(np.asarray(photos.read(content)), np.asarray(expected))
+    np.testing.assert_array_equal(np.asarray(preprocessing.read(content)), np.asarray(expected))
 
 
 @pytest.mark.parametrize("options", [{}, {"dpi": (72, 72)}])
@@ -167,7 +167,7 @@ def test_damaged_exif_data_do_no_harm(form: str, exif: bytes, options: dict[str,
     "path", sorted(PHOTOS.glob("*.jpg")) + sorted(PHOTOS.glob("*.webp")), ids=lambda path: path.stem
 )
 def test_photographs_and_renderings(path: Path) -> None:
-    seen = photos.prepare(path.read_bytes(), SHAPE)
+    seen = preprocessing.prepare(path.read_bytes(), SHAPE)
     assert seen.max() > 250
     assert 0.05 < (seen > 0).mean() < 0.95  # of the white shirt on light grey, little but its edges is seen
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
@@ -219,14 +219,14 @@ PNG = encoded(NEGATIVE)
         (png_of_size(2**31 - 1, 1), "2,147,483,647 x 1 pixels; at most"),
         (WITHOUT_PALETTE, "a damaged picture"),
         (SCANS[:-2] + 200 * SCANS[SCANS.rfind(b"\xff\xda") : -2], "206 scans and Exif parts; at most 100 are read"),
-        (bytes(photos.MAX_BYTES + 1), "33,554,433 bytes; at most 33,554,432 are read: make it smaller"),
+        (bytes(preprocessing.MAX_BYTES + 1), "33,554,433 bytes; at most 33,554,432 are read: make it smaller"),
     ],
 )
 def test_bad_pictures(content: bytes, says: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(UserError) as caught:
-            photos.prepare(content, SHAPE)
+            preprocessing.prepare(content, SHAPE)
     assert str(caught.value).startswith(says)
     assert "\n" not in str(caught.value)
 
@@ -271,7 +271,7 @@ def test_damage_is_survived_or_told(content: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            seen = photos.prepare(content, SHAPE)
+            seen = preprocessing.prepare(content, SHAPE)
         except UserError:
             return
     assert (seen.shape, seen.dtype.name) == (SHAPE, "uint8")

@@ -1,6 +1,6 @@
-"""A trained network as a LiteRT model, which answers without TensorFlow: raw pixels in, probabilities and features out.
+"""Conversion of a trained model to LiteRT: raw pixels in, probabilities and features out.
 
-The network is rebuilt in float32 first: LiteRT does not load what is exported from bfloat16.
+The model is rebuilt in float32 first: LiteRT does not load what is exported from bfloat16.
 """
 
 import tempfile
@@ -10,15 +10,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
+from fashion.data.dataset import Images
 from fashion.models.optimizers import OUTPUT
 
-Images = UInt8[np.ndarray, "n height width"]
 
-
-def in_float32(model: keras.Model) -> keras.Model:
-    """Return the same network with the same weights, computing in float32 whatever it was trained in."""
+def to_float32(model: keras.Model) -> keras.Model:
+    """Return the model with the same weights, computing in float32."""
     rebuilt = type(model).from_config(_with_policy(model.get_config(), "float32"))
     rebuilt.set_weights(model.get_weights())
     return rebuilt
@@ -27,7 +26,7 @@ def in_float32(model: keras.Model) -> keras.Model:
 def features_and_logits(
     model: keras.Model, images: Images
 ) -> tuple[Float32[np.ndarray, "n features"], Float32[np.ndarray, "n classes"]]:
-    """Return what the layer `OUTPUT` is given of each image, and what it makes of it: logits, before the softmax."""
+    """Return the inputs and outputs of the layer `OUTPUT` for each image: features and logits."""
     output = model.get_layer(OUTPUT)
     features, logits = keras.Model(model.inputs, [output.input, output.output]).predict(
         images, batch_size=500, verbose=0
@@ -35,8 +34,8 @@ def features_and_logits(
     return features, logits
 
 
-def calibrated(model: keras.Model, temperature: float) -> keras.Model:
-    """Return a network of the same weights whose logits are divided by `temperature` before the softmax.
+def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
+    """Return the model with its logits divided by `temperature` before the softmax.
 
     Its outputs are "probabilities" (n, classes) and "features" (n, features), as in `features_and_logits`.
     """
@@ -46,13 +45,13 @@ def calibrated(model: keras.Model, temperature: float) -> keras.Model:
     return keras.Model(model.inputs, {"probabilities": probabilities, "features": output.input}, name=model.name)
 
 
-def litert(model: keras.Model) -> bytes:
+def to_litert(model: keras.Model) -> bytes:
     """Return `model` as a LiteRT file in float32."""
     return _convert(model)
 
 
-def litert_int8(model: keras.Model, images: Images) -> bytes:
-    """Return `model` as a LiteRT file whose weights and activations are int8, scaled to the range that `images` need.
+def to_litert_int8(model: keras.Model, images: Images) -> bytes:
+    """Return `model` as a LiteRT file with int8 weights and activations, whose ranges are those seen on `images`.
 
     Source: B. Jacob et al., Quantization and training of neural networks for efficient integer-arithmetic-only
     inference, CVPR 2018.
@@ -73,7 +72,7 @@ def _convert(model: keras.Model, **options: Any) -> bytes:
 
 
 def _with_policy(config: Any, name: str) -> Any:
-    """Return a layer's config with every dtype policy in it replaced by the one of that name."""
+    """Return a Keras config with every dtype policy replaced by `name`."""
     if isinstance(config, list | tuple):
         return type(config)(_with_policy(item, name) for item in config)
     if not isinstance(config, dict):

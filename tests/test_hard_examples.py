@@ -7,7 +7,7 @@ import pytest
 
 from fashion.data.dataset import Split
 from fashion.models import training
-from fashion.models.selection import Selector
+from fashion.models.hard_examples import HardExampleSampler
 from fashion.params import Augmentation, Selection
 from tests.test_models import DNN
 
@@ -31,7 +31,7 @@ class Oracle:
 
 def epochs(params: Selection, count: int, seed: int = 1) -> tuple[list[np.ndarray], int]:
     """Return the indices that each epoch sees, and how often the model was asked."""
-    selector, oracle = Selector(params, SPLIT, BATCHES, seed), Oracle()
+    selector, oracle = HardExampleSampler(params, SPLIT, BATCHES, seed), Oracle()
     selector.set_model(oracle)
     seen = []
     for epoch in range(count):
@@ -82,7 +82,7 @@ def test_the_seed_decides(seed: int, same: bool) -> None:
 
 def test_the_batches_follow_the_choice() -> None:
     params = DNN.model_copy(update={"augmentation": Augmentation(flip=False, shift=0, cutout=0), "batch_size": 20})
-    selector = Selector(HALF, SPLIT, BATCHES, 1)
+    selector = HardExampleSampler(HALF, SPLIT, BATCHES, 1)
     batches = training.batches(SPLIT, params, training=True, chosen=selector.chosen)
     assert len(batches) == 3
     for wanted in (np.arange(50), np.arange(50, COUNT)):

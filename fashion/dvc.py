@@ -1,0 +1,160 @@
+"""What DVC and Git recorded: dvc.lock, the hashes in it, and the files of commits."""
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from fashion.errors import UserError
+
+
+class _Loader(yaml.CSafeLoader):
+    """PyYAML's fast loader, with 1e-05 a number as in YAML 1.2, which DVC writes."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+class Lock:
+    """The content of a dvc.lock.
+
+    Args:
+        stages: entries by stage name, as in the file.
+    """
+
+    def __init__(self, stages: Mapping[str, Any]) -> None:
+        self.stages = stages
+
+    @classmethod
+    def read(cls, root: Path, path: str = "dvc.lock") -> Self:
+        """Read a dvc.lock; `path` is relative to the project's folder.
+
+        Raises:
+            UserError: it is missing, or as for `parse`.
+        """
+        try:
+            content = (root / path).read_bytes()
+        except FileNotFoundError as error:
+            raise UserError(f"{root / path} is missing; run this in the project's folder, after `make`") from error
+        return cls.parse(content, str(root / path))
+
+    @classmethod
+    def parse(cls, content: bytes, name: str) -> Self:
+        """Parse a dvc.lock; `name` is its name in error messages.
+
+        Raises:
+            UserError: it is not what DVC writes.
+        """
+        try:
+            lock = cls(dict(yaml.load(content, _Loader)["stages"]))  # noqa: S506 - a safe loader
+            for stage in lock.stages:
+                lock.inputs(stage), lock.params(stage)
+            _ = lock.outputs
+        except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{name} cannot be read ({' '.join(str(error).split())}); if a merge left conflicts in it, "
+                "run `git checkout --ours dvc.lock` and `dvc repro`"
+            ) from error
+        return lock
+
+    @cached_property
+    def outputs(self) -> dict[str, str | None]:
+        """The MD5 of each output, by path."""
+        return {path: md5 for stage in self.stages for path, md5 in self._files(stage, "outs").items()}
+
+    def maker(self, path: str) -> str:
+        """Return the name of the stage that makes an output.
+
+        Raises:
+            UserError: no stage does.
+        """
+        stage = next((stage for stage in self.stages if path in self._files(stage, "outs")), None)
+        if stage is None:
+            raise UserError(f"dvc.lock has no {path}; `dvc repro` makes the outputs of the pipeline")
+        return stage
+
+    def inputs(self, stage: str) -> dict[str, str | None]:
+        """Return the MD5 of each dependency of a stage, by path; None for one outside the project without an MD5."""
+        return self._files(stage, "deps")
+
+    def params(self, stage: str) -> dict[str, dict[str, Any]]:
+        """Return the params of a stage by file, such as {"params.yaml": {"training.epochs": 15}}."""
+        return {file: dict(values) for file, values in self.stages[stage].get("params", {}).items()}
+
+    def check_made_from(self, path: str, source: str) -> None:
+        """Check that an output was made from what `source`, another output, is now.
+
+        Raises:
+            UserError: `source` has changed since, or is no input of the stage that makes `path`.
+        """
+        made_from = self.inputs(self.maker(path)).get(source)
+        if made_from is None or made_from != self.outputs.get(source):
+            raise UserError(f"{path} was made from another version of {source}; run `dvc repro`")
+
+    def _files(self, stage: str, kind: str) -> dict[str, str | None]:
+        return {entry["path"]: entry.get("md5") for entry in self.stages[stage].get(kind, ())}
+
+
+def read_output(root: Path, lock: Lock, path: str) -> bytes:
+    """Return the content of an output; `path` is relative to the project's folder.
+
+    Raises:
+        UserError: no stage makes it, it is missing, or its content is not what dvc.lock records.
+    """
+    stage = lock.maker(path)
+    try:
+        content = (root / path).read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; `dvc repro {stage}` makes it") from error
+    found, expected = md5(content), lock.outputs[path]
+    if found != expected:
+        raise UserError(
+            f"{path} was altered: its MD5 is {found}, dvc.lock has {expected}; delete it and run `dvc repro {stage}`"
+        )
+    return content
+
+
+def md5(content: bytes) -> str:
+    """Return the MD5 of a file's content, as DVC records it."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def git(root: Path, *arguments: str, problem: str | None = None) -> str:
+    """Run Git and return its output without surrounding white space.
+
+    Args:
+        root: folder to run it in.
+        arguments: of the command, such as "rev-parse", "HEAD".
+        problem: message of the error if Git fails; Git's own by default.
+
+    Raises:
+        UserError: Git is missing or fails.
+    """
+    done = _run_git(root, *arguments)
+    if done.returncode:
+        raise UserError(problem or done.stderr.decode(errors="replace").strip())
+    return done.stdout.decode(errors="replace").strip()
+
+
+def read_committed(root: Path, commit: str, path: str) -> bytes | None:
+    """Return the content of a file in a commit, None if it has none; `path` is relative to `root`.
+
+    Raises:
+        UserError: Git is missing.
+    """
+    done = _run_git(root, "show", f"{commit}:./{path}")
+    return None if done.returncode else done.stdout
+
+
+def _run_git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False)
+    except FileNotFoundError as error:
+        raise UserError("git is not installed; install it and try again") from error

@@ -1,0 +1,80 @@
+"""Export of a trained model: conversion, calibration, out-of-distribution detection, verification, evaluation."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from fashion.data.dataset import Split
+from fashion.evaluation import calibration, metrics
+from fashion.evaluation.metrics import Probabilities
+from fashion.export import convert, litert, verify
+from fashion.export.ood import OODDetector
+from fashion.models import saving
+from fashion.params import ExportParams
+
+
+def export(
+    path: Path, train: Split, validation: Split, test: Split, classes: Sequence[str], params: ExportParams, bins: int
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Export the model at `path` (.keras).
+
+    Args:
+        path: the trained model.
+        train: the images that the out-of-distribution detector compares with; the first of them calibrate int8.
+        validation: the images that the temperature and the detector's thresholds are chosen on.
+        test: the images that the exported models are verified and evaluated on.
+        classes: the names of the classes.
+        params: the section `export`.
+        bins: number of bins of the calibration error.
+
+    Returns:
+        The content of each file to write, by name, and the metrics.
+
+    Raises:
+        UserError: the LiteRT model does not predict what the Keras model does.
+    """
+    trained = convert.to_float32(saving.load(path))
+    features, _ = convert.features_and_logits(trained, train.images)
+    validation_features, logits = convert.features_and_logits(trained, validation.images)
+    _, test_logits = convert.features_and_logits(trained, test.images)
+
+    temperature = calibration.fit_temperature(logits, validation.labels)
+    detector = OODDetector.fit(train.images, features, train.labels)
+    detector = detector.calibrate(validation.images, validation_features, params.ood_rate)
+    calibrated = convert.with_temperature(trained, temperature)
+    float32 = litert.with_labels(convert.to_litert(calibrated), classes)
+    representative = train.images[: params.representative_images]
+    int8 = litert.with_labels(convert.to_litert_int8(calibrated, representative), classes)
+
+    expected = calibration.probabilities(test_logits, temperature)
+    probabilities, test_features = litert.LiteRTModel(float32, "model.tflite")(test.images)
+    probabilities_int8, _ = litert.LiteRTModel(int8, "model.int8.tflite")(test.images)
+    verify.check(expected, probabilities, path)
+
+    def score(predicted: Probabilities, size: int) -> dict[str, float]:
+        summary = metrics.summary(predicted, test.labels, tuple(classes), bins)
+        return {"bytes": size, **{name: summary[name] for name in ("accuracy", "loss", "calibration_error")}}
+
+    files = {
+        "model.tflite": float32,
+        "model.int8.tflite": int8,
+        "ood.npz": detector.to_bytes(),
+        "features.npy": _npy(features.astype(np.float16)),
+        "exported_probabilities.npy": _npy(probabilities),
+    }
+    return files, {
+        "temperature": round(temperature, 6),
+        "ood_rate": round(1 - float(detector.in_distribution(test.images, test_features).mean()), 6),
+        "keras": score(calibration.probabilities(test_logits, 1.0), path.stat().st_size),
+        "float32": score(probabilities, len(float32)) | verify.differences(expected, probabilities),
+        "int8": score(probabilities_int8, len(int8)) | verify.differences(expected, probabilities_int8),
+    }
+
+
+def _npy(array: Shaped[np.ndarray, "..."]) -> bytes:
+    np.save(content := io.BytesIO(), array)
+    return content.getvalue()

@@ -1,0 +1,68 @@
+"""Running exported models with LiteRT, without TensorFlow.
+
+The class names are in the file: a zip archive at its end holds labels.txt with a name per line, as in LiteRT's metadata
+format.
+"""
+
+import io
+import os
+import zipfile
+from collections.abc import Sequence
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from jaxtyping import Float32
+
+from fashion.data.dataset import Images
+from fashion.errors import UserError
+from fashion.silence import silence_stderr
+
+BATCH_SIZE = 500
+LABELS = "labels.txt"
+
+
+def with_labels(content: bytes, classes: Sequence[str]) -> bytes:
+    """Return a LiteRT file with its class names added, in the order of the outputs."""
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(LABELS), "\n".join(classes))
+    return file.getvalue()
+
+
+class LiteRTModel:
+    """An exported model, ready to predict. Not thread-safe.
+
+    Attributes:
+        classes: the class names, in the order of the outputs.
+        image_shape: height and width of the input images, in pixels.
+    """
+
+    def __init__(self, content: bytes, name: str) -> None:
+        """Read a LiteRT file.
+
+        Args:
+            content: the whole of the file.
+            name: of the file, for error messages.
+
+        Raises:
+            UserError: it is not a model that the export stage wrote.
+        """
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                self.classes = archive.read(LABELS).decode().split("\n")
+            with silence_stderr():
+                interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
+                interpreter.allocate_tensors()
+                self._run = interpreter.get_signature_runner()
+        except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            raise UserError(f"{name}: not a model of the export stage ({error}); run `dvc repro`") from error
+        ((self._input, details),) = self._run.get_input_details().items()
+        self.image_shape: tuple[int, int] = tuple(details["shape"][1:].tolist())
+
+    def __call__(self, images: Images) -> tuple[Float32[np.ndarray, "n classes"], Float32[np.ndarray, "n features"]]:
+        """Return the probabilities and the features of at least one image."""
+        batches = [self._run(**{self._input: images[i : i + BATCH_SIZE]}) for i in range(0, len(images), BATCH_SIZE)]
+        probabilities, features = (
+            np.concatenate([batch[name] for batch in batches]) for name in ("probabilities", "features")
+        )
+        return probabilities, features

@@ -1,0 +1,224 @@
+"""A web page to try the models on, served to browsers on this computer: `fashion demo`."""
+
+import asyncio
+import base64
+import io
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvicorn
+from jaxtyping import Float, Int64
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.templating import Jinja2Templates
+
+from fashion.data import dataset
+from fashion.dvc import Lock, read_output
+from fashion.errors import UserError
+from fashion.serving import FORMAT_LIST, FORMATS, preprocessing
+from fashion.serving.classifier import Classifier, exported_models
+
+HOST = "127.0.0.1"
+PAGE = Path(__file__).parent / "page"
+NEAREST_IMAGES = 5  # shown for each model
+BACKGROUNDS: dict[str, preprocessing.Background | None] = {"": None, "light": "light", "dark": "dark"}
+SECURITY_HEADERS = {"Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:"}
+
+
+class NearestNeighbours:
+    """Search for the training images nearest to an image in the features of a model."""
+
+    def __init__(self, features: Float[np.ndarray, "n features"]) -> None:
+        """Take the features of the training images."""
+        self._features = features.astype(np.float32)
+        self._squared_norms = (self._features**2).sum(axis=1)
+
+    def __call__(self, features: Float[np.ndarray, "features"], count: int) -> Int64[np.ndarray, "count"]:
+        """Return the indices of the `count` images at the least Euclidean distance, nearest first."""
+        distances = self._squared_norms - self._features @ (2 * features.astype(np.float32))  # squared, less a constant
+        nearest = np.argpartition(distances, count - 1)[:count]
+        return nearest[np.argsort(distances[nearest], kind="stable")]
+
+
+class Demo:
+    """All exported models of a project. Not thread-safe.
+
+    Attributes:
+        classes: the class names, in the order of the probabilities.
+        train: the training images.
+        test: the test images.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Load the models and the images of the project in the folder `root`.
+
+        Raises:
+            UserError: an output of the pipeline is missing or was altered, or there are no exported models.
+        """
+        lock = Lock.read(root)
+        self._models = {name: Classifier(root, lock, name) for name in exported_models(root, lock)}
+        self._neighbours = {}
+        for name in self._models:
+            path = f"models/{name}/features.npy"
+            lock.check_made_from(path, "data/train.npz")
+            self._neighbours[name] = NearestNeighbours(np.load(io.BytesIO(read_output(root, lock, path))))
+        for path in ("data/train.npz", "data/test.npz"):
+            read_output(root, lock, path)  # raises if it was altered
+        self.train, self.test = dataset.load(root / "data/train.npz"), dataset.load(root / "data/test.npz")
+        first = next(iter(self._models.values()))
+        self.classes, self._shape = first.classes, first.image_shape
+
+    def predict(self, content: bytes, background: preprocessing.Background | None) -> dict[str, Any]:
+        """Return the predictions for an image file, as a JSON object.
+
+        Raises:
+            UserError: as for `preprocessing.preprocess`.
+        """
+        return self._predict(preprocessing.preprocess(content, self._shape, background), None)
+
+    def predict_test_image(self, index: int) -> dict[str, Any]:
+        """Return the predictions for a test image and its actual class, as a JSON object."""
+        return self._predict(self.test.images[index], self.classes[self.test.labels[index]])
+
+    def _predict(self, pixels: dataset.Image, actual: str | None) -> dict[str, Any]:
+        models = []
+        for name, model in self._models.items():
+            predictions = model(pixels[None])
+            nearest = self._neighbours[name](predictions.features[0], min(NEAREST_IMAGES, len(self.train.images)))
+            models.append(
+                {
+                    "name": name,
+                    "probabilities": predictions.probabilities[0].tolist(),
+                    "in_distribution": bool(predictions.in_distribution[0]),
+                    "nearest": [
+                        {"image": _data_url(self.train.images[i]), "label": self.classes[self.train.labels[i]]}
+                        for i in nearest
+                    ],
+                }
+            )
+        return {"input": _data_url(pixels), "actual": actual, "classes": self.classes, "models": models}
+
+
+def application(demo: Demo) -> Starlette:
+    """Return the page and its API as an ASGI application."""
+    templates = Jinja2Templates(PAGE)
+    lock = asyncio.Lock()
+
+    async def respond(request: Request, function: Callable[..., dict[str, Any]], *arguments: Any) -> Response:
+        """Call a function when no other request is running, unless the client has disconnected by then."""
+        async with lock:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            return JSONResponse(await run_in_threadpool(function, *arguments))
+
+    def parse_index(request: Request) -> int:
+        text, count = request.path_params["index"], len(demo.test.images)
+        if not (text.isdecimal() and len(text) <= len(str(count)) and int(text) < count):
+            raise UserError(f"no test image {text[:20]}; the indices are 0 to {count - 1}")
+        return int(text)
+
+    async def page(request: Request) -> Response:
+        values = {
+            "demo": demo,
+            "max_bytes": preprocessing.MAX_BYTES,
+            "formats": FORMAT_LIST,
+            "media_types": ",".join(f"image/{name.lower()}" for name in FORMATS),
+        }
+        return templates.TemplateResponse(request, "page.html", values, headers=SECURITY_HEADERS)
+
+    async def predict(request: Request) -> Response:
+        if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            return _error(403, "cross-site request refused")
+        if (content := await _read_body(request)) is None:
+            return _error(413, f"file too large; the limit is {preprocessing.MAX_BYTES:,} bytes: use a smaller file")
+        background = request.query_params.get("background", "")
+        if background not in BACKGROUNDS:
+            raise UserError(f"unknown background {background!r}; expected light, dark or none")
+        return await respond(request, demo.predict, content, BACKGROUNDS[background])
+
+    async def predict_test_image(request: Request) -> Response:
+        return await respond(request, demo.predict_test_image, parse_index(request))
+
+    async def test_image(request: Request) -> Response:
+        return Response(_png(demo.test.images[parse_index(request)]), media_type="image/png")
+
+    async def user_error(_request: Request, error: Exception) -> Response:
+        return _error(400, str(error))
+
+    async def disconnected(_request: Request, _error: Exception) -> Response:
+        return Response(status_code=400)  # no one reads it
+
+    return Starlette(
+        routes=[
+            Route("/", page),
+            Route("/predict", predict, methods=["POST"]),
+            Route("/test/{index}.png", test_image),
+            Route("/test/{index}", predict_test_image),
+            Mount("/page", StaticFiles(directory=PAGE)),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
+        exception_handlers={UserError: user_error, ClientDisconnect: disconnected},
+    )
+
+
+def serve(root: Path, port: int) -> None:
+    """Serve the page until interrupted.
+
+    Args:
+        root: folder of the project.
+        port: port to listen on, on this computer only; 0 for any free port.
+
+    Raises:
+        UserError: as for `Demo`, or the port is not available.
+    """
+    try:
+        listener = socket.create_server((HOST, port))
+    except OSError as error:
+        raise UserError(f"port {port}: {os.strerror(error.errno or 0)}; choose another with --port") from error
+    except OverflowError as error:
+        raise UserError(f"port {port}: expected 0 to 65535; choose another with --port") from error
+    with listener:
+        app = application(Demo(root))
+        print(f"http://{HOST}:{listener.getsockname()[1]} (press Ctrl-C to stop)", flush=True)
+        config = uvicorn.Config(app, lifespan="off", log_level="warning", timeout_graceful_shutdown=3)
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt as interrupt:  # uvicorn raises it again after shutting down
+            if interrupt.args:  # SIGTERM, not Ctrl-C
+                raise
+
+
+async def _read_body(request: Request) -> bytes | None:
+    """Return the body of a request, or None as soon as it is known to exceed the limit."""
+    if int(request.headers.get("content-length", 0)) > preprocessing.MAX_BYTES:
+        return None
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > preprocessing.MAX_BYTES:
+            return None
+    return bytes(content)
+
+
+def _error(status: int, message: str) -> JSONResponse:
+    return JSONResponse({"error": message}, status, {"Connection": "close"})
+
+
+def _png(image: dataset.Image) -> bytes:
+    Image.fromarray(image).save(file := io.BytesIO(), "PNG")
+    return file.getvalue()
+
+
+def _data_url(image: dataset.Image) -> str:
+    return f"data:image/png;base64,{base64.b64encode(_png(image)).decode()}"

@@ -1,0 +1,42 @@
+"""The command line and the steps that all train stages share."""
+
+import argparse
+from pathlib import Path
+from types import ModuleType
+
+from fashion.params import load_params
+from fashion.validation import parse_settings
+
+
+def parse_arguments(name: str, description: str | None) -> argparse.Namespace:
+    """Return the command-line arguments of the stage `name`."""
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{name}", description=description)
+    parser.add_argument("train", type=Path, help="training split (.npz)")
+    parser.add_argument("validation", type=Path, help="validation split (.npz)")
+    parser.add_argument("model", type=Path, help="trained model to write (.keras)")
+    parser.add_argument("history", type=Path, help="history to write, a row per epoch (.csv)")
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a param of the model, such as epochs=3 or augmentation.translate=2; may be repeated",
+    )
+    return parser.parse_args()
+
+
+def train(network: ModuleType, args: argparse.Namespace) -> None:
+    """Train a network with the params of its section models.NAME."""
+    from fashion.data import dataset
+    from fashion.files import write_text
+    from fashion.models import networks, saving, training
+
+    params = load_params()
+    name = network.__name__.rpartition(".")[2]
+    train, validation = dataset.load(args.train), dataset.load(args.validation)
+    networks.check(params, train.image_shape)
+    settings = networks.params_of(name, params, parse_settings(args.settings))
+    model, history = training.train(networks.load(name), settings, train, validation)
+    saving.save(model, args.model)
+    write_text(args.history, history.to_csv(index=False, float_format="%.6g"))
