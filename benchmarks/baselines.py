@@ -1,4 +1,4 @@
-"""Networks of others, trained as their authors train them: the baselines."""
+"""Published networks to compare with, trained as their authors train them."""
 
 import os
 
@@ -12,7 +12,7 @@ from fashion.data.dataset import Split
 
 
 def tutorial() -> keras.Model:
-    """Return the CNN of Keras tutorials; its training time is the unit of the others' (T_ref)."""
+    """Return the CNN of Keras tutorials; its training time is T_ref, the unit of all training times."""
     return keras.Sequential(
         [
             keras.Input((28, 28, 1)),

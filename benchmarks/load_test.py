@@ -1,4 +1,4 @@
-"""Have many clients at once ask `fashion demo` for a minute, and print what became of it as JSON.
+"""Load `fashion demo` with many concurrent clients, and print throughput, failures and latency as JSON.
 
 python -m benchmarks.load_test
 """
@@ -17,71 +17,74 @@ from pathlib import Path
 from fashion.errors import UserError, run_command
 
 CLIENTS = 50
-PICTURES = Path("tests/photos")
+PHOTOS = Path("tests/photos")
 
 
 def main() -> None:
-    """Serve, ask, count."""
+    """Start the server, send requests, print the statistics."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load_test", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="how long to ask (default: 60)")
+    parser.add_argument("--seconds", type=float, default=60, help="how long to send requests (default: 60)")
     args = parser.parse_args()
-    pictures = [path.read_bytes() for path in sorted(PICTURES.iterdir()) if path.suffix != ".md"]
+    images = [path.read_bytes() for path in sorted(PHOTOS.iterdir()) if path.suffix != ".md"]
     with subprocess.Popen(["fashion", "demo", "--port", "0"], stdout=subprocess.PIPE, text=True) as server:
         try:
-            said = server.stdout.readline() if server.stdout else ""
-            if not said:
+            line = server.stdout.readline() if server.stdout else ""
+            if not line:
                 raise UserError("`fashion demo` did not start")
-            found = _load(said.split()[0].removeprefix("http://"), pictures, args.seconds)
+            results = _send_requests(line.split()[0].removeprefix("http://"), images, args.seconds)
         finally:
             server.send_signal(signal.SIGINT)
-    latencies = sorted(latency for each, _ in found for latency in each)
+    latencies = sorted(latency for client, _ in results for latency in client)
     if len(latencies) < 2:
-        raise UserError("hardly any question was answered; the terminal says why")
-    cuts = statistics.quantiles(latencies, n=100)
-    lost = sum(lost for _, lost in found)
+        raise UserError("fewer than two requests succeeded; see the errors above")
+    percentiles = statistics.quantiles(latencies, n=100)
+    failed = sum(failed for _, failed in results)
     print(
         json.dumps(
             {
                 "clients": CLIENTS,
                 "seconds": args.seconds,
-                "asked": len(latencies) + lost,
-                "lost_or_wrong": lost,
-                "latency_seconds": {"median": cuts[49], "95 %": cuts[94], "largest": latencies[-1]},
+                "asked": len(latencies) + failed,
+                "lost_or_wrong": failed,
+                "latency_seconds": {"median": percentiles[49], "95 %": percentiles[94], "largest": latencies[-1]},
             }
         )
     )
 
 
-def _load(host: str, pictures: list[bytes], seconds: float) -> list[tuple[list[float], int]]:
-    """Return, for each client, the seconds of its right answers, and how many answers were lost or wrong."""
+def _send_requests(host: str, images: list[bytes], seconds: float) -> list[tuple[list[float], int]]:
+    """Return, for each client, the latencies of its successful requests in seconds, and the number of failed ones.
+
+    A request fails if its response is missing or differs from the one to the same image without load.
+    """
     with closing(http.client.HTTPConnection(host, timeout=60)) as connection:
-        expected = [_ask(connection, picture) for picture in pictures]
+        expected = [_predict(connection, image) for image in images]
     end = time.perf_counter() + seconds
 
     def client(number: int) -> tuple[list[float], int]:
         latencies: list[float] = []
-        lost = 0
+        failed = 0
         with closing(http.client.HTTPConnection(host, timeout=60)) as connection:
             while (started := time.perf_counter()) < end:
-                which = (number + len(latencies) + lost) % len(pictures)
+                index = (number + len(latencies) + failed) % len(images)
                 try:
-                    same = _ask(connection, pictures[which]) == expected[which]
+                    correct = _predict(connection, images[index]) == expected[index]
                 except (OSError, http.client.HTTPException):
-                    same = False
-                    connection.close()  # to be opened anew
-                if same:
+                    correct = False
+                    connection.close()  # the next request opens it again
+                if correct:
                     latencies.append(time.perf_counter() - started)
                 else:
-                    lost += 1
-        return latencies, lost
+                    failed += 1
+        return latencies, failed
 
     with ThreadPoolExecutor(CLIENTS) as clients:
         return list(clients.map(client, range(CLIENTS)))
 
 
-def _ask(connection: http.client.HTTPConnection, picture: bytes) -> bytes:
-    """Return the answer to a picture."""
-    connection.request("POST", "/answer", picture)
+def _predict(connection: http.client.HTTPConnection, image: bytes) -> bytes:
+    """Return the response to an image."""
+    connection.request("POST", "/predict", image)
     response = connection.getresponse()
     content = response.read()
     if response.status != 200:

@@ -1,48 +1,54 @@
-"""The figures of the benchmarks, for people."""
+"""The results of the benchmarks as Markdown."""
 
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks.trial import SHORT
+from benchmarks.trial import BASELINES, VARIANTS
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """Return the report of the results as benchmarks/run.py writes them to reports/benchmarks.json."""
-    machine = results["machine"]
+    """Return the report on the results, as benchmarks/run.py writes them to reports/benchmarks.json."""
+    machine, deep = results["machine"], results["deep"]
+    variants = (
+        f"`{name}` is the {model.upper()} trained for {changes['epochs']} epochs."
+        for name, (model, changes) in VARIANTS.items()
+    )
     return (
         "\n\n".join(
             [
                 "# Benchmarks",
                 f"Measured by `make bench` at commit {machine['commit']} on {machine['cores']} cores of "
                 f"{machine['processor']} ({', '.join(machine['instructions'])}), {machine['system']}, Python "
-                f"{machine['python']}, TensorFlow {machine['tensorflow']}, Keras {machine['keras']}. Elsewhere "
-                "the times differ, and the ratios less. Accuracies are of single models, on the test images.",
+                f"{machine['python']}, TensorFlow {machine['tensorflow']}, Keras {machine['keras']}. On other "
+                "machines, times differ more than ratios. Accuracies are test accuracies of single models.",
                 "## 1. Time to accuracy",
-                "T_ref is the time that the CNN of Keras tutorials takes to train: two convolutions with max pooling, "
-                "a third, a dense layer; Adam, batches of 32, ten epochs, float32, TensorFlow as it is installed. "
-                f"`cnn-short` is the CNN trained for {SHORT['epochs']} epochs.",
+                "T_ref is the training time of the CNN of Keras tutorials: two convolutions with max pooling, a third "
+                "convolution and a dense layer; Adam, batches of 32, ten epochs, float32, TensorFlow's default "
+                "settings. " + " ".join(variants),
                 _time_to_accuracy(results),
-                f"The network of studies/deep takes {results['deep']['seconds']:.0f} seconds a seed, "
-                f"{results['train_time_ratio']['deep']:.1f} times T_ref (of {results['deep']['tutorial_seconds']:.0f} "
-                f"seconds, at commit {results['deep']['commit']}), at the rate of its first "
-                f"{results['deep']['timed_epochs']} epochs of {results['deep']['epochs']}.",
-                "## 2. How much of the machine a training step uses",
-                "Multiplications and additions of convolutions and dense layers, per second, against a product of two "
-                "2048 x 2048 matrices in the same precision.",
+                f"A training of studies/deep takes {deep['seconds']:.0f} seconds, "
+                f"{results['train_time_ratio']['deep']:.1f} times T_ref (here {deep['tutorial_seconds']:.0f} seconds). "
+                f"This is extrapolated from the first {deep['timed_epochs']} of {deep['epochs']} epochs. "
+                f"(Commit {deep['commit']}.)",
+                "## 2. Utilisation of the processor",
+                "Multiplications and additions of the convolutions and dense layers per second of training, compared "
+                "with a product of two 2048 x 2048 matrices in the same precision.",
                 _utilisation(results["utilisation"]),
-                "## 3. How cost grows with the data",
-                "One pass of the CNN over the training images once, twice, four and eight times, without selection.",
-                _growth(results["growth"]),
-                "## 4. What is not training",
+                "## 3. Scaling with the number of images",
+                "One epoch of the CNN on all training images, each repeated once, twice, four and eight times, without "
+                "hard-example mining.",
+                _scaling(results["scaling"]),
+                "## 4. Overhead",
                 _no_op(results["overhead"]["no_op_seconds"]),
-                _starts(results["overhead"]["stage_start_seconds"]),
-                "## 5. Against the public peer",
-                "iterative/demo-fashion-mnist trains on all 60,000 images; ours keep 5,000 of them for validation.",
-                _peer(results["time_to_accuracy"]),
-                "## 6. Answers of exported models",
+                _help(results["overhead"]["help_seconds"]),
+                "## 5. Comparison with a published network",
+                "iterative/demo-fashion-mnist trains on all 60,000 images; the models here use 5,000 of them for "
+                "validation.",
+                _baseline(results["time_to_accuracy"]),
+                "## 6. Prediction with exported models",
                 _serving(results["serving"]),
-                _load(results["load"]),
+                _load_test(results["load_test"]),
             ]
         )
         + "\n"
@@ -78,23 +84,17 @@ def _time_to_accuracy(results: Mapping[str, Any]) -> str:
 
 def _utilisation(utilisation: Mapping[str, Any]) -> str:
     return "\n\n".join(
-        f"`{name}` ({figures['precision']}): {figures['step_gflops']:.0f} of {figures['matrix_product_gflops']:.0f} "
-        f"GFLOP/s, a share of {figures['share_of_matrix_product']:.2f}. Where the time of its operations goes:\n\n"
-        + _table(["Operation", "Share"], ([kind, f"{share:.1%}"] for kind, share in figures["profile"].items()))
-        for name, figures in utilisation.items()
+        f"`{name}` ({values['precision']}): {values['step_gflops']:.0f} of {values['matrix_product_gflops']:.0f} "
+        f"GFLOP/s, {values['share_of_matrix_product']:.0%}. The slowest operations:\n\n"
+        + _table(["Operation", "Time"], ([kind, f"{share:.1%}"] for kind, share in values["profile"].items()))
+        for name, values in utilisation.items()
     )
 
 
-def _growth(growth: list[Mapping[str, Any]]) -> str:
-    first = growth[0]
+def _scaling(scaling: list[Mapping[str, Any]]) -> str:
+    first = scaling[0]
     return _table(
-        [
-            "Images",
-            "Time per image, relative",
-            "Data, MB",
-            "Peak memory, MB",
-            "Growth per byte of data",
-        ],
+        ["Images", "Time per image, relative", "Data, MB", "Peak memory, MB", "Additional memory per byte of data"],
         (
             [
                 f"{row['images']:,}",
@@ -105,7 +105,7 @@ def _growth(growth: list[Mapping[str, Any]]) -> str:
                 if row is not first
                 else "-",
             ]
-            for row in growth
+            for row in scaling
         ),
     )
 
@@ -113,8 +113,28 @@ def _growth(growth: list[Mapping[str, Any]]) -> str:
 def _no_op(seconds: Mapping[str, list[float]]) -> str:
     here, empty = (statistics.median(seconds[name]) for name in ("this project", "empty project"))
     return (
-        f"`dvc repro` with nothing to do: {here:.2f} s here, {empty:.2f} s in a project of one empty stage, a ratio of "
-        f"{here / empty:.2f}."
+        f"`dvc repro` with nothing to do takes {here:.2f} s here and {empty:.2f} s in a project with one empty stage, "
+        f"a ratio of {here / empty:.2f}."
+    )
+
+
+def _help(seconds: Mapping[str, float]) -> str:
+    return f"`--help` of a stage takes {min(seconds.values()):.2f} to {max(seconds.values()):.2f} s."
+
+
+def _baseline(trials: Mapping[str, list[Mapping[str, Any]]]) -> str:
+    accuracy = statistics.mean(trial["accuracy"] for trial in trials["demo"])
+    return _table(
+        ["Model", "Accuracy difference, points", "Time ratio"],
+        (
+            [
+                name,
+                f"{100 * (statistics.mean(trial['accuracy'] for trial in trials[name]) - accuracy):+.2f}",
+                f"{_median(trials[name], 'seconds') / _median(trials['demo'], 'seconds'):.2f}",
+            ]
+            for name in trials
+            if name not in BASELINES
+        ),
     )
 
 
@@ -122,43 +142,19 @@ def _serving(serving: Mapping[str, Any]) -> str:
     ours, keras = (statistics.median(serving["first_answer_seconds"][name]) for name in ("fashion predict", "Keras"))
     rates = (f"{name} {serving['pictures'] / min(times):,.0f}" for name, times in serving["bulk_seconds"].items())
     return (
-        f"A fresh process answers a test image in {ours:.2f} s with `fashion predict`, in {keras:.2f} s with the Keras "
-        f"model, {keras / ours:.1f} times as long. Pictures a second, start and output included, of "
-        f"{serving['pictures']:,} PNG files in one call: {', '.join(rates)}. (Commit {serving['commit']}.)"
+        f"A prediction for one test image takes {ours:.2f} s with `fashion predict` and {keras:.2f} s with the Keras "
+        f"model, {keras / ours:.1f} times as long; both include the start of the process. `fashion predict` on "
+        f"{serving['pictures']:,} PNG files, start and output included, reaches these rates in images per second: "
+        f"{', '.join(rates)}. (Commit {serving['commit']}.)"
     )
 
 
-def _load(load: Mapping[str, Any]) -> str:
-    latency = load["latency_seconds"]
+def _load_test(load_test: Mapping[str, Any]) -> str:
+    latency = load_test["latency_seconds"]
     return (
-        f"`fashion demo` under load, {load['clients']} clients on the same cores that ask again as soon as they are "
-        f"answered, for {load['seconds']:.0f} seconds: {load['asked']:,} pictures asked of all models, "
-        f"{load['lost_or_wrong']} lost or answered otherwise than alone; half within {latency['median']:.2f} s, 95 % "
-        f"within {latency['95 %']:.2f} s, all within {latency['largest']:.2f} s. (Commit {load['commit']}.)"
-    )
-
-
-def _starts(starts: Mapping[str, Mapping[str, float]]) -> str:
-    return _table(
-        ["Stage", "Arguments and params, s", "Libraries and inputs, s"],
-        (
-            [stage, f"{seconds['arguments_and_params']:.1f}", f"{seconds['libraries_and_inputs']:.1f}"]
-            for stage, seconds in starts.items()
-        ),
-    )
-
-
-def _peer(trials: Mapping[str, list[Mapping[str, Any]]]) -> str:
-    peer = statistics.mean(trial["accuracy"] for trial in trials["demo"])
-    return _table(
-        ["Ours", "Accuracy over the peer's, points", "Time over the peer's"],
-        (
-            [
-                name,
-                f"{100 * (statistics.mean(trial['accuracy'] for trial in trials[name]) - peer):+.2f}",
-                f"{_median(trials[name], 'seconds') / _median(trials['demo'], 'seconds'):.2f}",
-            ]
-            for name in trials
-            if name not in ("demo", "tutorial")
-        ),
+        f"Load test of `fashion demo`: for {load_test['seconds']:.0f} seconds, {load_test['clients']} clients on the "
+        "same cores send an image, wait for the predictions of all models and send the next. Of "
+        f"{load_test['asked']:,} requests, {load_test['lost_or_wrong']} failed or returned other predictions than "
+        f"without load. The latency was {latency['median']:.2f} s (median), {latency['95 %']:.2f} s (95th percentile) "
+        f"and at most {latency['largest']:.2f} s. (Commit {load_test['commit']}.)"
     )

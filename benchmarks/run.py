@@ -1,7 +1,7 @@
 """Measure everything and write reports/benchmarks.json and reports/benchmarks.md: `make bench`, after `make`.
 
-Every measurement is a process of its own. What is compared is measured in turns, so that a slow minute of the machine
-falls on all alike, and stated as a ratio of medians.
+Every measurement is a process of its own. What is compared is measured in turns, so that a change in the machine's
+speed affects all alike, and reported as a ratio of medians.
 """
 
 import argparse
@@ -17,34 +17,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import report, trial
 from fashion.errors import UserError, run_command
 from fashion.files import read_json, write_json, write_text
+from fashion.params import load_params
+from fashion.validation import read_yaml
 
 REPORT = Path("reports/benchmarks")
-TRIALS = ("tutorial", "cnn", "cnn-short", "dnn", "demo")
-GROWTH = (1, 2, 4, 8)
+SCALES = (1, 2, 4, 8)
 NO_OPS = 7
-STAGE_STARTS = {  # what a stage does before its real work, after reading its arguments and params
-    "fetch": "from fashion.data import sources",
-    "preprocess": "from fashion.data import audit, dataset, idx, splitting\n"
-    "for part in ('train', 'test'): idx.read_split(raw / f'{part}_images.idx', raw / f'{part}_labels.idx', 10)",
-    "train_dnn": "from fashion.data import dataset\nfrom fashion.models import archive, dnn, training\n"
-    "dataset.load(data / 'train.npz'), dataset.load(data / 'validation.npz')",
-    "train_cnn": "from fashion.data import dataset\nfrom fashion.models import archive, cnn, training\n"
-    "dataset.load(data / 'train.npz'), dataset.load(data / 'validation.npz')",
-    "evaluate": "import numpy\nfrom fashion.data import dataset\nfrom fashion.evaluation import metrics\n"
-    "from fashion.models import archive\n"
-    "dataset.load(data / 'test.npz'), saving.load(models / 'cnn' / 'model.keras')",
-    "export": "from fashion.data import dataset\nfrom fashion.evaluation import calibration, metrics, parity\n"
-    "from fashion.models import archive, export\nfrom fashion.export.ood import OODDetector\n"
-    "[dataset.load(data / f'{name}.npz') for name in ('train', 'validation', 'test')]\n"
-    "saving.load(models / 'cnn' / 'model.keras')",
-    "card": "import numpy\nfrom fashion.data import dataset\nfrom fashion.evaluation import card\n"
-    "dataset.load(data / 'test.npz')",
-    "plot": "import numpy, pandas\nfrom fashion.data import dataset\nfrom fashion.evaluation import figures, report\n"
-    "[dataset.load(data / f'{name}.npz') for name in ('train', 'validation', 'test')]",
-}
 
 
 def main() -> None:
@@ -52,13 +33,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="trainings of each model and baseline (default: 3)")
     parser.add_argument(
-        "--only", choices=["deep", "serving", "load"], help="measure one part anew and keep all other figures"
+        "--only", choices=["deep", "serving", "load_test"], help="measure one part again and keep the other results"
     )
     args = parser.parse_args()
     if subprocess.run(["dvc", "status", "--quiet", "dvc.yaml"], check=False).returncode:
         raise UserError("the pipeline is not up to date; run `dvc repro` first")
     if args.only:
-        parts = {"deep": deep, "serving": serving, "load": load}
+        parts = {"deep": deep, "serving": serving, "load_test": load_test}
         results = read_json(REPORT.with_suffix(".json")) | {args.only: parts[args.only]()}
     else:
         results = {
@@ -66,15 +47,15 @@ def main() -> None:
             "time_to_accuracy": time_to_accuracy(args.repeats),
             "deep": deep(),
             "utilisation": python("benchmarks.utilisation"),
-            "growth": [python("benchmarks.scaling", str(times)) for times in GROWTH],
-            "overhead": {"no_op_seconds": no_op(), "stage_start_seconds": stage_starts()},
+            "scaling": [python("benchmarks.scaling", str(times)) for times in SCALES],
+            "overhead": {"no_op_seconds": no_op(), "help_seconds": stage_help()},
             "serving": serving(),
-            "load": load(),
+            "load_test": load_test(),
         }
-    unit = statistics.median(trial["seconds"] for trial in results["time_to_accuracy"]["tutorial"])
+    t_ref = statistics.median(run["seconds"] for run in results["time_to_accuracy"]["tutorial"])
     results["train_time_ratio"] = {
-        name: statistics.median(trial["seconds"] for trial in trials) / unit
-        for name, trials in results["time_to_accuracy"].items()
+        name: statistics.median(run["seconds"] for run in runs) / t_ref
+        for name, runs in results["time_to_accuracy"].items()
     } | {"deep": results["deep"]["seconds"] / results["deep"]["tutorial_seconds"]}
     write_json(REPORT.with_suffix(".json"), results)
     write_text(REPORT.with_suffix(".md"), report.markdown(results))
@@ -82,7 +63,7 @@ def main() -> None:
 
 
 def python(module: str, *arguments: str) -> Any:
-    """Run a module; return what the last line that it prints says, as JSON."""
+    """Run a module and return the last line of its output, parsed as JSON."""
     done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise UserError(f"`python -m {module} {' '.join(arguments)}` failed")
@@ -90,7 +71,7 @@ def python(module: str, *arguments: str) -> Any:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on besides the code."""
+    """Return the machine, the versions and the commit that the results depend on."""
     import keras
     import tensorflow as tf
 
@@ -112,7 +93,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Return the commit that is measured, if it is known."""
+    """Return the current commit, if there is one."""
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or None
 
@@ -122,17 +103,18 @@ def _lines(path: str) -> list[str]:
 
 
 def time_to_accuracy(repeats: int) -> dict[str, list[Any]]:
-    """Train each model and baseline in turns, with a seed per round."""
-    trials: dict[str, list[Any]] = {name: [] for name in TRIALS}
+    """Train all models and baselines in turns, with another seed in each round."""
+    names = trial.names(load_params())
+    runs: dict[str, list[Any]] = {name: [] for name in names}
     for seed in range(1, repeats + 1):
-        for name in TRIALS:
-            trials[name].append(python("benchmarks.trial", name, str(seed)))
-            print(f"{name}: {trials[name][-1]}", flush=True)
-    return trials
+        for name in names:
+            runs[name].append(python("benchmarks.trial", name, str(seed)))
+            print(f"{name}: {runs[name][-1]}", flush=True)
+    return runs
 
 
 def deep() -> dict[str, Any]:
-    """Time the start of a training of studies/deep, and beside it a whole one of the tutorial's CNN."""
+    """Time the first epochs of studies/deep and, for comparison, a training of the tutorial CNN."""
     tutorial = python("benchmarks.trial", "tutorial", "1")
     return {**python("benchmarks.deep"), "tutorial_seconds": tutorial["seconds"], "commit": commit()}
 
@@ -142,8 +124,8 @@ def serving() -> dict[str, Any]:
     return {**python("benchmarks.serving"), "commit": commit()}
 
 
-def load() -> dict[str, Any]:
-    """Let many clients ask the demo."""
+def load_test() -> dict[str, Any]:
+    """Time the demo server under load."""
     return {**python("benchmarks.load_test"), "commit": commit()}
 
 
@@ -160,20 +142,14 @@ def no_op() -> Mapping[str, list[float]]:
         for _ in range(NO_OPS + 1):
             for name, where in (("this project", "."), ("empty project", folder)):
                 times[name].append(_seconds(["dvc", "repro", "--quiet"], where))
-    return {name: seconds[1:] for name, seconds in times.items()}  # without the first, which reads from the disk
+    return {name: seconds[1:] for name, seconds in times.items()}  # the first reads from a cold disk
 
 
-def stage_starts() -> dict[str, dict[str, float]]:
-    """Time what each stage does before its real work: the best of three."""
-    paths = "from pathlib import Path\ndata, raw, models = Path('data'), Path('data/raw'), Path('models')\n"
+def stage_help() -> dict[str, float]:
+    """Return the shortest of three times that each stage takes to respond to `--help`."""
+    stages = read_yaml(Path("dvc.yaml"))["stages"]
     return {
-        stage: {
-            "arguments_and_params": min(
-                _seconds([sys.executable, "-m", f"stages.{stage}", "--help"]) for _ in range(3)
-            ),
-            "libraries_and_inputs": min(_seconds([sys.executable, "-c", paths + code]) for _ in range(3)),
-        }
-        for stage, code in STAGE_STARTS.items()
+        name: min(_seconds([sys.executable, "-m", f"stages.{name}", "--help"]) for _ in range(3)) for name in stages
     }
 
 

@@ -1,6 +1,8 @@
-"""Train the CNN once on every training image, each there TIMES times, without selection; print time and memory as JSON.
+"""Train the CNN for an epoch on the training images repeated TIMES times; print time and peak memory as JSON.
 
-python -m benchmarks.scaling TIMES
+    python -m benchmarks.scaling TIMES
+
+There is no hard-example mining: every image is used.
 """
 
 import argparse
@@ -14,7 +16,7 @@ import numpy as np
 
 from fashion.data import dataset
 from fashion.errors import run_command
-from fashion.models import cnn, training
+from fashion.models import input_pipeline, networks, training
 from fashion.params import load_params
 
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
@@ -23,13 +25,13 @@ RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
 def main() -> None:
     """Run the epoch."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
-    parser.add_argument("times", type=int, help="how many times each image is there")
+    parser.add_argument("times", type=int, help="number of copies of each image")
     times = parser.parse_args().times
-    params = load_params()
+    params = networks.params_of("cnn", load_params())
     split = dataset.load(Path("data/train.npz"))
     split = split.take(np.tile(np.arange(len(split.images)), times))
-    model = training.build_and_compile(cnn.build, params.cnn, split)
-    batches = training.batches(split, params.cnn, training=True)
+    model = training.build_and_compile(networks.load("cnn"), params, split)
+    batches = input_pipeline.batches(split, params, training=True)
     model.fit(batches.take(training.STEPS_PER_EXECUTION), verbose=0)  # builds the graph
     started = time.perf_counter()
     model.fit(batches, epochs=1, verbose=0)

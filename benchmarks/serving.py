@@ -1,4 +1,4 @@
-"""Time answers of exported models, from a fresh process and in bulk, and print them as JSON.
+"""Time the predictions of exported models, from a fresh process and in bulk, and print the seconds as JSON.
 
 python -m benchmarks.serving
 """
@@ -14,43 +14,47 @@ from pathlib import Path
 from PIL import Image
 
 from fashion.data import dataset
+from fashion.dvc import Lock
 from fashion.errors import run_command
+from fashion.serving.classifier import exported_models
 
 REPEATS = 7
-MODELS = ("dnn", "cnn")
 WITH_KERAS = """
+import sys
 from pathlib import Path
 from fashion.data import dataset
 from fashion.models import saving
 image = dataset.load(Path("data/test.npz")).images[:1]
-print(saving.load(Path("models/cnn/model.keras")).predict(image, verbose=0).argmax())
+print(saving.load(Path(sys.argv[1])).predict(image, verbose=0).argmax())
 """
 
 
 def main() -> None:
-    """Time in turns the first answer of `fashion predict` and of Keras, then thousands of pictures in one call."""
+    """Time `fashion predict` and Keras in turns on one image, then `fashion predict` on the whole test set."""
     argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__).parse_args()
+    root = Path()
+    models = exported_models(root, Lock.read(root))
     commands = {
         "fashion predict": ["fashion", "predict", "--test-index", "0"],
-        "Keras": [sys.executable, "-c", WITH_KERAS],
+        "Keras": [sys.executable, "-c", WITH_KERAS, f"models/{models[-1]}/model.keras"],
     }
-    starts: dict[str, list[float]] = {name: [] for name in commands}
+    first: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(REPEATS + 1):
         for name, command in commands.items():
-            starts[name].append(_seconds(command))
+            first[name].append(_time(command))
     images = dataset.load(Path("data/test.npz")).images
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{folder}/{index}.png" for index in range(len(images))]
         for path, image in zip(paths, images, strict=True):
             Image.fromarray(image).save(path)
         bulk = {
-            model: [_seconds(["fashion", "predict", "--json", "--model", model, *paths]) for _ in range(3)]
-            for model in MODELS
+            model: [_time(["fashion", "predict", "--json", "--model", model, *paths]) for _ in range(3)]
+            for model in models
         }
     print(
         json.dumps(
             {
-                "first_answer_seconds": {name: times[1:] for name, times in starts.items()},  # not from a cold disk
+                "first_answer_seconds": {name: times[1:] for name, times in first.items()},  # without the cold start
                 "pictures": len(images),
                 "bulk_seconds": bulk,
             }
@@ -58,7 +62,8 @@ def main() -> None:
     )
 
 
-def _seconds(command: list[str]) -> float:
+def _time(command: list[str]) -> float:
+    """Return the seconds that a command takes."""
     started = time.perf_counter()
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - started

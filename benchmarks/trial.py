@@ -1,8 +1,8 @@
-"""Train one model once, in a process of its own, and print as JSON what it took and what it reached.
+"""Train a model or a baseline once, and print its training time and test accuracy as JSON.
 
     python -m benchmarks.trial NAME SEED
 
-The time is that of the training alone: data in memory before it, no import within it.
+The time excludes imports and the reading of the data.
 """
 
 import argparse
@@ -16,29 +16,38 @@ import numpy as np
 from fashion.data import dataset
 from fashion.data.dataset import Split
 from fashion.errors import run_command
-from fashion.params import change, load_params
+from fashion.params import Params, load_params
 
-SHORT = {"epochs": 7}  # of the CNN, the setting for those who wait half as long
+BASELINES = ("tutorial", "demo")
+VARIANTS = {"cnn-short": ("cnn", {"epochs": 7})}  # a model and what changes: half of the CNN's training time
 Probabilities = Callable[[np.ndarray], np.ndarray]
 
 
 def main() -> None:
     """Run the trial."""
+    params = load_params()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trial", description=__doc__)
-    parser.add_argument("name", choices=["tutorial", "demo", "dnn", "cnn", "cnn-short"])
+    parser.add_argument("name", choices=names(params))
     parser.add_argument("seed", type=int)
     args = parser.parse_args()
     train, validation, test = (dataset.load(Path(f"data/{name}.npz")) for name in ("train", "validation", "test"))
-    run = _peer if args.name in ("tutorial", "demo") else _ours
-    seconds, probabilities = run(args.name, args.seed, train, validation)
+    if args.name in BASELINES:
+        seconds, probabilities = _train_baseline(args.name, args.seed, train, validation)
+    else:
+        seconds, probabilities = _train_model(args.name, args.seed, params, train, validation)
     accuracy = float(np.mean(probabilities(test.images).argmax(axis=1) == test.labels))
     print(json.dumps({"name": args.name, "seed": args.seed, "seconds": seconds, "accuracy": accuracy}))
 
 
-def _peer(name: str, seed: int, train: Split, validation: Split) -> tuple[float, Probabilities]:
+def names(params: Params) -> list[str]:
+    """Return the names of all trials: the baselines, the models in params.yaml and their variants."""
+    return [*BASELINES, *params.models, *(name for name, (model, _) in VARIANTS.items() if model in params.models)]
+
+
+def _train_baseline(name: str, seed: int, train: Split, validation: Split) -> tuple[float, Probabilities]:
     from benchmarks import baselines
 
-    if name == "demo":  # its authors keep no validation images
+    if name == "demo":  # its authors use no validation set
         train = Split(np.concatenate([train.images, validation.images]), np.append(train.labels, validation.labels))
     network, batch_size = (baselines.demo(), 128) if name == "demo" else (baselines.tutorial(), 32)
     started = time.perf_counter()
@@ -47,16 +56,13 @@ def _peer(name: str, seed: int, train: Split, validation: Split) -> tuple[float,
     return seconds, lambda images: network.predict(baselines.scaled(images), verbose=0)
 
 
-def _ours(name: str, seed: int, train: Split, validation: Split) -> tuple[float, Probabilities]:
-    from fashion.models import cnn, dnn, training
+def _train_model(name: str, seed: int, params: Params, train: Split, validation: Split) -> tuple[float, Probabilities]:
+    from fashion.models import networks, training
 
-    params = load_params()
+    model, changes = VARIANTS.get(name, (name, {}))
+    settings = networks.params_of(model, params, {"seed": seed, **changes})
     started = time.perf_counter()
-    if name == "dnn":
-        network, _ = training.train(dnn.build, change(params.dnn, {"seed": seed}), train, validation)
-    else:
-        settings = change(params.cnn, {"seed": seed, **(SHORT if name == "cnn-short" else {})})
-        network, _ = training.train(cnn.build, settings, train, validation)
+    network, _ = training.train(networks.load(model), settings, train, validation)
     seconds = time.perf_counter() - started
     return seconds, lambda images: network.predict(images, batch_size=500, verbose=0)
 

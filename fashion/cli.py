@@ -4,12 +4,12 @@ import argparse
 import json
 import sys
 from base64 import b64encode
-from contextlib import nullcontext
 from pathlib import Path
 
 from fashion.errors import UserError, run_command
+from fashion.serving import FORMAT_LIST
 
-PICTURES_AT_ONCE = 500  # read before they are answered: many, as a batch is fast, and few enough to see it go on
+BATCH_SIZE = 500  # images; large batches are fast, small ones show progress
 
 
 def main() -> None:
@@ -31,54 +31,48 @@ def main() -> None:
     review = commands.add_parser(
         "review",
         help="compare the models of two revisions",
-        description="Compare the models of two revisions and print what changed, as Markdown.",
+        description="Compare the models of two revisions, and print the review as Markdown.",
     )
     review.add_argument("--base", metavar="REV", help="revision to compare with (default: where head left main)")
     review.add_argument("--head", metavar="REV", help="revision to review (default: the working tree)")
-    review.add_argument("--html", type=Path, metavar="FILE", help="write the review as a page that holds its pictures")
+    review.add_argument("--html", type=Path, metavar="FILE", help="write an HTML page with the figures inside")
+    review.add_argument("--figures", type=Path, metavar="DIR", help="write the figures, and link them in the Markdown")
     review.add_argument(
-        "--pictures", type=Path, metavar="DIR", help="write the pictures here; the Markdown takes them beside it"
+        "--rebuild", action="store_true", help="run the pipeline of a commit again if its outputs are missing"
     )
-    review.add_argument(
-        "--rebuild", action="store_true", help="run the pipeline of commits whose artifacts are missing"
-    )
-    review.add_argument(
-        "--gate", action="store_true", help="exit 1 if a model is significantly worse or below its floor"
-    )
+    review.add_argument("--gate", action="store_true", help="exit 1 if the gate's verdict is fail")
     review.set_defaults(command=show_review)
     predict = commands.add_parser(
         "predict",
-        help="say what pictures show",
-        description="Say what pictures of clothing show. Exit 2 if one of them could not be answered.",
+        help="classify images",
+        description="Classify images. Exits with 2 if one of them cannot be classified.",
     )
-    predict.add_argument("images", nargs="*", metavar="IMAGE", help="PNG, JPEG or WebP file; - for standard input")
+    predict.add_argument("images", nargs="*", metavar="IMAGE", help=f"{FORMAT_LIST} file; - for standard input")
     predict.add_argument(
-        "--test-index", type=int, action="append", default=[], metavar="N", help="a test image, from 0; may be repeated"
+        "--test-index", type=int, action="append", default=[], metavar="N", help="a test image, from 0; repeatable"
     )
-    predict.add_argument("--model", default="cnn", metavar="NAME", help="the model to ask (default: cnn)")
+    predict.add_argument("--model", metavar="NAME", help="the model (default: the last one in params.yaml)")
     predict.add_argument(
         "--background",
         choices=["light", "dark"],
-        help="what is behind the clothing (default: as the picture's border shows)",
+        help="background of the images (default: detected at their borders)",
     )
-    predict.add_argument("--json", action="store_true", help="print JSON, for programs: an object per picture and line")
+    predict.add_argument("--json", action="store_true", help="print one JSON object per image and line")
     predict.add_argument(
-        "--figure", type=Path, metavar="FILE", help="draw what the model saw, with its answers, as a PNG file"
+        "--figure", type=Path, metavar="FILE", help="draw the model inputs with their predictions, as a PNG file"
     )
     predict.set_defaults(command=show_predictions)
     demo = commands.add_parser(
         "demo",
-        help="serve a page to try the models on",
-        description="Serve a page to try the models on, to browsers on this machine alone.",
+        help="try the models in a browser",
+        description="Serve a web page to try the models on, to browsers on this computer only.",
     )
-    demo.add_argument(
-        "--port", type=int, default=8000, help="port to listen to; 0 for any that is free (default: 8000)"
-    )
+    demo.add_argument("--port", type=int, default=8000, help="port to listen on; 0 for any free port (default: 8000)")
     demo.set_defaults(command=show_demo)
     stale = commands.add_parser(
         "stale",
-        help="exit 1 if dvc.lock was written with other code or params",
-        description="Exit 1 if dvc.lock was written with other code or params than are there, and name them.",
+        help="exit 1 if dvc.lock is out of date",
+        description="Exit 1 if dvc.lock is out of date, and name the code, params or data that changed.",
     )
     stale.set_defaults(command=check_lock)
     args = parser.parse_args()
@@ -103,92 +97,82 @@ def show_results(args: argparse.Namespace) -> None:
 
 
 def show_review(args: argparse.Namespace) -> None:
-    """Print a review of a change; with --gate, fail if a model is worse than it may be."""
+    """Print what a change did to each model; with --gate, fail if the gate does."""
     from fashion.evaluation.figures import png
     from fashion.files import atomic_write, write_text
-    from fashion.review import compare, report, snapshot
+    from fashion.review import figures, gate, report, snapshot
+    from fashion.review.compare import compare
 
-    root = Path()
-    declared = compare.declared(snapshot.working_tree(root))
-    if declared is None:
-        raise UserError(
-            "params.yaml has no section `review`, which names the models to compare; docs/review.md tells how"
-        )
-    ends = snapshot.resolve(root, args.base, args.head, declared.main)
-    with snapshot.rebuilt(ends, compare.lacks_artifacts) if args.rebuild else nullcontext(ends) as (base, head):
-        found = compare.compare(base, head)
-    drawn = {}
-    if args.html or args.pictures:
-        drawn = {name: png(figure) for name, figure in pictures.draw(found).items()}
+    result = compare(*snapshot.take(Path(), args.base, args.head, rebuild=args.rebuild))
+    failures = gate.failures(result)
+    drawn = {name: png(figure) for name, figure in figures.draw(result).items()} if args.html or args.figures else {}
     if args.html:
-        inside = {name: f"data:image/png;base64,{b64encode(content).decode()}" for name, content in drawn.items()}
-        write_text(args.html, report.page(report.markdown(found, inside)))
-    beside = {}
-    if args.pictures:
-        for name, content in drawn.items():
-            with atomic_write(args.pictures / f"{name}.png") as file:
-                file.write(content)
-        beside = {name: f"{args.pictures.name}/{name}.png" for name in drawn}
-    print(report.markdown(found, beside))
-    if args.gate and found.failures:
-        raise UserError("\n".join(found.failures))
+        inline = {name: f"data:image/png;base64,{b64encode(content).decode()}" for name, content in drawn.items()}
+        write_text(args.html, report.page(report.markdown(result, failures, inline)))
+    links = {name: f"{args.figures.name}/{name}.png" for name in drawn} if args.figures else {}
+    for name in links:
+        with atomic_write(args.figures / f"{name}.png") as file:
+            file.write(drawn[name])
+    print(report.markdown(result, failures, links))
+    if args.gate and failures:
+        raise UserError("\n".join(failures))
 
 
 def show_predictions(args: argparse.Namespace) -> None:
-    """Print what a model says, of test images first, then of files; exit 2 if one of them could not be answered."""
-    from fashion.serving.artifacts import Artifacts
+    """Print the predictions for test images, then for files; exit with 2 if one of them cannot be classified."""
+    from fashion.dvc import Lock
     from fashion.serving.classifier import Classifier
-    from fashion.serving.predict import predict, read_picture, test_pictures
+    from fashion.serving.predict import load_image, load_test_images, predict
 
-    def fail(error: UserError) -> None:
-        print(f"error: {error}", file=sys.stderr)
-
-    root, refused = Path(), False
+    root = Path()
+    predictions = []
+    failed = False
     try:
         if not args.images and not args.test_index:
-            raise UserError("no picture; name a file, or a test image with --test-index")
+            raise UserError("no image; name a file, or a test image with --test-index")
         if args.figure and (args.figure.suffix.lower() != ".png" or args.figure.is_dir()):
-            raise UserError(f"{args.figure}: --figure writes a PNG file; name one that ends in .png")
-        classifier = Classifier(Artifacts(root), args.model)
-        pictures = test_pictures(root, args.test_index, classifier)
+            raise UserError(f"{args.figure}: --figure writes a PNG file; its name must end in .png")
+        classifier = Classifier(root, Lock.read(root), args.model)
+        images = load_test_images(root, args.test_index, classifier)
     except UserError as error:
-        fail(error)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    predictions = []
-    for start in range(0, max(1, len(args.images)), PICTURES_AT_ONCE):
-        for name in args.images[start : start + PICTURES_AT_ONCE]:
+    for start in range(0, max(1, len(args.images)), BATCH_SIZE):
+        for name in args.images[start : start + BATCH_SIZE]:
             try:
-                pictures.append(read_picture(name, classifier.image_shape, args.background))
+                images.append(load_image(name, classifier.image_shape, args.background))
             except UserError as error:
-                fail(error)
-                refused = True
-        answered = list(predict(classifier, pictures)) if pictures else []
-        for prediction in answered:
+                print(f"error: {error}", file=sys.stderr)
+                failed = True
+        batch = predict(classifier, images) if images else []
+        for prediction in batch:
             print(json.dumps(prediction.as_json(), ensure_ascii=False) if args.json else prediction, flush=True)
-        predictions += answered if args.figure else []
-        pictures = []
-    if args.figure and predictions:
+        predictions += batch if args.figure else []
+        images = []
+    if predictions:
         from fashion.evaluation.figures import png
         from fashion.files import atomic_write
-        from fashion.serving.drawing import draw
+        from fashion.serving.figures import prediction_grid
 
         with atomic_write(args.figure) as file:
-            file.write(png(draw(predictions)))
-    if refused:
+            file.write(png(prediction_grid(predictions)))
+    if failed:
         sys.exit(2)
 
 
 def show_demo(args: argparse.Namespace) -> None:
-    """Serve the page to try the models on until interrupted."""
-    demo.serve(Path(), args.port)
+    """Serve a page to try the models on until interrupted."""
+    from fashion.serving import app
+
+    app.serve(Path(), args.port)
 
 
 def check_lock(_args: argparse.Namespace) -> None:
-    """Fail if dvc.lock was written with other code or params than are there."""
-    from fashion.review import snapshot
+    """Fail if dvc.lock is out of date."""
+    from fashion.review import revision
 
-    if found := snapshot.stale(Path()):
-        raise UserError(snapshot.behind(found))
+    if changed := revision.stale(Path()):
+        raise UserError(revision.stale_message(changed))
 
 
 def entry_point() -> None:

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import yaml
 
@@ -33,7 +33,7 @@ class Lock:
         self.stages = stages
 
     @classmethod
-    def read(cls, root: Path, path: str = "dvc.lock") -> Self:
+    def read(cls, root: Path, path: str = "dvc.lock") -> "Lock":
         """Read a dvc.lock; `path` is relative to the project's folder.
 
         Raises:
@@ -46,7 +46,7 @@ class Lock:
         return cls.parse(content, str(root / path))
 
     @classmethod
-    def parse(cls, content: bytes, name: str) -> Self:
+    def parse(cls, content: bytes, name: str) -> "Lock":
         """Parse a dvc.lock; `name` is its name in error messages.
 
         Raises:
@@ -59,8 +59,8 @@ class Lock:
             _ = lock.outputs
         except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"{name} cannot be read ({' '.join(str(error).split())}); if a merge left conflicts in it, "
-                "run `git checkout --ours dvc.lock` and `dvc repro`"
+                f"{name} cannot be read ({' '.join(str(error).split())}); if a merge left conflicts in it, run "
+                "`git checkout --ours` on it and `dvc repro`"
             ) from error
         return lock
 

@@ -8,9 +8,9 @@ A stage depends on
   A file with the name of a module (report.html beside report.py) belongs to it. Modules with nothing but a docstring,
   and the schema of params.yaml, whose values all come from params.yaml, are left out;
 - the params that its script reads: the sections that it takes from `load_params()` and, if it imports the network of a
-  model (fashion/models/NAME.py), `training` and `models.NAME`.
+  model (fashion/models/NAME.py), `models.NAME`; with any of the models, `training` too, whose keys they inherit.
 
-The models in the top-level charts and artifacts follow params.yaml as well.
+The models in the top-level charts and artifacts follow params.yaml, and dvc.lock forgets stages that are gone.
 """
 
 import ast
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import grimp
+from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
 from fashion.files import atomic_write
@@ -58,7 +59,8 @@ class SourceTree:
         }
         imported = self.imports.find_modules_directly_imported_by(script)
         networks = {f"models.{name}" for name in self.models if f"fashion.models.{name}" in imported}
-        return sorted(sections | networks | ({"training"} if networks else set()))
+        shared = {"training"} if networks or "models" in sections else set()  # `models` has the keys of `training`
+        return sorted(sections | networks | shared)
 
     def per_model(self, paths: list[str]) -> list[str]:
         """Return paths of each model, with NAME replaced by the model's name."""
@@ -113,6 +115,22 @@ def write(pipeline: Path) -> list[str]:
     return lines
 
 
+def prune_lock(pipeline: Path) -> list[str]:
+    """Remove from the dvc.lock beside a dvc.yaml the stages of models that are no longer in params.yaml.
+
+    Returns:
+        A line for each stage that was removed.
+    """
+    stages, models = _yaml().load(pipeline)["stages"], SourceTree().models
+    names = {name for name, entry in stages.items() if "foreach" not in entry}
+    names |= {f"{name}@{model}" for name, entry in stages.items() if "foreach" in entry for model in models}
+    with modify_yaml(pipeline.with_suffix(".lock")) as lock:
+        removed = [name for name in lock["stages"] if name not in names]
+        for name in removed:
+            del lock["stages"][name]
+    return [f"dvc.lock: removed {name}" for name in removed]
+
+
 def _pattern(path: str) -> str:
     """Return a path of a model, such as reports/cnn/history.csv, with NAME in place of the model's name."""
     folder, _, *rest = path.split("/")
@@ -165,3 +183,5 @@ if __name__ == "__main__":
     for pipeline in PIPELINES:
         for line in write(pipeline):
             print(f"{pipeline.relative_to(ROOT)}: {line}")
+    for line in prune_lock(ROOT / "dvc.yaml") if (ROOT / "dvc.lock").exists() else []:
+        print(line)

@@ -1,5 +1,6 @@
 """Atomic writing of files: they are complete or absent."""
 
+import io
 import json
 import os
 import zipfile
@@ -44,14 +45,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_zip(file: IO[bytes], contents: Mapping[str, bytes]) -> None:
-    """Write an uncompressed zip archive, byte-identical for the same contents.
+def zip_archive(contents: Mapping[str, bytes]) -> bytes:
+    """Return an uncompressed zip archive, byte-identical for the same contents.
 
     `numpy.savez` would not do: what it writes into the zip headers differs between releases of Python.
     """
-    with zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
         for name, content in contents.items():
             archive.writestr(zipfile.ZipInfo(name), content)  # dated 1 January 1980, the zip format's zero
+    return file.getvalue()
 
 
 def read_json(path: Path) -> Any:

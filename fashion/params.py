@@ -15,6 +15,12 @@ from pydantic import AfterValidator, Field, Strict
 from fashion.validation import Name, StrictModel, matches, merged, raise_problems, read_yaml, validated
 
 
+def _not_empty(items: tuple[str, ...]) -> tuple[str, ...]:
+    if not items:
+        raise ValueError("should not be empty")
+    return items
+
+
 def _class_names(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(names) < 2:
         raise ValueError("should name at least two classes")
@@ -67,7 +73,7 @@ class RawFiles(StrictModel):
 class FetchParams(StrictModel):
     """Where the data come from."""
 
-    sources: Annotated[tuple[Source, ...], Strict(False), Field(min_length=1)]
+    sources: Annotated[tuple[Source, ...], Strict(False), AfterValidator(_not_empty)]
     timeout: Annotated[float, Field(gt=0, le=3600)]
     retries: Annotated[int, Field(ge=0, le=10)]
     files: RawFiles

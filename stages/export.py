@@ -19,6 +19,7 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params()
 
+    import fashion.models  # noqa: F401 - TensorFlow, without its start-up messages
     from fashion.data import dataset
     from fashion.export.export import export
     from fashion.files import atomic_write, write_json

@@ -1,6 +1,6 @@
-"""A small data set of other class names and sizes, and a clone of this project that uses it.
+"""A small data set with other class names and image sizes, and a clone of this project that uses it.
 
-The tests keep only `KEPT` of the environment, and get a home folder and default signal handlers.
+The tests run with the environment variables in `KEPT` only, an empty home folder and default signal handlers.
 """
 
 import atexit
@@ -23,10 +23,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from fashion.data import idx
+from fashion.environment import exclusive
 from tests.flowers import Flowers
 
-# Environment variables, or how their names start
-KEPT = ("CUDA_", "DYLD_", "LD_", "LOGNAME", "PATH", "PICTURES", "PYTEST_", "TMPDIR", "USER")
+# Names of environment variables, or their prefixes
+KEPT = ("CUDA_", "DYLD_", "LD_", "LOGNAME", "PATH", "SCREENSHOTS", "PYTEST_", "TMPDIR", "USER")
 
 for variable in [variable for variable in os.environ if not variable.startswith(KEPT)]:
     del os.environ[variable]
@@ -41,17 +42,20 @@ hypothesis.settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
 FASHION = [sys.executable, "-m", "fashion.cli"]  # the `fashion` command, of the code in the current folder
-CLASSES = [  # as odd as names may be
+CLASSES = [  # everything that a class name may contain
     "upright | <b>$x$</b>",
     "水平 `level` *_[1](2)",
     'пологий "slope" & {{ x }}, ${y}',
-]  # whatever a name may hold
+]
 SHAPE = (20, 24)
+MODELS = tuple(YAML(typ="safe").load(ROOT / "params.yaml")["models"])
+SMALL_TRAINING = {"epochs": 2, "batch_size": 50}
+SMALL_NETWORKS = {"hidden_units": [16], "filters": [4, 8]}
 FILES = {f"{part}_{kind}": f"lines-{part}.{kind}" for part in ("train", "test") for kind in ("images", "labels")}
 
 
 def draw_lines(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return noisy images (uint8, (count, *SHAPE)) of an upright, a level or a sloping line, and their labels."""
+    """Return noisy images, uint8 (count, *SHAPE), of a vertical, horizontal or diagonal line, and their labels."""
     generator = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.uint8) % len(CLASSES)
     images = generator.integers(0, 80, (count, *SHAPE)).astype(np.uint8)
@@ -68,7 +72,7 @@ def draw_lines(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @contextmanager
 def served_demo(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """Serve `fashion demo` of a project, and give its address; in the end it must stop at once, without a complaint."""
+    """Run `fashion demo` in a project and yield its address; it must stop cleanly at the end."""
     with subprocess.Popen(
         [*FASHION, "demo", "--port", "0"],
         cwd=folder,
@@ -78,9 +82,9 @@ def served_demo(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
         text=True,
     ) as server:
         try:
-            said = server.stdout.readline() if server.stdout else ""
-            assert said, server.communicate()[1]
-            yield said.split()[0]
+            line = server.stdout.readline() if server.stdout else ""
+            assert line, server.communicate()[1]
+            yield line.split()[0]
             server.send_signal(signal.SIGINT)
             assert server.communicate(timeout=30) == ("", "")
             assert server.returncode == 0
@@ -90,7 +94,7 @@ def served_demo(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def float32() -> Iterator[None]:
-    """Give every test Keras' own policy, whatever precision the test before trained in."""
+    """Reset Keras' dtype policy after each test."""
     yield
     if keras := sys.modules.get("keras"):
         keras.config.set_dtype_policy("float32")
@@ -98,13 +102,13 @@ def float32() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def original_flowers(tmp_path_factory: pytest.TempPathFactory) -> Flowers:
-    """Return another project, to be copied and not to be changed."""
+    """Return another project; copy it before changing it."""
     return Flowers.create(tmp_path_factory.mktemp("flowers"))
 
 
 @pytest.fixture(scope="session")
 def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the four IDX files of a small data set, as a user would place them by hand."""
+    """Return a folder with the four IDX files of a small data set."""
     folder = tmp_path_factory.mktemp("by-hand")
     for part, count, seed in (("train", 360, 1), ("test", 90, 2)):
         images, labels = draw_lines(count, seed)
@@ -114,7 +118,7 @@ def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small_params(raw_folder: Path) -> dict[str, Any]:
-    """Return the project's own params, with the small data set in place of the real one and short trainings."""
+    """Return the project's params with the small data set and short trainings."""
     params: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
     params["dataset"] = {"name": "Lines", "classes": CLASSES}
     params["fetch"]["sources"] = ["env:FASHION_MNIST_DIR"]
@@ -125,22 +129,23 @@ def small_params(raw_folder: Path) -> dict[str, Any]:
     }
     params["validation"]["images"] = 60
     params["export"]["representative_images"] = 100
-    params["dnn"] |= {"epochs": 2, "hidden_units": [16], "batch_size": 50}
-    params["cnn"] |= {"epochs": 2, "filters": [4, 8], "batch_size": 50}
-    for model in ("dnn", "cnn"):
-        params[model]["selection"]["every"] = 1  # so that the second epoch looks for the hardest images
+    params["training"] |= SMALL_TRAINING
+    params["training"]["hard_examples"]["refresh_every"] = 1  # the second epoch uses the hardest images
+    for name, model in params["models"].items():
+        own = {key: SMALL_NETWORKS.get(key, value) for key, value in model.items() if key not in SMALL_TRAINING}
+        params["models"][name] = own
     return params
 
 
 @dataclass(frozen=True)
 class Project:
-    """A clone of this project in a folder of its own, with the small data set."""
+    """A clone of this project with the small data set."""
 
     folder: Path
     environment: Mapping[str, str]
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the clone; what it says goes into the failure of the test when it ends badly."""
+        """Run a command in the clone; fail the test with its output if it fails."""
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
@@ -149,7 +154,7 @@ class Project:
         return done
 
     def commit(self, message: str) -> None:
-        """Commit everything that git does not ignore."""
+        """Commit all files that Git does not ignore."""
         self.run("git", "add", "--all")
         settings = ("user.name=test", "user.email=test@localhost", "commit.gpgsign=false")
         self.run("git", *(word for setting in settings for word in ("-c", setting)), "commit", "-qm", message)
@@ -163,7 +168,7 @@ class Project:
 
 
 def clone(folder: Path, raw_folder: Path) -> Project:
-    """Clone the working tree as it is now, without what git ignores, and give it the small data set."""
+    """Copy the working tree, without ignored files, and switch it to the small data set."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -185,8 +190,22 @@ def clone(folder: Path, raw_folder: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory, raw_folder: Path) -> Project:
-    """Return a clone in which the whole pipeline has run once and been committed. Leave it as you found it."""
-    project = clone(tmp_path_factory.mktemp("project"), raw_folder)
-    project.run("dvc", "repro")
-    project.commit("first run")
-    return project
+    """Return a clone in which the pipeline has run and been committed, shared by all test processes. Do not change it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if "PYTEST_XDIST_WORKER" not in os.environ else base.parent) / "project"
+    with exclusive(folder.with_suffix(".lock"), "Another test process makes the project; waiting for it"):
+        if not folder.exists():
+            new = folder.with_suffix(".new")
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
+            started = clone(new, raw_folder)
+            started.run("dvc", "repro")
+            started.commit("first run")
+            new.rename(folder)
+    return Project(folder, {**os.environ, "FASHION_MNIST_DIR": str(raw_folder)})
+
+
+@pytest.fixture
+def copied(project: Project, tmp_path: Path) -> Project:
+    """Return a copy of the project that a test may change."""
+    return Project(shutil.copytree(project.folder, tmp_path / "copy", symlinks=True), project.environment)

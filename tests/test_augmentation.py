@@ -1,4 +1,4 @@
-"""Augmented images are the given ones, mirrored, shifted and partly hidden, and nothing else."""
+"""Augmentation: flips, translations and cutout."""
 
 import itertools
 
@@ -7,13 +7,13 @@ import pytest
 import tensorflow as tf
 
 from fashion.models.augmentation import augment
-from fashion.params import Augmentation
+from fashion.params import AugmentationParams
 
 IMAGES = np.random.default_rng(1).integers(1, 256, (300, 7, 9)).astype(np.uint8)
-NONE = Augmentation(flip=False, shift=0, cutout=0)
+NONE = AugmentationParams(flip=False, translate=0, cutout=0)
 
 
-def augmented(params: Augmentation, seed: int = 1) -> np.ndarray:
+def augmented(params: AugmentationParams, seed: int = 1) -> np.ndarray:
     changed: np.ndarray = augment(tf.constant(IMAGES), params, tf.constant(seed, tf.int64)).numpy()
     assert changed.shape == IMAGES.shape
     assert changed.dtype == np.uint8
@@ -24,7 +24,7 @@ def test_none() -> None:
     np.testing.assert_array_equal(augmented(NONE), IMAGES)
 
 
-def test_half_of_the_images_are_mirrored() -> None:
+def test_flip() -> None:
     changed = augmented(NONE.model_copy(update={"flip": True}))
     mirrored = (changed == IMAGES[:, :, ::-1]).all(axis=(1, 2))
     same = (changed == IMAGES).all(axis=(1, 2))
@@ -32,8 +32,8 @@ def test_half_of_the_images_are_mirrored() -> None:
     assert mirrored.mean() == pytest.approx(0.5, abs=0.1)
 
 
-def test_every_shift_occurs_and_black_comes_in() -> None:
-    changed = augmented(NONE.model_copy(update={"shift": 2}))
+def test_translate() -> None:
+    changed = augmented(NONE.model_copy(update={"translate": 2}))
     padded = np.pad(IMAGES, ((0, 0), (2, 2), (2, 2)))
     found = np.zeros((5, 5), int)
     for down, right in itertools.product(range(5), range(5)):
@@ -42,7 +42,7 @@ def test_every_shift_occurs_and_black_comes_in() -> None:
     assert found.min() > 0
 
 
-def test_a_black_square_hides_a_part() -> None:
+def test_cutout() -> None:
     changed = augmented(NONE.model_copy(update={"cutout": 3}))
     corners = set()
     for image, before in zip(changed, IMAGES, strict=True):
@@ -54,7 +54,7 @@ def test_a_black_square_hides_a_part() -> None:
     assert corners == set(itertools.product(range(5), range(7)))
 
 
-def test_the_seed_decides() -> None:
-    params = Augmentation(flip=True, shift=1, cutout=2)
+def test_seed() -> None:
+    params = AugmentationParams(flip=True, translate=1, cutout=2)
     np.testing.assert_array_equal(augmented(params, 1), augmented(params, 1))
     assert (augmented(params, 1) != augmented(params, 2)).any(axis=(1, 2)).mean() > 0.9

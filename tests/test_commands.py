@@ -1,4 +1,4 @@
-"""The command line: help without anything heavy, errors without a traceback, results as the README has them."""
+"""The command line: fast help, errors without a traceback, the table of results."""
 
 import hashlib
 import json
@@ -11,7 +11,8 @@ import pytest
 from fashion.evaluation import results
 from tests.conftest import ROOT
 
-MODULES = ["fashion.cli", *(f"stages.{path.stem}" for path in sorted((ROOT / "stages").glob("[a-z]*.py")))]
+STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[a-z]*.py") if path.stem != "training")
+MODULES = ["fashion.cli", *(f"stages.{stage}" for stage in STAGES)]
 HEAVY = {"tensorflow", "keras", "numpy", "pandas", "matplotlib", "jinja2", "requests", "pooch", "dvc"}
 
 
@@ -20,7 +21,7 @@ def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_help_imports_nothing_heavy(module: str) -> None:
+def test_help(module: str) -> None:
     done = python("-X", "importtime", "-m", module, "--help")
     assert done.returncode == 0
     assert done.stdout.startswith("usage: ")
@@ -30,22 +31,22 @@ def test_help_imports_nothing_heavy(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (
             ["stages.preprocess", "nowhere", "a", "b", "c", "d"],
             "error: nowhere/train_images.idx: No such file or directory",
         ),
-        (["stages.evaluate", "nowhere.keras", "nowhere.npz", "a", "b", "c"], "error: nowhere.npz: not a split"),
-        (["stages.plot", *"abcdef", "--model", *"mhmp"], "error: a: not a split"),
-        (["fashion.cli", "results", "--root", "nowhere"], "error: no metrics.json in a folder of nowhere/reports/"),
+        (["stages.evaluate", "nowhere.keras", "nowhere.npz", "a", "b"], "error: nowhere.npz: not a split"),
+        (["stages.plot", *"abcdef"], "error: a: not a split"),
+        (["fashion.cli", "results", "--root", "nowhere"], "error: there is no params.yaml in "),
     ],
 )
-def test_missing_input_is_one_line(arguments: list[str], says: str) -> None:
-    """And the only one: TensorFlow, which evaluate imports, starts in silence."""
+def test_missing_input(arguments: list[str], message: str) -> None:
+    """One line, without the start-up messages of TensorFlow."""
     done = python("-m", *arguments)
     assert done.returncode == 1
-    assert done.stderr.startswith(says)
+    assert done.stderr.startswith(message)
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -59,14 +60,14 @@ def committed(path: Path, text: str) -> None:
 
 @pytest.fixture
 def results_folder(tmp_path: Path) -> Path:
-    """Return a folder with the results of three models, as the pipelines leave them."""
+    """Return a folder with the results of three models."""
     code, digest = "pass\n", hashlib.md5(b"pass\n", usedforsecurity=False).hexdigest()
     stages = {}
     for model, seed, accuracy in (("wide", 1, 0.9), ("wide", 3, 0.8), ("tall", 2, 0.95)):
         committed(tmp_path / f"studies/some/{model}-{seed}/metrics.json", json.dumps({**METRICS, "accuracy": accuracy}))
         stages[f"train_{model}@{seed}"] = {
             "deps": [{"path": f"{model}.py", "md5": digest}, {"path": "data/train.npz", "md5": "0" * 32}],
-            "params": {"params.yaml": {model: {"epochs": 3}}},
+            "params": {"params.yaml": {f"models.{model}": {"epochs": 3}}},
             "outs": [{"path": f"studies/some/{model}-{seed}/model.keras", "md5": "0" * 32}],
         }
         committed(tmp_path / f"{model}.py", code)
@@ -80,7 +81,7 @@ def results_folder(tmp_path: Path) -> Path:
     for model in ("wide", "plain"):
         committed(tmp_path / f"reports/{model}/metrics.json", json.dumps(METRICS))
     committed(tmp_path / "reports/benchmarks.json", json.dumps({"train_time_ratio": {"wide": 0.514}}))
-    committed(tmp_path / "params.yaml", "wide: {epochs: 3}\ntall: {epochs: 3}\n")
+    committed(tmp_path / "params.yaml", "models:\n  wide: {epochs: 3}\n  tall: {epochs: 3}\n  plain: {}\n")
     committed(tmp_path / "studies/some/dvc.lock", json.dumps({"stages": stages}))
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "results"]):
         settings = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
@@ -88,7 +89,7 @@ def results_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_results_as_a_table_and_as_json(results_folder: Path) -> None:
+def test_results(results_folder: Path) -> None:
     table = python("-m", "fashion.cli", "results", "--root", str(results_folder)).stdout
     assert table.splitlines() == [
         "| Model | Parameters | Test accuracy  | Seeds | Training time, x T_ref | Last run (95 % interval)  |",
@@ -110,30 +111,30 @@ def test_results_as_a_table_and_as_json(results_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "behind"),
+    ("file", "text", "older"),
     [
         ("wide.py", "edited\n", {"wide"}),
-        ("params.yaml", "wide: {epochs: 3}\ntall: {epochs: 4}\n", {"tall"}),
+        ("params.yaml", "models:\n  wide: {epochs: 3}\n  tall: {epochs: 4}\n", {"tall"}),
         ("data/train.npz", "another machine has none, or another", set()),
         ("figures.py", "edited\n", set()),
     ],
 )
-def test_results_of_other_code_or_params_name_their_commit(
-    results_folder: Path, file: str, text: str, behind: set[str]
+def test_commit_of_older_results(
+    results_folder: Path, file: str, text: str, older: set[str]
 ) -> None:
     committed(results_folder / file, text)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=results_folder, capture_output=True, text=True, check=True
     ).stdout.strip()
     found = results.read(results_folder)
-    assert {result.name: result.commit for result in found if result.commit} == dict.fromkeys(behind, commit)
-    assert results.markdown(found).count(f"(commit {commit})") == len(behind)
+    assert {result.name: result.commit for result in found if result.commit} == dict.fromkeys(older, commit)
+    assert results.markdown(found).count(f"(commit {commit})") == len(older)
 
 
-def test_commit_is_unknown_if_git_cannot_tell(
+def test_unknown_commit(
     results_folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a shallow clone every file seems to come from the oldest commit that is there."""
+    """In a shallow clone, Git attributes every file to the oldest commit."""
     committed(results_folder / "wide.py", "edited\n")
     settings = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
     subprocess.run(["git", *settings, "commit", "-qam", "later"], cwd=results_folder, check=True)
@@ -151,8 +152,8 @@ def test_commit_is_unknown_if_git_cannot_tell(
     assert commits(results_folder) == {"unknown"}
 
 
-def test_readme_has_the_committed_results(tmp_path: Path) -> None:
-    """As committed, or as they stand here: another processor gives slightly different weights."""
+def test_readme(tmp_path: Path) -> None:
+    """It has the committed results, or those of this machine: another processor gives slightly different weights."""
     subprocess.run(["git", "clone", "-q", str(ROOT), str(tmp_path / "committed")], check=True)
     tables = [results.markdown(results.read(folder)) for folder in (tmp_path / "committed", ROOT)]
     readme = (ROOT / "README.md").read_text()

@@ -1,14 +1,14 @@
-"""`fashion demo`, served in a process of its own from the models of a whole pipeline: answers, and what it refuses."""
+"""`fashion demo`, with the models of a whole pipeline, served by a process of its own."""
 
 import asyncio
 import base64
-import hashlib
 import http.client
 import io
 import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -22,101 +22,126 @@ import pytest
 import requests
 import yaml
 from PIL import Image
+from sklearn.neighbors import NearestNeighbors
 from starlette.applications import Starlette
 
 from fashion.data import dataset
+from fashion.dvc import Lock, md5
+from fashion.errors import UserError
 from fashion.serving import app, preprocessing
-from tests.conftest import CLASSES, FASHION, SHAPE, Project, served_demo
+from fashion.serving.classifier import Classifier
+from tests.conftest import CLASSES, FASHION, MODELS, SHAPE, Project, served_demo
 
-HOST = (b"host", demo.HOST.encode())
+HOST = (b"host", app.HOST.encode())
 
 
 @pytest.fixture(scope="module")
 def address(project: Project) -> Iterator[str]:
-    """Return where the page is served, of the project with the small data set."""
+    """Return the URL of the demo of the small project."""
     with served_demo(project.folder, project.environment) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
-def picture(project: Project) -> bytes:
+def splits(project: Project) -> dict[str, dataset.Split]:
+    return {name: dataset.load(project.folder / "data" / f"{name}.npz") for name in ("train", "test")}
+
+
+@pytest.fixture(scope="module")
+def image(splits: dict[str, dataset.Split]) -> bytes:
     """Return test image 0 as a PNG file."""
-    image = dataset.load(project.folder / "data" / "test.npz").images[0]
-    Image.fromarray(image).save(file := io.BytesIO(), "PNG")
+    return png(splits["test"].images[0])
+
+
+def png(pixels: np.ndarray) -> bytes:
+    Image.fromarray(pixels).save(file := io.BytesIO(), "PNG")
     return file.getvalue()
 
 
-def pixels(data: str) -> np.ndarray:
-    head, _, content = data.partition(",")
+def decode(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def decode_url(url: str) -> np.ndarray:
+    head, _, content = url.partition(",")
     assert head == "data:image/png;base64"
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
+    return decode(base64.b64decode(content))
 
 
-def test_a_picture_is_answered_by_every_model(project: Project, address: str, picture: bytes) -> None:
-    (project.folder / "models" / "picture.png").write_bytes(picture)
-    answer = requests.post(f"{address}/answer", data=picture, timeout=30).json()
-    np.testing.assert_array_equal(pixels(answer["seen"]), np.asarray(Image.open(io.BytesIO(picture))))
-    assert answer["actual"] is None
-    assert answer["classes"] == CLASSES
-    assert [model["name"] for model in answer["models"]] == ["cnn", "dnn"]
-    for model in answer["models"]:
-        done = project.run(*FASHION, "predict", "--json", "--model", model["name"], "models/picture.png")
-        expected = json.loads(done.stdout)
-        for name, probability in zip(CLASSES, model["probabilities"], strict=True):
-            assert probability == pytest.approx(expected["probabilities"][name], abs=1e-5)
-        assert model["familiar"] == expected["familiar"]
-        assert len(model["nearest"]) == demo.NEAREST
-        assert {similar["label"] for similar in model["nearest"]} <= set(CLASSES)
-        assert pixels(model["nearest"][0]["image"]).shape == SHAPE
+def test_image(project: Project, address: str, image: bytes) -> None:
+    result = requests.post(f"{address}/predict", data=image, timeout=30).json()
+    np.testing.assert_array_equal(decode_url(result["input"]), decode(image))
+    assert result["actual"] is None
+    assert result["classes"] == CLASSES
+    assert [model["name"] for model in result["models"]] == list(MODELS)
+    lock = Lock.read(project.folder)
+    for model in result["models"]:
+        expected = Classifier(project.folder, lock, model["name"])(decode(image)[None])
+        np.testing.assert_allclose(model["probabilities"], expected.probabilities[0], atol=1e-5)
+        assert model["in_distribution"] == expected.in_distribution[0]
+        assert len(model["nearest"]) == app.NEAREST_IMAGES
+        assert {nearest["label"] for nearest in model["nearest"]} <= set(CLASSES)
+        assert decode_url(model["nearest"][0]["image"]).shape == SHAPE
 
 
-def test_a_test_image_comes_with_what_it_is(project: Project, address: str) -> None:
-    answer = requests.get(f"{address}/test/4", timeout=30).json()
-    test = dataset.load(project.folder / "data" / "test.npz")
-    np.testing.assert_array_equal(pixels(answer["seen"]), test.images[4])
-    assert answer["actual"] == CLASSES[test.labels[4]]
+def test_test_image(address: str, splits: dict[str, dataset.Split]) -> None:
+    result = requests.get(f"{address}/test/4", timeout=30).json()
+    np.testing.assert_array_equal(decode_url(result["input"]), splits["test"].images[4])
+    assert result["actual"] == CLASSES[splits["test"].labels[4]]
     thumbnail = requests.get(f"{address}/test/4.png", timeout=30).content
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(thumbnail))), test.images[4])
+    np.testing.assert_array_equal(decode(thumbnail), splits["test"].images[4])
 
 
-def test_a_training_image_is_most_like_itself(project: Project, address: str) -> None:
-    image = dataset.load(project.folder / "data" / "train.npz").images[7]
-    Image.fromarray(image).save(file := io.BytesIO(), "PNG")
-    for model in requests.post(f"{address}/answer", data=file.getvalue(), timeout=30).json()["models"]:
-        np.testing.assert_array_equal(pixels(model["nearest"][0]["image"]), image)
+def test_training_image_is_its_own_neighbour(address: str, splits: dict[str, dataset.Split]) -> None:
+    pixels = splits["train"].images[7]
+    for model in requests.post(f"{address}/predict", data=png(pixels), timeout=30).json()["models"]:
+        np.testing.assert_array_equal(decode_url(model["nearest"][0]["image"]), pixels)
 
 
-def test_clients_at_once_get_the_answers_that_they_would_get_alone(address: str) -> None:
-    def ask(index: int) -> bytes:
+def test_nearest_neighbours() -> None:
+    generator = np.random.default_rng(1)
+    train = generator.normal(size=(200, 7)).astype(np.float16)
+    test = generator.normal(size=(20, 7)).astype(np.float32)
+    expected = NearestNeighbors(n_neighbors=5).fit(train.astype(np.float64)).kneighbors(test, return_distance=False)
+    search = app.NearestNeighbours(train)
+    assert [search(features, 5).tolist() for features in test] == expected.tolist()
+
+
+def test_all_are_neighbours() -> None:
+    assert app.NearestNeighbours(np.array([[1.0], [9.0], [5.0]]))(np.array([6.0]), 3).tolist() == [2, 1, 0]
+
+
+def test_concurrent_requests(address: str) -> None:
+    def predict(index: int) -> bytes:
         return requests.get(f"{address}/test/{index}", timeout=30).content
 
-    alone = [ask(index) for index in range(30)]
+    alone = [predict(index) for index in range(30)]
     with ThreadPoolExecutor(8) as clients:
-        assert list(clients.map(ask, [*range(30)] * 3)) == alone * 3
+        assert list(clients.map(predict, [*range(30)] * 3)) == alone * 3
 
 
-def test_the_background_can_be_told(address: str, picture: bytes) -> None:
-    seen = [
-        requests.post(f"{address}/answer?background={background}", data=picture, timeout=30).json()["seen"]
+def test_background(address: str, image: bytes) -> None:
+    dark, light = (
+        requests.post(f"{address}/predict?background={background}", data=image, timeout=30).json()["input"]
         for background in ("dark", "light")
-    ]
-    np.testing.assert_array_equal(pixels(seen[0]), 255 - pixels(seen[1]))
+    )
+    np.testing.assert_array_equal(decode_url(dark), 255 - decode_url(light))
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "says"),
+    ("method", "path", "status", "message"),
     [
-        ("POST", "/answer", 400, "not a picture, or in another format; PNG, JPEG and WebP are read"),
-        ("POST", "/answer?background=red", 400, "background 'red'; light or dark is expected, or neither"),
-        ("GET", "/test/90", 400, "no test image 90; they are numbered from 0 to 89"),
-        ("GET", "/test/90.png", 400, "no test image 90; they are numbered from 0 to 89"),
-        ("GET", f"/test/{'1' * 5000}", 400, f"no test image {'1' * 20}; they are numbered from 0 to 89"),
-        ("GET", "/test/-1", 400, "no test image -1; they are numbered from 0 to 89"),
+        ("POST", "/predict", 400, "not a PNG, JPEG or WebP image"),
+        ("POST", "/predict?background=red", 400, "unknown background 'red'; expected light or dark"),
+        ("GET", "/test/90", 400, "no test image 90; the indices are 0 to 89"),
+        ("GET", "/test/90.png", 400, "no test image 90; the indices are 0 to 89"),
+        ("GET", f"/test/{'1' * 5000}", 400, f"no test image {'1' * 20}; the indices are 0 to 89"),
+        ("GET", "/test/-1", 400, "no test image -1; the indices are 0 to 89"),
     ],
 )
-def test_bad_questions(address: str, method: str, path: str, status: int, says: str) -> None:
-    response = requests.request(method, f"{address}{path}", data=b"no picture", timeout=30)
-    assert (response.status_code, response.json()) == (status, {"error": says})
+def test_invalid_requests(address: str, method: str, path: str, status: int, message: str) -> None:
+    response = requests.request(method, f"{address}{path}", data=b"no image", timeout=30)
+    assert (response.status_code, response.json()) == (status, {"error": message})
 
 
 @pytest.fixture
@@ -125,19 +150,18 @@ def connection(address: str) -> Iterator[http.client.HTTPConnection]:
         yield connection
 
 
-def test_what_is_declared_too_large_is_refused_unread(connection: http.client.HTTPConnection) -> None:
-    connection.putrequest("POST", "/answer")
+def test_content_length_too_large(connection: http.client.HTTPConnection) -> None:
+    connection.putrequest("POST", "/predict")
     connection.putheader("Content-Length", str(preprocessing.MAX_BYTES + 1))
     connection.endheaders()
     response = connection.getresponse()
     assert response.status == 413
-    assert json.loads(response.read()) == {
-        "error": "too large; at most 33,554,432 bytes are read: make it smaller",
-    }
+    message = "file too large; the limit is 33,554,432 bytes: use a smaller file"
+    assert json.loads(response.read()) == {"error": message}
 
 
-def test_what_turns_out_too_large_is_not_read_to_its_end(connection: http.client.HTTPConnection) -> None:
-    connection.putrequest("POST", "/answer")
+def test_stream_too_large(connection: http.client.HTTPConnection) -> None:
+    connection.putrequest("POST", "/predict")
     connection.putheader("Transfer-Encoding", "chunked")
     connection.endheaders()
     chunk = b"100000\r\n" + bytes(2**20) + b"\r\n"
@@ -146,96 +170,97 @@ def test_what_turns_out_too_large_is_not_read_to_its_end(connection: http.client
         while sent < 1000:  # MiB
             connection.send(chunk)
             sent += 1
-    except OSError:  # it hung up
+    except OSError:  # the server closed the connection
         pass
     assert preprocessing.MAX_BYTES // 2**20 <= sent < 200
 
 
-def test_a_client_may_go_away(connection: http.client.HTTPConnection) -> None:
-    connection.putrequest("POST", "/answer")
+def test_disconnect_during_upload(address: str, image: bytes, connection: http.client.HTTPConnection) -> None:
+    connection.putrequest("POST", "/predict")
     connection.putheader("Content-Length", "1000")
     connection.endheaders(b"the first bytes")
     connection.close()
+    assert requests.post(f"{address}/predict", data=image, timeout=30).ok
 
 
-def test_it_answers_after_all_that(address: str, picture: bytes) -> None:
-    assert requests.post(f"{address}/answer", data=picture, timeout=30).ok
-
-
-def test_only_its_own_page_may_ask(address: str, picture: bytes) -> None:
+def test_other_hosts_and_sites(address: str, image: bytes) -> None:
     assert requests.get(address, headers={"Host": "elsewhere.example"}, timeout=30).status_code == 400
     for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
-        headers = {"Sec-Fetch-Site": site}
-        assert requests.post(f"{address}/answer", picture, headers=headers, timeout=30).status_code == status
+        response = requests.post(f"{address}/predict", image, headers={"Sec-Fetch-Site": site}, timeout=30)
+        assert response.status_code == status
+        assert status == 200 or response.json() == {"error": "cross-site request refused"}
 
 
-def test_who_has_gone_by_its_turn_is_not_answered() -> None:
-    asked: list[bytes] = []
-    go_on = threading.Event()
+def test_disconnect_while_queued() -> None:
+    predicted: list[bytes] = []
+    finish = threading.Event()
 
-    class Slow(demo.Demo):
+    class SlowDemo(app.Demo):
         def __init__(self) -> None:
             pass
 
-        def answer(self, content: bytes, _background: object) -> dict[str, Any]:
-            asked.append(content)
-            assert go_on.wait(30)
+        def predict(self, content: bytes, _background: object) -> dict[str, Any]:
+            predicted.append(content)
+            assert finish.wait(30)
             return {}
 
-    async def ask(app: Starlette, content: bytes, *, gone: bool) -> None:
+    async def post(application: Starlette, content: bytes) -> None:
         messages: list[dict[str, Any]] = [{"type": "http.request", "body": content}]
 
         async def receive() -> dict[str, Any]:
             if messages:
                 return messages.pop()
-            return {"type": "http.disconnect"} if gone else await asyncio.Future()
+            return {"type": "http.disconnect"} if content == b"disconnected" else await asyncio.Future()
 
         async def send(_message: object) -> None:
             pass
 
-        scope = {"type": "http", "method": "POST", "path": "/answer", "query_string": b"", "headers": [HOST]}
-        await app(scope, receive, send)
+        scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": [HOST]}
+        await application(scope, receive, send)
 
-    async def all_of_them() -> None:
-        app = demo.application(Slow())
-        tasks = [asyncio.create_task(ask(app, b"first", gone=False))]
-        while not asked:
+    async def post_all() -> None:
+        application = app.application(SlowDemo())
+        tasks = [asyncio.create_task(post(application, b"first"))]
+        while not predicted:
             await asyncio.sleep(0.01)
-        tasks += [asyncio.create_task(ask(app, content, gone=content == b"gone")) for content in (b"gone", b"last")]
-        go_on.set()
+        tasks += [asyncio.create_task(post(application, content)) for content in (b"disconnected", b"last")]
+        finish.set()
         await asyncio.gather(*tasks)
 
-    asyncio.run(asyncio.wait_for(all_of_them(), timeout=30))
-    assert asked == [b"first", b"last"]
+    asyncio.run(asyncio.wait_for(post_all(), timeout=30))
+    assert predicted == [b"first", b"last"]
 
 
-def test_the_page_calls_nobody(address: str) -> None:
+def test_no_external_requests(address: str) -> None:
     page = requests.get(address, timeout=30)
     assert page.headers["Content-Security-Policy"].startswith("default-src 'self';")
+    assert 'accept="image/png,image/jpeg,image/webp"' in page.text
     for name in ("page.html", "page.css", "page.js"):
         assert requests.get(f"{address}/page/{name}", timeout=30).ok
-        assert re.findall(r"(?:https?:)?//[a-z]", (demo.PAGE / name).read_text()) == [], name
+        assert re.findall(r"(?:https?:)?//[a-z]", (app.PAGE / name).read_text()) == [], name
 
 
-def test_images_that_are_not_those_of_the_models(project: Project, tmp_path: Path) -> None:
-    shutil.copytree(project.folder, tmp_path / "copy", ignore=shutil.ignore_patterns(".git", ".dvc"))
-    train = tmp_path / "copy" / "data" / "train.npz"
+def test_altered_images(project: Project, tmp_path: Path) -> None:
+    for folder in ("data", "models"):
+        shutil.copytree(project.folder / folder, tmp_path / folder)
+    for name in ("dvc.lock", "params.yaml"):
+        shutil.copy(project.folder / name, tmp_path)
+    train, lock = tmp_path / "data" / "train.npz", tmp_path / "dvc.lock"
     split = dataset.load(train)
     train.unlink()
     dataset.save(split.take(np.arange(len(split.labels))[::-1]), train)
-    assert "data/train.npz was altered" in refused(project, tmp_path / "copy", "--port", "0")
-    lock = tmp_path / "copy" / "dvc.lock"
+    with pytest.raises(UserError, match=r"data/train\.npz was altered"):
+        app.Demo(tmp_path)
     stages = yaml.safe_load(lock.read_text())
-    for out in stages["stages"]["preprocess"]["outs"]:
-        if out["path"] == "data/train.npz":
-            out["md5"] = hashlib.md5(train.read_bytes(), usedforsecurity=False).hexdigest()
+    for output in stages["stages"]["preprocess"]["outs"]:
+        if output["path"] == "data/train.npz":
+            output["md5"] = md5(train.read_bytes())
     lock.write_text(yaml.safe_dump(stages))
-    assert refused(project, tmp_path / "copy", "--port", "0") == (
-        "error: models/cnn/features.npy was made from another data/train.npz; run `dvc repro`\n"
-    )
+    with pytest.raises(UserError, match=r"features\.npy was made from another version of data/train\.npz"):
+        app.Demo(tmp_path)
 
 
-def test_it_ends_when_it_is_told_to(project: Project) -> None:
+def test_sigterm(project: Project) -> None:
     with subprocess.Popen(
         [*FASHION, "demo", "--port", "0"], cwd=project.folder, env=project.environment, stdout=subprocess.PIPE
     ) as server:
@@ -245,34 +270,18 @@ def test_it_ends_when_it_is_told_to(project: Project) -> None:
         assert server.wait(timeout=30) == 128 + signal.SIGTERM
 
 
-def refused(project: Project, folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [*FASHION, "demo", *arguments],
-        cwd=folder,
-        env=project.environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    return done.stderr
+def test_port_in_use(tmp_path: Path) -> None:
+    with socket.create_server((app.HOST, 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(UserError, match=f"^port {port}: Address already in use; choose another with --port$"):
+            app.serve(tmp_path, port)
 
 
-def test_a_port_in_use(project: Project, address: str) -> None:
-    port = address.rpartition(":")[2]
-    assert refused(project, project.folder, "--port", port) == (
-        f"error: port {port}: Address already in use; choose another with --port\n"
-    )
+def test_invalid_port(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^port 70000: expected 0 to 65535; choose another with --port$"):
+        app.serve(tmp_path, 70_000)
 
 
-def test_a_port_that_is_none(project: Project) -> None:
-    assert refused(project, project.folder, "--port", "70000") == (
-        "error: port 70000: there are ports 1 to 65535; choose another with --port\n"
-    )
-
-
-def test_no_project(project: Project, tmp_path: Path) -> None:
-    assert refused(project, tmp_path, "--port", "0") == (
-        "error: dvc.lock is missing; run this in the folder of the project, after `make`\n"
-    )
+def test_no_project(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dvc\.lock is missing"):
+        app.serve(tmp_path, 0)

@@ -1,4 +1,4 @@
-"""Figures say what the arrays say, and are the same bytes every time."""
+"""The figures and the report page."""
 
 import hashlib
 import itertools
@@ -18,6 +18,7 @@ from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.evaluation import figures, fonts, report
 from fashion.evaluation.metrics import summary
+from fashion.evaluation.model_results import ModelResults
 from tests.conftest import CLASSES, ROOT, draw_lines
 
 TEST = Split(*draw_lines(30, 3))
@@ -30,27 +31,25 @@ HISTORY = pd.DataFrame(
 )
 
 
-def models(*names: str) -> dict[str, report.ModelResults]:
+SCORES = {"bytes": 123_456, "accuracy": 0.5, "loss": 1.0, "calibration_error": 0.1}
+EXPORT = {"temperature": 0.7, "ood_rate": 0.02, "keras": SCORES, "float32": SCORES, "int8": SCORES}
+
+
+def models(*names: str) -> dict[str, ModelResults]:
     results = {}
     for seed, name in enumerate(names):
         probabilities = np.random.default_rng(seed).dirichlet(np.ones(len(CLASSES)), len(TEST.labels))
         metrics = {"parameters": 10, **summary(probabilities, TEST.labels, tuple(CLASSES), bins=5)}
-        results[name] = report.ModelResults(HISTORY, metrics, probabilities)
+        results[name] = ModelResults(HISTORY, metrics, probabilities, EXPORT, probabilities)
     return results
 
 
-def exports(*names: str) -> dict[str, report.Export]:
-    judged = {"bytes": 123_456, "accuracy": 0.5, "loss": 1.0, "calibration_error": 0.1}
-    metrics = {"temperature": 0.7, "unfamiliar": 0.02, "keras": judged, "float32": judged, "int8": judged}
-    return {name: report.Export(metrics, model.probabilities) for name, model in models(*names).items()}
-
-
-def words(figure: Figure) -> list[str]:
+def texts_of(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
 
 
-def test_every_picture_is_the_same_bytes_twice() -> None:
-    first, second = (report.draw(DATA, models("cnn"), {}, bins=5) for _ in range(2))
+def test_deterministic() -> None:
+    first, second = (report.draw(DATA, models("cnn"), bins=5) for _ in range(2))
     assert {name: figures.png(figure) for name, figure in first.items()} == {
         name: figures.png(figure) for name, figure in second.items()
     }
@@ -60,10 +59,10 @@ LONG = ("a class whose name is much longer than its images are wide", "水平" *
 
 
 @pytest.mark.parametrize("name", ["samples_train", "data_audit", "confusion_cnn", "predictions_cnn", "mistakes_cnn"])
-def test_long_names_stay_within_the_picture_and_apart(name: str) -> None:
-    known = audit(SPLITS["train"], SPLITS["validation"], TEST, LONG, 90.0)
-    assert known["near_duplicates"]["closest"], "pairs to draw"
-    figure = report.draw(report.Data("Lines", LONG, SPLITS, known), models("cnn"), {}, bins=5)[name]
+def test_long_names(name: str) -> None:
+    found = audit(SPLITS["train"], SPLITS["validation"], TEST, LONG, 90.0)
+    assert found["near_duplicates"]["closest"], "pairs to draw"
+    figure = report.draw(report.Data("Lines", LONG, SPLITS, found), models("cnn"), bins=5)[name]
     figures.png(figure)
     texts: list[Text] = []
     for ax in figure.axes:
@@ -74,18 +73,18 @@ def test_long_names_stay_within_the_picture_and_apart(name: str) -> None:
     assert [pair for pair in itertools.combinations(level, 2) if pair[0].shrunk(0.9, 0.9).overlaps(pair[1])] == []
 
 
-def test_names_in_many_scripts_can_be_drawn() -> None:
+def test_scripts() -> None:
     fonts.check(["T-shirt", "Кот", "Ελληνικά", "עברית", "العربية", "水平", "日本語", "한국어", *CLASSES])
 
 
-def test_a_character_that_no_font_has() -> None:
+def test_character_without_a_font() -> None:
     with pytest.raises(
         UserError, match=r"^params\.yaml: dataset\.classes\.1: no installed font can draw .* \(U\+13000\)"
     ):
         fonts.check(["bag", "\U00013000 \U00013000"])
 
 
-def test_a_users_own_style_changes_no_byte(tmp_path: Path) -> None:
+def test_matplotlibrc(tmp_path: Path) -> None:
     script = (
         "import hashlib, pandas; from fashion.evaluation import figures;"
         "history = pandas.DataFrame({'epoch': [1, 2], 'loss': [1.0, 0.5], 'val_loss': [0.9, 0.6]});"
@@ -104,41 +103,39 @@ def test_a_users_own_style_changes_no_byte(tmp_path: Path) -> None:
     assert done.stdout.strip() == hashlib.sha256(ours).hexdigest()
 
 
-def test_predictions_name_both_labels_and_the_confidence_and_colour_the_answer() -> None:
+def test_predictions() -> None:
     probabilities = np.tile([0.1, 0.75, 0.15], (30, 1))
-    figure = figures.predictions(TEST, probabilities, np.array([0, 1]), CLASSES, "Two answers")
-    assert words(figure) == [
+    figure = figures.predictions(TEST, probabilities, np.array([0, 1]), CLASSES, "Two predictions")
+    assert texts_of(figure) == [
         f"predicted: {CLASSES[1]}\nconfidence 75.0%",
         f"actual: {CLASSES[0]}",
         f"predicted: {CLASSES[1]}\nconfidence 75.0%",
         f"actual: {CLASSES[1]}",
-        "Two answers",
+        "Two predictions",
     ]
-    wrong, right = (ax.texts[0].get_color() for ax in figure.axes[:2])
-    assert (to_hex(wrong), to_hex(right)) == (figures.WRONG, figures.RIGHT)
+    wrong, correct = (ax.texts[0].get_color() for ax in figure.axes[:2])
+    assert (to_hex(wrong), to_hex(correct)) == (figures.WRONG, figures.CORRECT)
 
 
-def test_confusion_shows_the_counts() -> None:
+def test_confusion() -> None:
     figure = figures.confusion(np.array([[1234, 5], [0, 7]]), ["cat", "dog"], "Pets")
     assert [text.get_text() for text in figure.axes[0].texts] == ["1,234", "5", "7"]
 
 
 @pytest.mark.parametrize("names", [("one",), tuple(f"model{n}" for n in range(5))])
-def test_any_number_of_models_is_drawn(names: tuple[str, ...]) -> None:
-    pictures = report.draw(DATA, models(*names), exports(*names), bins=5)
+def test_any_number_of_models(names: tuple[str, ...]) -> None:
+    drawn = report.draw(DATA, models(*names), bins=5)
     for name in names:
-        assert f"confusion_{name}" in pictures
-        assert name.upper() in words(pictures["loss"])
-    titles = [ax.get_title() for ax in pictures["reliability"].axes]
+        assert f"confusion_{name}" in drawn
+        assert name.upper() in texts_of(drawn["loss"])
+    titles = [ax.get_title() for ax in drawn["reliability"].axes]
     assert sum(title.startswith(("ONE", "MODEL")) for title in titles) == 2 * len(names)
 
 
-def test_the_page_escapes_names() -> None:
+def test_page_escapes_names() -> None:
     data = report.Data("<b>Lines</b>", tuple(CLASSES), SPLITS, DATA.audit)
-    outcome = models("dnn")
-    pictures = dict.fromkeys(report.draw(data, outcome, {}, bins=5), b"")
-    page = report.page(data, outcome, exports(*outcome), pictures, bins=5)
+    results = models("dnn")
+    page = report.page(data, results, dict.fromkeys(report.draw(data, results, bins=5), b""), bins=5)
     assert "&lt;b&gt;Lines&lt;/b&gt;" in page
     assert "<b>Lines" not in page
     assert "123 kB" in page
-    assert "123 kB" not in report.page(data, outcome, {}, pictures, bins=5)

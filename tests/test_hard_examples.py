@@ -1,4 +1,4 @@
-"""An epoch sees the images that it should: all, some at random, or most of the hardest."""
+"""Hard-example mining: which images an epoch contains."""
 
 from typing import Any
 
@@ -6,87 +6,90 @@ import numpy as np
 import pytest
 
 from fashion.data.dataset import Split
-from fashion.models import training
 from fashion.models.hard_examples import HardExampleSampler
-from fashion.params import Augmentation, Selection
-from tests.test_models import DNN
+from fashion.models.input_pipeline import batches
+from fashion.params import AugmentationParams, HardExampleParams, TrainingParams
+from tests.test_models import PARAMS
 
 COUNT = 100
 SPLIT = Split(np.arange(COUNT, dtype=np.uint8).repeat(4).reshape(COUNT, 2, 2), np.arange(COUNT, dtype=np.uint8) % 2)
-BATCHES = training.batches(SPLIT, DNN)
-HALF = Selection(share=0.5, hardest=0.8, every=2)
+
+
+def settings(fraction: float, hard: float, every: int, **changes: Any) -> TrainingParams:
+    mining = HardExampleParams(epoch_fraction=fraction, hard_fraction=hard, refresh_every=every)
+    augmentation = AugmentationParams(flip=False, translate=0, cutout=0)
+    params: TrainingParams = PARAMS.model_copy(
+        update={"hard_examples": mining, "augmentation": augmentation, "batch_size": 20, **changes}
+    )
+    return params
+
+
+HALF = settings(0.5, 0.8, 2)
 
 
 class Oracle:
-    """Stands in for a model to which the images are the harder, the higher their index."""
+    """Stands in for a model for which images with a higher index are harder."""
 
-    asked = 0
+    predictions = 0
 
-    def predict(self, batches: Any, verbose: int) -> np.ndarray:
-        assert (batches, verbose) == (BATCHES, 0)
-        self.asked += 1
-        given = 1 - np.arange(COUNT) / COUNT
-        return np.where(np.arange(2) == SPLIT.labels[:, None], given[:, None], 1 - given[:, None])
+    def predict(self, data: Any, verbose: int) -> np.ndarray:
+        images = np.concatenate([batch for batch, _ in data.as_numpy_iterator()])
+        np.testing.assert_array_equal(images, SPLIT.images)
+        self.predictions += 1
+        actual = 1 - np.arange(COUNT) / COUNT
+        return np.where(np.arange(2) == SPLIT.labels[:, None], actual[:, None], 1 - actual[:, None])
 
 
-def epochs(params: Selection, count: int, seed: int = 1) -> tuple[list[np.ndarray], int]:
-    """Return the indices that each epoch sees, and how often the model was asked."""
-    selector, oracle = HardExampleSampler(params, SPLIT, BATCHES, seed), Oracle()
-    selector.set_model(oracle)
-    seen = []
+def epochs(params: TrainingParams, count: int) -> tuple[list[np.ndarray], int]:
+    """Return the indices of each epoch, and how often the model predicted."""
+    sampler, oracle = HardExampleSampler(params, SPLIT), Oracle()
+    sampler.set_model(oracle)
+    indices = []
     for epoch in range(count):
-        selector.on_epoch_begin(epoch)
-        seen.append(selector.chosen.numpy())
-    return seen, oracle.asked
+        sampler.on_epoch_begin(epoch)
+        indices.append(sampler.indices.numpy())
+    return indices, oracle.predictions
 
 
-def test_all() -> None:
-    seen, asked = epochs(Selection(share=1.0, hardest=0.5, every=1), 3)
-    assert all(sorted(chosen) == list(range(COUNT)) for chosen in seen)
-    assert asked == 0
+def test_whole_epochs() -> None:
+    indices, predictions = epochs(settings(1.0, 0.5, 1), 3)
+    assert all(sorted(epoch) == list(range(COUNT)) for epoch in indices)
+    assert predictions == 0
 
 
-def test_none_of_the_hardest() -> None:
-    seen, asked = epochs(Selection(share=0.5, hardest=0.0, every=1), 3)
-    assert all(len(set(chosen)) == 50 for chosen in seen)
-    assert not np.array_equal(seen[1], seen[2])
-    assert asked == 0
+def test_random_half() -> None:
+    indices, predictions = epochs(settings(0.5, 0.0, 1), 3)
+    assert all(len(set(epoch)) == 50 for epoch in indices)
+    assert not np.array_equal(indices[1], indices[2])
+    assert predictions == 0
 
 
-def test_nothing_but_the_hardest() -> None:
-    seen, _ = epochs(Selection(share=0.5, hardest=1.0, every=1), 2)
-    assert set(seen[1]) == set(range(50, COUNT))
+def test_hardest_half() -> None:
+    assert set(epochs(settings(0.5, 1.0, 1), 2)[0][1]) == set(range(50, COUNT))
 
 
-def test_no_image_twice() -> None:
-    assert all(len(set(chosen)) == len(chosen) == 50 for chosen in epochs(HALF, 6)[0])
-
-
-def test_the_hardest_once_it_is_known_which_they_are() -> None:
-    seen, asked = epochs(HALF, 6)
+def test_mixture() -> None:
+    indices, predictions = epochs(HALF, 60)
+    assert all(len(set(epoch)) == len(epoch) == 50 for epoch in indices)
     hardest = set(range(60, COUNT))
-    assert [hardest <= set(chosen) for chosen in seen] == [False, False, True, True, True, True]
-    assert asked == 2  # before the third and the fifth epoch
-
-
-def test_the_others_are_drawn_anew() -> None:
-    seen, _ = epochs(HALF, 60)
-    drawn = np.bincount(np.concatenate(seen[2:]), minlength=COUNT)[:60]
+    assert [hardest <= set(epoch) for epoch in indices[:6]] == [False, False, True, True, True, True]
+    assert predictions == 29  # before every second epoch but the first
+    drawn = np.bincount(np.concatenate(indices[2:]), minlength=COUNT)[:60]
     assert drawn.min() > 0
 
 
 @pytest.mark.parametrize(("seed", "same"), [(1, True), (2, False)])
-def test_the_seed_decides(seed: int, same: bool) -> None:
-    assert np.array_equal(epochs(HALF, 4)[0], epochs(HALF, 4, seed)[0]) == same
+def test_seed(seed: int, same: bool) -> None:
+    other = HALF.model_copy(update={"seed": seed})
+    assert np.array_equal(epochs(HALF, 4)[0], epochs(other, 4)[0]) == same
 
 
-def test_the_batches_follow_the_choice() -> None:
-    params = DNN.model_copy(update={"augmentation": Augmentation(flip=False, shift=0, cutout=0), "batch_size": 20})
-    selector = HardExampleSampler(HALF, SPLIT, BATCHES, 1)
-    batches = training.batches(SPLIT, params, training=True, chosen=selector.chosen)
-    assert len(batches) == 3
-    for wanted in (np.arange(50), np.arange(50, COUNT)):
-        selector.chosen.assign(wanted)
-        images = np.concatenate([batch for batch, _ in batches.as_numpy_iterator()])
-        assert sorted(images[:, 0, 0]) == list(wanted)
-        assert list(images[:, 0, 0]) != list(wanted)
+def test_batches() -> None:
+    sampler = HardExampleSampler(HALF, SPLIT)
+    data = batches(SPLIT, HALF, training=True, indices=sampler.indices)
+    assert len(data) == 3
+    for indices in (np.arange(50), np.arange(50, COUNT)):
+        sampler.indices.assign(indices)
+        images = np.concatenate([batch for batch, _ in data.as_numpy_iterator()])
+        assert sorted(images[:, 0, 0]) == list(indices)
+        assert list(images[:, 0, 0]) != list(indices)

@@ -1,4 +1,4 @@
-"""Our layers do what the ones they replace do, and what their names promise."""
+"""The layers."""
 
 import keras
 import numpy as np
@@ -11,23 +11,23 @@ GENERATOR = np.random.default_rng(1)
 
 @pytest.mark.parametrize("shape", [(60, 5, 6, 3), (60, 3)])
 @pytest.mark.parametrize("scale", [False, True])
-def test_fused_normalisation_is_that_of_keras(shape: tuple[int, ...], scale: bool) -> None:
+def test_fused_normalisation(shape: tuple[int, ...], scale: bool) -> None:
     inputs = GENERATOR.normal(2, 3, shape).astype(np.float32)
     fused = layers.FusedBatchNormalization(momentum=0.6, scale=scale)
-    of_keras = keras.layers.BatchNormalization(momentum=0.6, scale=scale)
+    reference = keras.layers.BatchNormalization(momentum=0.6, scale=scale)
     fused.build(shape)
-    of_keras.build(shape)
-    start = [GENERATOR.uniform(0.5, 2, weight.shape) for weight in of_keras.weights]
+    reference.build(shape)
+    start = [GENERATOR.uniform(0.5, 2, weight.shape) for weight in reference.weights]
     fused.set_weights(start)
-    of_keras.set_weights(start)
-    np.testing.assert_allclose(fused(inputs, training=True), of_keras(inputs, training=True), atol=1e-3)
-    np.testing.assert_allclose(fused.moving_mean, of_keras.moving_mean, rtol=1e-5)
-    np.testing.assert_allclose(fused.moving_variance, of_keras.moving_variance, rtol=2e-2)  # the unbiased variance
-    fused.moving_variance.assign(of_keras.moving_variance)
-    np.testing.assert_allclose(fused(inputs), of_keras(inputs), atol=1e-3)
+    reference.set_weights(start)
+    np.testing.assert_allclose(fused(inputs, training=True), reference(inputs, training=True), atol=1e-3)
+    np.testing.assert_allclose(fused.moving_mean, reference.moving_mean, rtol=1e-5)
+    np.testing.assert_allclose(fused.moving_variance, reference.moving_variance, rtol=2e-2)  # the unbiased variance
+    fused.moving_variance.assign(reference.moving_variance)
+    np.testing.assert_allclose(fused(inputs), reference(inputs), atol=1e-3)
 
 
-def test_fused_normalisation_of_bfloat16_keeps_its_statistics_in_float32() -> None:
+def test_fused_normalisation_in_bfloat16() -> None:
     layer = layers.FusedBatchNormalization(dtype="mixed_bfloat16")
     outputs = layer(GENERATOR.normal(2, 3, (60, 5, 6, 3)), training=True)
     assert outputs.dtype == "bfloat16"
@@ -40,7 +40,7 @@ def test_standardisation() -> None:
     assert (pixels.mean(), pixels.std()) == pytest.approx((0, 1), abs=1e-4)
 
 
-def test_whitened_patches_are_uncorrelated_and_of_equal_variance() -> None:
+def test_whitening_kernel() -> None:
     rough = GENERATOR.normal(size=(400, 12, 12))
     pixels = (rough + np.roll(rough, 1, axis=1) + np.roll(rough, 1, axis=2)).astype(np.float32)
     kernel = layers.whitening_kernel(pixels, 3)
@@ -51,10 +51,10 @@ def test_whitened_patches_are_uncorrelated_and_of_equal_variance() -> None:
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (5, 3), (4, 4)])
-def test_pass_on_passes_its_inputs_on(inputs: int, outputs: int) -> None:
+def test_dirac_initializer(inputs: int, outputs: int) -> None:
     images = GENERATOR.normal(size=(2, 6, 6, inputs)).astype(np.float32)
     kernel = layers.DiracInitializer()((3, 3, inputs, outputs))
-    passed = keras.ops.conv(images, kernel, padding="same").numpy()
+    copied = keras.ops.conv(images, kernel, padding="same").numpy()
     same = min(inputs, outputs)
-    np.testing.assert_allclose(passed[..., :same], images[..., :same], rtol=1e-6)
+    np.testing.assert_allclose(copied[..., :same], images[..., :same], rtol=1e-6)
     assert (np.asarray(kernel)[..., same:] != 0).all()

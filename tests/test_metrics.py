@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, a published table and cases worked by hand."""
+"""Metrics against scikit-learn, a published table and examples worked by hand."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from fashion.evaluation import metrics
 CLASSES = ("a", "b", "c", "d")
 
 
-def guesses(count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def predictions(count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, len(CLASSES), count).astype(np.uint8)
     scores = generator.normal(size=(count, len(CLASSES))) + 1.5 * np.eye(len(CLASSES))[labels]
@@ -19,8 +19,8 @@ def guesses(count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return probabilities, labels
 
 
-def test_summary_is_scikit_learns() -> None:
-    probabilities, labels = guesses()
+def test_summary() -> None:
+    probabilities, labels = predictions()
     predicted = probabilities.argmax(axis=1)
     summary = metrics.summary(probabilities, labels, CLASSES, bins=10)
     assert summary["accuracy"] == pytest.approx(oracle.accuracy_score(labels, predicted), abs=1e-6)
@@ -31,20 +31,20 @@ def test_summary_is_scikit_learns() -> None:
         assert tuple(summary[name]) == CLASSES
 
 
-def test_confusion_matrix_is_scikit_learns() -> None:
-    probabilities, labels = guesses()
+def test_confusion_matrix() -> None:
+    probabilities, labels = predictions()
     np.testing.assert_array_equal(
         metrics.confusion_matrix(probabilities, labels), oracle.confusion_matrix(labels, probabilities.argmax(axis=1))
     )
 
 
-def test_confusion_csv_has_a_row_per_cell() -> None:
+def test_confusion_csv() -> None:
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]], np.float32)
     table = metrics.confusion_csv(probabilities, np.array([0, 1, 1], np.uint8), ("cat", "dog"))
     assert table.splitlines() == ["actual,predicted,count", "cat,cat,1", "cat,dog,0", "dog,cat,1", "dog,dog,1"]
 
 
-def test_a_class_that_is_never_predicted_has_precision_zero() -> None:
+def test_class_never_predicted() -> None:
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2]], np.float32)
     summary = metrics.summary(probabilities, np.array([0, 1], np.uint8), ("cat", "dog"), bins=5)
     assert summary["precision"] == {"cat": 0.5, "dog": 0.0}
@@ -54,21 +54,21 @@ def test_a_class_that_is_never_predicted_has_precision_zero() -> None:
     ("successes", "trials", "low", "high"),
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
-def test_wilson_interval_is_newcombes(successes: int, trials: int, low: float, high: float) -> None:
+def test_wilson_interval(successes: int, trials: int, low: float, high: float) -> None:
     """R. G. Newcombe, Two-sided confidence intervals for the single proportion, Stat. Med. 17 (1998), table I."""
     assert metrics.wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
 
 
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_holds_the_proportion(case: tuple[int, int]) -> None:
-    successes, trials = case
+def test_wilson_interval_contains_the_proportion(counts: tuple[int, int]) -> None:
+    successes, trials = counts
     low, high = metrics.wilson_interval(successes, trials)
     assert 0 <= low <= successes / trials + 1e-12
     assert successes / trials - 1e-12 <= high <= 1
 
 
-def test_calibration_error_by_hand() -> None:
-    """Four answers in two bins: of 0.6 and 0.8 none is right (gap 0.7), of 0.9 and 1.0 both are (gap 0.05)."""
+def test_calibration_error() -> None:
+    """Bins of 0.6 and of 0.8, neither correct, and of 0.9 and 1.0, both correct."""
     confidence = np.array([0.6, 0.8, 0.9, 1.0])
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
     labels = np.array([1, 1, 0, 0], np.uint8)
@@ -79,11 +79,11 @@ def test_calibration_error_by_hand() -> None:
     assert metrics.calibration_error(probabilities, labels, bins=5) == pytest.approx((0.6 + 0.8 + 2 * 0.05) / 4)
 
 
-def test_a_certain_mistake_costs_a_finite_loss() -> None:
+def test_clipped_loss() -> None:
     assert metrics.cross_entropy(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(-np.log(1e-7))
 
 
-def test_most_confident_mistakes_come_first() -> None:
+def test_most_confident_mistakes() -> None:
     probabilities = np.array([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7], [0.8, 0.2]])
     labels = np.array([1, 1, 1, 0], np.uint8)
     np.testing.assert_array_equal(metrics.most_confident_mistakes(probabilities, labels, 5), [1, 0])

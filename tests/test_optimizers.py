@@ -1,4 +1,4 @@
-"""Muon moves a kernel by an orthogonal step, and AdamW moves the rest."""
+"""The optimisers and the learning-rate schedule."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from fashion.models import optimizers
-from tests.test_models import DNN
+from tests.test_models import PARAMS as MODEL_PARAMS
 
-PARAMS = DNN.model_copy(update={"warmup": 0.0, "learning_rate": 0.1, "adam_learning_rate": 0.01})
+PARAMS = MODEL_PARAMS.model_copy(update={"warmup_fraction": 0.0, "learning_rate": 0.1, "adam_learning_rate": 0.01})
 GENERATOR = np.random.default_rng(1)
 
 
@@ -21,9 +21,9 @@ def moved(variable: Any, gradient: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 8, 6), (3, 3, 2, 30), (40, 6)])
-def test_a_kernel_moves_by_an_orthogonal_step_whatever_its_gradients_size(shape: tuple[int, ...]) -> None:
+def test_muon_step(shape: tuple[int, ...]) -> None:
     start = GENERATOR.normal(size=shape)
-    start *= shape[-1] ** 0.5 / np.linalg.norm(start)  # where Muon would put it
+    start *= shape[-1] ** 0.5 / np.linalg.norm(start)  # the norm that Muon rescales it to
     gradient = GENERATOR.normal(size=shape).astype(np.float32)
     steps = [
         moved(keras.Variable(start.astype(np.float32)), scale * gradient).reshape(-1, shape[-1]) for scale in (1, 1e-3)
@@ -35,21 +35,21 @@ def test_a_kernel_moves_by_an_orthogonal_step_whatever_its_gradients_size(shape:
     np.testing.assert_allclose(steps[0], steps[1], atol=1e-4)
 
 
-def test_a_kernel_keeps_its_size() -> None:
+def test_muon_rescales_kernels() -> None:
     kernel = keras.Variable(GENERATOR.normal(size=(3, 3, 4, 9)).astype(np.float32) * 50)
     moved(kernel, np.zeros((3, 3, 4, 9), np.float32))
     assert np.linalg.norm(kernel) == pytest.approx(3)
 
 
 @pytest.mark.parametrize(("shape", "name"), [((5,), "bias"), ((5, 3), optimizers.OUTPUT)])
-def test_adamw_moves_the_rest(shape: tuple[int, ...], name: str) -> None:
+def test_adamw(shape: tuple[int, ...], name: str) -> None:
     variable = keras.Variable(np.zeros(shape, np.float32), name=name)
     step = moved(variable, np.full(shape, 7.0, np.float32))
     np.testing.assert_allclose(step, -PARAMS.adam_learning_rate, rtol=1e-3)  # Adam's first step
 
 
-def test_the_learning_rate_rises_and_falls() -> None:
-    optimizer = optimizers.create(PARAMS.model_copy(update={"warmup": 0.2}), steps=50)
+def test_learning_rate() -> None:
+    optimizer = optimizers.create(PARAMS.model_copy(update={"warmup_fraction": 0.2}), steps=50)
     rates = []
     for step in (0, 5, 10, 30, 50):
         optimizer.iterations.assign(step)
@@ -57,7 +57,7 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert rates == pytest.approx([0, 0.05, 0.1, 0.05, 0], abs=1e-6)
 
 
-def test_adam_and_the_average_of_the_weights() -> None:
-    optimizer = optimizers.create(PARAMS.model_copy(update={"optimizer": "adam", "averaging": 0.9}), steps=50)
+def test_adam_with_ema() -> None:
+    optimizer = optimizers.create(PARAMS.model_copy(update={"optimizer": "adam", "ema_momentum": 0.9}), steps=50)
     assert isinstance(optimizer, keras.optimizers.Adam)
     assert (optimizer.use_ema, optimizer.ema_momentum) == (True, 0.9)

@@ -1,67 +1,79 @@
-"""`fashion predict`, on the models of a whole pipeline: an answer for each picture, a reason for each that is none."""
+"""`fashion predict`, with the models of a whole pipeline."""
 
 import io
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fashion import cli
 from fashion.data import dataset
-from fashion.errors import UserError
-from fashion.serving.artifacts import Artifacts
-from fashion.serving.drawing import draw
-from fashion.serving.predict import Picture, Prediction
-from tests.conftest import CLASSES, FASHION, Project
+from fashion.serving.figures import prediction_grid
+from fashion.serving.predict import InputImage, Prediction
+from tests.conftest import CLASSES, FASHION, MODELS, Project
 
 
-def predict(
-    project: Project, *arguments: str | Path, given: bytes = b"", exits: int = 0
-) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [*FASHION, "predict", *arguments],
-        cwd=project.folder,
-        env=project.environment,
-        input=given,
-        capture_output=True,
-        check=False,
-    )
-    said = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
-    assert said.returncode == exits, said.stderr
-    return said
+class Result(NamedTuple):
+    """The standard output and error of a command, and its exit code."""
+
+    stdout: str
+    stderr: str
+    code: int
+
+
+class Command:
+    """`fashion predict`, called in this process in the folder of a project."""
+
+    def __init__(self, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch, self.capsys = monkeypatch, capsys
+        monkeypatch.chdir(project.folder)
+
+    def __call__(self, *arguments: str | Path, stdin: bytes = b"") -> Result:
+        self.monkeypatch.setattr(sys, "argv", ["fashion", "predict", *map(str, arguments)])
+        self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        return Result(*self.capsys.readouterr(), code)
+
+
+@pytest.fixture
+def predict(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(project, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")
-def picture(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a file that holds test image 0."""
+def image_file(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a PNG file of test image 0."""
     test = dataset.load(project.folder / "data" / "test.npz")
-    path = tmp_path_factory.mktemp("pictures") / "line.png"
+    path = tmp_path_factory.mktemp("images") / "line.png"
     Image.fromarray(test.images[0]).save(path)
     return path
 
 
-def test_a_test_image(project: Project) -> None:
-    said = predict(project, "--test-index", "0")
-    assert said.stderr == ""
-    (line,) = said.stdout.splitlines()
+def test_text(predict: Command) -> None:
+    result = predict("--test-index", "0")
+    assert (result.stderr, result.code) == ("", 0)
+    (line,) = result.stdout.splitlines()
     assert line.startswith("test image 0: ")
     assert line.endswith(f"(actual: {CLASSES[0]})")
     assert line.count("%") == 3
 
 
-def test_for_programs(project: Project, picture: Path) -> None:
+def test_json(predict: Command, image_file: Path) -> None:
     indices = ("--test-index", "0", "--test-index", "4")
-    said = predict(project, "--json", picture, "-", *indices, given=picture.read_bytes())
-    zero, four, file, stdin = (json.loads(line) for line in said.stdout.splitlines())
-    assert [answer["image"] for answer in (zero, four, file, stdin)] == [
-        "test image 0",
-        "test image 4",
-        str(picture),
-        "-",
-    ]
+    result = predict("--json", image_file, "-", *indices, stdin=image_file.read_bytes())
+    zero, four, file, stdin = (json.loads(line) for line in result.stdout.splitlines())
+    names = ["test image 0", "test image 4", str(image_file), "-"]
+    assert [prediction["image"] for prediction in (zero, four, file, stdin)] == names
     assert (zero["actual"], four["actual"], file["actual"]) == (CLASSES[0], CLASSES[1], None)
     assert file["probabilities"] == stdin["probabilities"] == zero["probabilities"]
     assert set(zero["probabilities"]) == set(CLASSES)
@@ -69,52 +81,90 @@ def test_for_programs(project: Project, picture: Path) -> None:
     assert zero["confidence"] == zero["probabilities"][zero["label"]] == max(zero["probabilities"].values())
 
 
-def test_it_answers_as_the_export_stage_says(project: Project) -> None:
-    expected = np.load(project.folder / "models" / "dnn" / "exported_probabilities.npy")
-    said = predict(project, "--json", "--model", "dnn", *(word for i in range(90) for word in ("--test-index", str(i))))
-    found = [json.loads(line)["probabilities"] for line in said.stdout.splitlines()]
+@pytest.mark.parametrize("model", MODELS)
+def test_same_as_export_stage(project: Project, predict: Command, model: str) -> None:
+    expected = np.load(project.folder / "models" / model / "exported_probabilities.npy")
+    result = predict("--json", "--model", model, *(word for i in range(90) for word in ("--test-index", str(i))))
+    found = [json.loads(line)["probabilities"] for line in result.stdout.splitlines()]
     np.testing.assert_allclose([[row[name] for name in CLASSES] for row in found], expected, atol=1e-5)
 
 
-def test_what_cannot_be_answered_is_told_and_the_rest_answered(project: Project, picture: Path) -> None:
-    bad = picture.parent / "letter.png"
-    bad.write_text("no picture")
-    said = predict(project, bad, picture, "nowhere.png", picture.parent, exits=2)
-    assert said.stdout.startswith(f"{picture}: ")
-    assert len(said.stdout.splitlines()) == 1
-    assert said.stderr.splitlines() == [
-        f"error: {bad}: not a picture, or in another format; PNG, JPEG and WebP are read",
-        "error: nowhere.png: No such file or directory",
-        f"error: {picture.parent}: a directory; name the pictures in it: {picture.parent}/*",
+def test_default_model(predict: Command) -> None:
+    results = [predict("--json", "--test-index", "0", *model) for model in ([], ["--model", MODELS[-1]])]
+    assert results[0] == results[1]
+
+
+def test_unreadable_files(predict: Command, image_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    result = predict(tmp_path / "text.png", image_file, "missing.png", tmp_path)
+    assert result.code == 2
+    assert result.stdout.startswith(f"{image_file}: ")
+    assert len(result.stdout.splitlines()) == 1
+    assert result.stderr.splitlines() == [
+        f"error: {tmp_path}/text.png: not a PNG, JPEG or WebP image",
+        "error: missing.png: No such file or directory",
+        f"error: {tmp_path}: is a directory; name its files: {tmp_path}/*",
     ]
 
 
-def test_a_name_that_is_no_text(project: Project, picture: Path) -> None:
-    name = os.fsencode(picture.parent) + b"/\xff.png"
-    Path(os.fsdecode(name)).write_bytes(picture.read_bytes())
-    said = predict(project, os.fsdecode(name), os.fsdecode(name + b"g"), exits=2)
-    assert said.stdout.startswith(rf"{picture.parent}/\xff.png: ")
-    assert said.stderr == rf"error: {picture.parent}/\xff.pngg: No such file or directory" + "\n"
+def test_more_images_than_a_batch(predict: Command, image_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "BATCH_SIZE", 2)
+    lines = predict(*[image_file] * 5).stdout.splitlines()
+    assert len(lines) == 5
+    assert len(set(lines)) == 1
 
 
-def test_noise_is_not_familiar(project: Project, tmp_path: Path) -> None:
+def test_file_name_not_utf8(project: Project, image_file: Path) -> None:
+    name = os.fsencode(image_file.parent) + b"/\xff.png"
+    Path(os.fsdecode(name)).write_bytes(image_file.read_bytes())
+    done = subprocess.run(
+        [*FASHION, "predict", os.fsdecode(name), os.fsdecode(name + b"g")],
+        cwd=project.folder,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout.startswith(rf"{image_file.parent}/\xff.png: ")
+    assert done.stderr == rf"error: {image_file.parent}/\xff.pngg: No such file or directory" + "\n"
+
+
+def test_out_of_distribution(predict: Command, tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (20, 24), np.uint8)).save(tmp_path / "noise.png")
-    assert "noise.png: not sure, it is unlike the training images: " in predict(project, tmp_path / "noise.png").stdout
+    assert "noise.png: out of distribution: " in predict(tmp_path / "noise.png").stdout
+    assert json.loads(predict("--json", tmp_path / "noise.png").stdout)["in_distribution"] is False
 
 
-def test_the_background_can_be_told(project: Project, picture: Path) -> None:
-    answers = [
-        predict(project, "--json", "--background", background, picture).stdout for background in ("dark", "light")
-    ]
-    assert answers[0] == predict(project, "--json", picture).stdout != answers[1]
+def test_background(predict: Command, image_file: Path) -> None:
+    automatic, dark, light = (
+        predict("--json", image_file, *option).stdout
+        for option in ([], ["--background", "dark"], ["--background", "light"])
+    )
+    assert automatic == dark != light
 
 
-def test_the_figure(project: Project, picture: Path, tmp_path: Path) -> None:
-    predict(project, "--figure", tmp_path / "out.png", "--test-index", "0", picture)
+def test_figure(predict: Command, image_file: Path, tmp_path: Path) -> None:
+    assert predict("--figure", tmp_path / "out.png", "--test-index", "0", image_file).code == 0
     assert Image.open(io.BytesIO((tmp_path / "out.png").read_bytes())).format == "PNG"
 
 
-def test_it_needs_no_tensorflow(project: Project) -> None:
+def test_figure_text() -> None:
+    ranking = (("level", 0.8), ("slope", 0.2))
+    pixels = np.zeros((20, 24), np.uint8)
+    predictions = [
+        Prediction(InputImage("folder/PXL_20240612_184512345.PORTRAIT.jpg", pixels), ranking, True, None),
+        Prediction(InputImage("test image 3", pixels, 1), ranking, False, "slope"),
+    ]
+    first, second = prediction_grid(predictions).axes
+    assert first.get_title() == "PXL_20240612_18451234…"
+    assert second.get_title() == "actual: slope"
+    texts = [" ".join(text.get_text() for text in ax.texts) + ax.get_xlabel() for ax in (first, second)]
+    assert "predicted: level\nconfidence 80.0%" in texts[0]
+    assert "out of distribution: level\nconfidence 80.0%" in texts[1]
+
+
+def test_imports(project: Project) -> None:
     done = project.run("python", "-X", "importtime", "-m", "fashion.cli", "predict", "--test-index", "0")
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert "ai_edge_litert" in imported
@@ -122,68 +172,59 @@ def test_it_needs_no_tensorflow(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
-        ([], "error: no picture; name a file, or a test image with --test-index"),
-        (["--test-index", "90"], "error: no test image 90; they are numbered from 0 to 89"),
-        (["--test-index", "-1"], "error: no test image -1; they are numbered from 0 to 89"),
-        (["--model", "rnn", "--test-index", "0"], "error: no exported model rnn; there are: cnn, dnn"),
+        ([], "no image; name a file, or a test image with --test-index"),
+        (["--test-index", "90"], "no test image 90; the indices are 0 to 89"),
+        (["--test-index", "-1"], "no test image -1; the indices are 0 to 89"),
+        (["--model", "rnn", "--test-index", "0"], f"no exported model rnn; available: {', '.join(MODELS)}"),
         (
             ["--test-index", "0", "--figure", "out.jpg"],
-            "error: out.jpg: --figure writes a PNG file; name one that ends in .png",
+            "out.jpg: --figure writes a PNG file; its name must end in .png",
         ),
     ],
 )
-def test_bad_questions(project: Project, arguments: list[str], says: str) -> None:
-    said = predict(project, *arguments, exits=2)
-    assert (said.stdout, said.stderr) == ("", f"{says}\n")
+def test_invalid_arguments(predict: Command, arguments: list[str], message: str) -> None:
+    assert predict(*arguments) == ("", f"error: {message}\n", 2)
 
 
-def test_a_model_that_is_missing_or_altered(project: Project) -> None:
-    model = project.folder / "models" / "cnn" / "model.tflite"
-    content = model.read_bytes()
+def test_missing_or_altered_model(project: Project, predict: Command) -> None:
+    name = f"models/{MODELS[-1]}/model.tflite"
+    path, stage = project.folder / name, f"export@{MODELS[-1]}"
+    content = path.read_bytes()
     try:
-        model.unlink()
-        said = predict(project, "--test-index", "0", exits=2)
-        assert said.stderr == "error: models/cnn/model.tflite is missing; `dvc repro export@cnn` makes it\n"
-        model.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        said = predict(project, "--test-index", "0", exits=2)
-        assert said.stderr.startswith("error: models/cnn/model.tflite was altered: its MD5 is ")
-        assert said.stderr.endswith("; delete it and run `dvc repro export@cnn`\n")
+        path.unlink()
+        result = predict("--test-index", "0")
+        assert result == ("", f"error: {name} is missing; `dvc repro {stage}` makes it\n", 2)
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        result = predict("--test-index", "0")
+        assert result.code == 2
+        assert result.stderr.startswith(f"error: {name} was altered: its MD5 is ")
+        assert result.stderr.endswith(f"; delete it and run `dvc repro {stage}`\n")
     finally:
-        project.run("dvc", "checkout", "-q", "--force", "models/cnn/model.tflite")
+        path.write_bytes(content)
 
 
-@pytest.mark.parametrize("content", [b"\xff", b"- a list", b"stages: 3"])
-def test_a_broken_lock(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "dvc.lock").write_bytes(content)
-    with pytest.raises(UserError, match=r"dvc\.lock: not what `dvc repro` writes"):
-        Artifacts(tmp_path)
+@pytest.mark.parametrize("content", [None, "- a list", "models: 3"])
+def test_invalid_params(predict: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None) -> None:
+    (tmp_path / "dvc.lock").write_text("stages: {}")
+    if content:
+        (tmp_path / "params.yaml").write_text(content)
+    monkeypatch.chdir(tmp_path)
+    result = predict("--test-index", "0")
+    assert result.code == 2
+    assert result.stderr.startswith("error: cannot read the section `models` of params.yaml: ")
 
 
-def test_the_figure_says_what_the_model_says() -> None:
-    ranking = (("level", 0.8), ("slope", 0.2))
-    seen = np.zeros((20, 24), np.uint8)
-    shown = [
-        Prediction(Picture("folder/PXL_20240612_184512345.PORTRAIT.jpg", seen), ranking, True, None),
-        Prediction(Picture("test image 3", seen, 1), ranking, False, "slope"),
-    ]
-    first, second = draw(shown).axes
-    assert first.get_title() == "PXL_20240612_18451234…"
-    assert second.get_title() == "actual: slope"
-    texts = [" ".join(text.get_text() for text in ax.texts) + ax.get_xlabel() for ax in (first, second)]
-    assert "predicted: level\nconfidence 80.0%" in texts[0]
-    assert "not sure: level\nconfidence 80.0%" in texts[1]
+def test_no_exported_models(predict: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dvc.lock").write_text("stages: {}")
+    (tmp_path / "params.yaml").write_text("models: {dnn: {}}")
+    monkeypatch.chdir(tmp_path)
+    assert predict("--test-index", "0") == ("", "error: no exported models; run `dvc repro`\n", 2)
 
 
-def test_no_project(project: Project, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*FASHION, "predict", "--test-index", "0"],
-        cwd=tmp_path,
-        env=project.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr == "error: dvc.lock is missing; run this in the folder of the project, after `make`\n"
+def test_no_project(predict: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = predict("--test-index", "0")
+    assert result.code == 2
+    assert result.stderr.startswith("error: dvc.lock is missing; ")

@@ -1,41 +1,52 @@
-"""The studies declare what they do, their variants are valid, and their summaries count right."""
+"""The studies of seeds, ablations and the deep network: their settings are valid, their summaries are correct."""
+
+from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 
-from fashion.params import change, load_params
+from benchmarks import deep
+from fashion.models import networks
+from fashion.params import load_params
+from fashion.validation import read_yaml
 from studies.ablation import summary
 from tests.conftest import ROOT
 
+PARAMS = load_params(ROOT / "params.yaml")
 ABLATION = ROOT / "studies" / "ablation"
-VARIANTS = yaml.safe_load((ABLATION / "params.yaml").read_text())["variants"]
+STUDY = read_yaml(ABLATION / "params.yaml")
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_variant_changes_the_default(variant: str) -> None:
-    default = load_params(ROOT / "params.yaml").cnn
-    assert (change(default, VARIANTS[variant]) == default) == (variant == "default")
+def settings(changes: dict[str, Any]) -> dict[str, Any]:
+    return networks.params_of("cnn", PARAMS, changes).model_dump()
 
 
-def test_every_variant_is_trained() -> None:
-    pipeline = yaml.safe_load((ABLATION / "dvc.yaml").read_text())
-    assert pipeline["stages"]["train"]["matrix"]["variant"] == list(VARIANTS)
+@pytest.mark.parametrize("variant", STUDY["variants"])
+def test_variant(variant: str) -> None:
+    assert (settings(STUDY["variants"][variant]) == settings({})) == (variant == "default")
 
 
-def test_the_ablation_is_complete_and_its_readme_says_what_it_found() -> None:
+def test_settings_of_all_variants() -> None:
+    assert settings(STUDY["all"]) != settings({})
+
+
+def test_settings_of_deep() -> None:
+    assert settings(deep.settings(ROOT / "studies" / "deep" / "dvc.yaml")) != settings({})
+
+
+def test_all_variants_are_trained() -> None:
+    stages = read_yaml(ABLATION / "dvc.yaml")["stages"]
+    assert stages["train"]["matrix"]["variant"] == list(STUDY["variants"])
+
+
+def test_table_and_readme() -> None:
     table = pd.read_csv(ABLATION / "table.csv", index_col="variant")
-    assert sorted(table.index) == sorted(VARIANTS)
+    assert sorted(table.index) == sorted(STUDY["variants"])
     assert set(table["seeds"]) == {5}
     assert summary.markdown(table) in (ABLATION / "README.md").read_text()
 
 
-def test_the_deep_study_changes_the_default() -> None:
-    default = load_params(ROOT / "params.yaml").cnn
-    assert change(default, yaml.safe_load((ROOT / "studies" / "deep" / "params.yaml").read_text())) != default
-
-
-def test_variants_are_compared_seed_by_seed() -> None:
+def test_comparison_seed_by_seed() -> None:
     trials = pd.DataFrame(
         [
             ("default", 1, 0.90, 10.0),
@@ -52,7 +63,7 @@ def test_variants_are_compared_seed_by_seed() -> None:
     wide = table.loc["wide"]
     assert wide["seeds"] == 2
     assert wide["points"] == pytest.approx(2)
-    assert wide["points_interval"] == pytest.approx(12.706, rel=1e-3)  # t of one degree of freedom, times 1.414 / 1.414
+    assert wide["points_interval"] == pytest.approx(12.706, rel=1e-3)  # Student's t with one degree of freedom
     assert wide["time"] == pytest.approx(1.75)
     assert table.loc["default", "points_interval"] == 0
     assert "| wide | 93.00% | +2.00 ± 12.71 | 1.75 ± 3.18 | 7 |" in summary.markdown(table).splitlines()

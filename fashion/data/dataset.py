@@ -5,13 +5,12 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
 
 from fashion.errors import UserError
-from fashion.files import atomic_write, write_zip
+from fashion.files import atomic_write, zip_archive
 
 Image = UInt8[np.ndarray, "height width"]
 Images = UInt8[np.ndarray, "n height width"]
@@ -47,16 +46,16 @@ class Split:
 def save(split: Split, path: Path) -> None:
     """Write a split."""
     with atomic_write(path) as file:
-        write_arrays(file, {"images": split.images, "labels": split.labels})
+        file.write(npz({"images": split.images, "labels": split.labels}))
 
 
-def write_arrays(file: IO[bytes], arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
-    """Write named arrays in the .npz format, byte-identical for the same arrays."""
+def npz(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> bytes:
+    """Return named arrays in the .npz format, byte-identical for the same arrays."""
     contents = {}
     for name, array in arrays.items():
         np.lib.format.write_array(content := io.BytesIO(), array, allow_pickle=False)
         contents[f"{name}.npy"] = content.getvalue()
-    write_zip(file, contents)
+    return zip_archive(contents)
 
 
 def load(path: Path) -> Split:

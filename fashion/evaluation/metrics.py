@@ -1,13 +1,11 @@
-"""How good predicted probabilities are."""
+"""Metrics of predicted probabilities."""
 
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Int64, Shaped
-
-NORMAL_QUANTILE_95 = NormalDist().inv_cdf(0.975)
+from jaxtyping import Bool, Float64, Int64, Shaped
+from scipy.stats import binomtest
 
 Probabilities = Shaped[np.ndarray, "n classes"]
 Labels = Shaped[np.ndarray, "n"]
@@ -17,15 +15,19 @@ def summary(probabilities: Probabilities, labels: Labels, classes: tuple[str, ..
     """Return the metrics of one model on one set of images, ready to be written as JSON.
 
     Args:
-        probabilities: of each class, for each image; rows sum to 1.
-        labels: the actual class of each image.
-        classes: the names of the classes.
-        bins: of the calibration error.
+        probabilities: (n, classes), probability of each class for each image; rows sum to 1.
+        labels: (n,), the actual class of each image.
+        classes: names of the classes, in the order of the labels.
+        bins: number of bins of the calibration error.
+
+    Returns:
+        Accuracy with its 95 % interval, cross-entropy, calibration error, and recall and precision by class (0 for a
+        class that is never predicted), rounded to six decimals.
     """
     matrix = confusion_matrix(probabilities, labels)
     correct = int(np.trace(matrix))
     low, high = wilson_interval(correct, len(labels))
-    with np.errstate(invalid="ignore"):  # the precision of a class that was never predicted is not a number
+    with np.errstate(invalid="ignore"):  # a class that is never predicted: 0 / 0
         recall = np.diag(matrix) / matrix.sum(axis=1)
         precision = np.nan_to_num(np.diag(matrix) / matrix.sum(axis=0))
     return {
@@ -39,7 +41,7 @@ def summary(probabilities: Probabilities, labels: Labels, classes: tuple[str, ..
 
 
 def confusion_matrix(probabilities: Probabilities, labels: Labels) -> Int64[np.ndarray, "classes classes"]:
-    """Return how many images of each actual class (row) were predicted as each class (column)."""
+    """Return the number of images of each actual class (row) that are predicted as each class (column)."""
     classes = probabilities.shape[1]
     pairs = labels.astype(np.int64) * classes + probabilities.argmax(axis=1)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
@@ -57,25 +59,28 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 
     Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927).
     """
-    z2 = NORMAL_QUANTILE_95**2
-    centre = (successes + z2 / 2) / (trials + z2)
-    half = NORMAL_QUANTILE_95 / (trials + z2) * (successes * (trials - successes) / trials + z2 / 4) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def cross_entropy(probabilities: Probabilities, labels: Labels) -> float:
-    """Return the mean negative natural logarithm of the probability given to the actual class.
+    """Return the mean of `log_losses`."""
+    return float(log_losses(probabilities, labels).mean())
 
-    Probabilities are clipped at 1e-7, as Keras does, so that one image cannot make the mean infinite.
+
+def log_losses(probabilities: Probabilities, labels: Labels) -> Float64[np.ndarray, "n"]:
+    """Return the negative natural logarithm of each image's probability of the actual class.
+
+    Probabilities are clipped at 1e-7, as in Keras, so that no loss is infinite.
     """
     given = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(given, 1e-7)).mean())
+    return np.asarray(-np.log(np.maximum(given, 1e-7)))
 
 
 def calibration_error(probabilities: Probabilities, labels: Labels, bins: int) -> float:
     """Return the expected calibration error: the mean gap between confidence and accuracy, weighted by bin.
 
-    Source: C. Guo et al., On calibration of modern neural networks, ICML 2017, with bins as in `reliability`.
+    Source: C. Guo et al., On calibration of modern neural networks, ICML 2017, with bins as in `confidence_bins`.
     """
     images, confidence, accuracy = reliability(probabilities, labels, bins)
     return float((images * np.abs(confidence - accuracy)).sum() / images.sum())
@@ -84,14 +89,8 @@ def calibration_error(probabilities: Probabilities, labels: Labels, bins: int) -
 def reliability(
     probabilities: Probabilities, labels: Labels, bins: int
 ) -> tuple[Int64[np.ndarray, "bins"], Float64[np.ndarray, "bins"], Float64[np.ndarray, "bins"]]:
-    """Return, for `bins` equal intervals of confidence, the images, their mean confidence and their accuracy.
-
-    Confidence is the probability of the predicted class. An interval includes its upper end. An empty one has
-    confidence and accuracy 0.
-    """
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = probabilities.argmax(axis=1) == labels
-    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    """Return each bin's number of images, mean confidence and accuracy; an empty bin has confidence and accuracy 0."""
+    confidence, correct, bin_of = confidence_bins(probabilities, labels, bins)
     images = np.bincount(bin_of, minlength=bins)
     divisor = np.maximum(images, 1)
     return (
@@ -101,8 +100,21 @@ def reliability(
     )
 
 
+def confidence_bins(
+    probabilities: Probabilities, labels: Labels, bins: int
+) -> tuple[Float64[np.ndarray, "n"], Bool[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
+    """Return each image's confidence, whether its prediction is correct, and the bin of its confidence.
+
+    The confidence is the probability of the predicted class. The bins are equal intervals of [0, 1], numbered from 0;
+    each includes its upper end.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    return confidence, np.asarray(probabilities.argmax(axis=1) == labels), bin_of
+
+
 def most_confident_mistakes(probabilities: Probabilities, labels: Labels, count: int) -> Int64[np.ndarray, "m"]:
-    """Return the indices of up to `count` wrongly classified images, the highest confidence first."""
+    """Return the indices of up to `count` misclassified images, the most confident first."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
     return wrong[order[:count]]

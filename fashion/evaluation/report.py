@@ -52,7 +52,7 @@ def draw(data: Data, models: Mapping[str, ModelResults], bins: int) -> dict[str,
         drawn[f"confusion_{name}"] = figures.confusion(
             confusion_matrix(probabilities, test.labels),
             data.classes,
-            f"{title}: confusion matrix of the test images",
+            f"{title}: confusion matrix",
         )
         drawn[f"predictions_{name}"] = figures.predictions(
             test,

@@ -58,7 +58,7 @@ def read(root: Path) -> list[Result]:
     if not (root / "params.yaml").exists():
         raise UserError(f"there is no params.yaml in {root.absolute()}; run this in the project's folder")
     params = read_yaml(root / "params.yaml")
-    reports = {name: root / "reports" / name / "metrics.json" for name in params["models"]}
+    reports = {name: root / "reports" / name / "metrics.json" for name in params.get("models", {})}
     runs = {name: read_json(path) for name, path in reports.items() if path.exists()}
     studied: dict[str, dict[int, Path]] = {}
     for path in root.glob("studies/*/*-*/metrics.json"):

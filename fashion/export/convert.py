@@ -14,6 +14,7 @@ from jaxtyping import Float32
 
 from fashion.data.dataset import Images
 from fashion.models.optimizers import OUTPUT
+from fashion.silence import silence_stderr
 
 
 def to_float32(model: keras.Model) -> keras.Model:
@@ -67,7 +68,8 @@ def _convert(model: keras.Model, **options: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         only_builtins = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
-        model.export(path, format="litert", verbose=False, target_spec=only_builtins, **options)
+        with silence_stderr():
+            model.export(path, format="litert", verbose=False, target_spec=only_builtins, **options)
         return path.read_bytes()
 
 

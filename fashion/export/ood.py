@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Float64, UInt8
 
-from fashion.data.dataset import Images, write_arrays
+from fashion.data.dataset import Images, npz
 
 Vectors = Float[np.ndarray, "n size"]
 Labels = UInt8[np.ndarray, "n"]
@@ -98,8 +98,7 @@ class OODDetector:
         """Return the content of a .npz file, byte-identical for equal detectors."""
         parts = {"pixels": self.pixels, "features": self.features, "background": self.background}
         arrays = {f"{name}.{key}": value for name, part in parts.items() for key, value in vars(part).items()}
-        write_arrays(content := io.BytesIO(), {"thresholds": self.thresholds, **arrays})
-        return content.getvalue()
+        return npz({"thresholds": self.thresholds, **arrays})
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "OODDetector":

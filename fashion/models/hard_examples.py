@@ -26,23 +26,23 @@ class HardExampleSampler(keras.callbacks.Callback):
     def __init__(self, params: TrainingParams, train: Split) -> None:
         """Draw the images of the first epoch."""
         super().__init__()
-        self.params, self.labels, self.batches = params.hard_examples, train.labels, batches(train, params)
+        self.settings, self.labels, self.batches = params.hard_examples, train.labels, batches(train, params)
         self.random = np.random.default_rng(params.seed)
         self.ranking: np.ndarray | None = None
         self.indices = tf.Variable(self._sample(), trainable=False)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if self.params.epoch_fraction < 1 and epoch > 0:
-            if self.params.hard_fraction > 0 and epoch % self.params.refresh_every == 0:
+        if self.settings.epoch_fraction < 1 and epoch > 0:
+            if self.settings.hard_fraction > 0 and epoch % self.settings.refresh_every == 0:
                 probabilities = self.model.predict(self.batches, verbose=0)
                 self.ranking = np.argsort(probabilities[np.arange(len(self.labels)), self.labels], kind="stable")
             self.indices.assign(self._sample())
 
     def _sample(self) -> Int64[np.ndarray, "m"]:
-        count = images_per_epoch(self.params, len(self.labels))
+        count = images_per_epoch(self.settings, len(self.labels))
         if self.ranking is None:
             return self.random.permutation(len(self.labels))[:count]
-        hardest, others = np.split(self.ranking, [round(self.params.hard_fraction * count)])
+        hardest, others = np.split(self.ranking, [round(self.settings.hard_fraction * count)])
         return np.append(hardest, self.random.choice(others, count - len(hardest), replace=False))
 
 

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 
@@ -13,10 +13,13 @@ from fashion.params import Params, TrainingParams
 from fashion.validation import merged, raise_problems, validated
 
 
+@runtime_checkable
 class Network(Protocol):
     """A module that defines a network."""
 
-    Params: type[TrainingParams]
+    @property
+    def Params(self) -> type[TrainingParams]:  # noqa: N802 - a class
+        """The schema of the network's params."""
 
     def build(self, params: Any, train: Split) -> keras.Model:
         """Return the untrained network: raw pixels (uint8, (n, height, width)) in, probabilities (n, classes) out."""
@@ -31,10 +34,10 @@ def load(name: str) -> Network:
     file = f"fashion/models/{name}.py"
     if not Path(__file__).with_name(f"{name}.py").exists():
         raise UserError(f"params.yaml: models.{name}: there is no {file}; write it, or remove the section")
-    module: Any = importlib.import_module(f"fashion.models.{name}")
-    if missing := [attribute for attribute in ("Params", "build") if not hasattr(module, attribute)]:
-        raise UserError(f"params.yaml: models.{name}: {file} defines no {' and no '.join(missing)}")
-    return module  # type: ignore[no-any-return]
+    module = importlib.import_module(f"fashion.models.{name}")
+    if not isinstance(module, Network):
+        raise UserError(f"params.yaml: models.{name}: {file} must define Params and build")
+    return module
 
 
 def params_of(name: str, params: Params, changes: Mapping[str, Any] | None = None) -> TrainingParams:

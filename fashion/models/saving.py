@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from fashion.errors import UserError
-from fashion.files import atomic_write, write_zip
+from fashion.files import atomic_write, zip_archive
 
 
 def save(model: keras.Model, path: Path) -> None:
@@ -26,7 +26,7 @@ def save(model: keras.Model, path: Path) -> None:
         if name.endswith(".json"):
             contents[name] = json.dumps(_stable(json.loads(content), {})).encode()
     with atomic_write(path) as file:
-        write_zip(file, contents)
+        file.write(zip_archive(contents))
 
 
 def load(path: Path) -> keras.Model:

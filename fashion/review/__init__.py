@@ -1,4 +1,5 @@
-"""What a change did to the models, for those who review it. Knows nothing of any one data set.
+"""Review of a change: compares the models of two revisions. It knows no particular data set or model.
 
-A project declares its models in the section `review` of its params.yaml (`fashion.params.Review`).
+`snapshot` reads one revision, `compare` compares two snapshots, `gate` checks the result, `report` and `figures` show
+it.
 """

@@ -1,4 +1,4 @@
-"""The pictures of a review: arrays in, matplotlib figures out."""
+"""The figures of a review: arrays in, Matplotlib figures out."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,27 +8,22 @@ import pandas as pd
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-from fashion.evaluation.figures import COLOURS, GREY, INK, RIGHT, WRONG, caption, grid, heading, show, widest
+from fashion.evaluation.figures import COLOURS, CORRECT, GREY, INK, WRONG, caption, grid, heading, show, widest
 from fashion.evaluation.metrics import Labels, confusion_matrix
-from fashion.review.compare import Comparison, Paired, Report
-
-Images = UInt8[np.ndarray, "n height width"]
+from fashion.review.compare import Comparison, PairedResult, ReviewResult
 
 
-def draw(report: Report) -> dict[str, Figure]:
-    """Return the pictures of a review by name: curves, confusion-MODEL and changed-MODEL, those there is reason for."""
-    trained = [model for model in report.models if _histories(model)]
-    pictures = {"curves": _curves(trained)} if trained else {}
-    for model in report.models:
-        if model.paired and not model.paired.unchanged and report.truth.labels is not None:
-            pictures[f"confusion-{model.name}"] = _confusion_change(
-                model.name, model.paired, report.truth.labels, report.classes
-            )
-            if report.truth.images is not None:
-                pictures[f"changed-{model.name}"] = _most_changed(
-                    model.name, model.paired, report.truth.images, report.truth.labels, report.classes
-                )
-    return pictures
+def draw(result: ReviewResult) -> dict[str, Figure]:
+    """Return the figures by name: curves, confusion-MODEL and changed-MODEL, where there is something to show."""
+    trained = [model for model in result.models if _histories(model)]
+    figures = {"curves": _curves(trained)} if trained else {}
+    labels, images, classes = result.test_set.labels, result.test_set.images, result.classes
+    for model in result.models:
+        if model.paired and not model.paired.unchanged and labels is not None:
+            figures[f"confusion-{model.name}"] = _confusion_change(model.name, model.paired, labels, classes)
+            if images is not None:
+                figures[f"changed-{model.name}"] = _most_changed(model.name, model.paired, images, labels, classes)
+    return figures
 
 
 def _histories(model: Comparison) -> dict[str, pd.DataFrame]:
@@ -53,8 +48,8 @@ def _curves(models: Sequence[Comparison]) -> Figure:
     return figure
 
 
-def _confusion_change(name: str, pair: Paired, labels: Labels, classes: Sequence[str]) -> Figure:
-    """Draw how many more (or fewer) test cases of each class head gives each answer than base."""
+def _confusion_change(name: str, pair: PairedResult, labels: Labels, classes: Sequence[str]) -> Figure:
+    """Draw the difference between the confusion matrices of head and base."""
     change = confusion_matrix(pair.head, labels) - confusion_matrix(pair.base, labels)
     good = np.where(np.eye(len(classes), dtype=bool), change, -change)  # more on the diagonal, fewer elsewhere
     most = max(1, int(np.abs(change).max()))
@@ -67,22 +62,24 @@ def _confusion_change(name: str, pair: Paired, labels: Labels, classes: Sequence
         ax.text(column, row, f"{change[row, column]:+d}", ha="center", va="center", fontsize=9, color=ink)
     ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(classes)), classes)
-    ax.set(xlabel="predicted", ylabel="actual", title=f"{name}: head less base (green: for the better)")
+    ax.set(xlabel="predicted", ylabel="actual", title=f"{name}: head minus base (green: better)")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     return figure
 
 
-def _most_changed(name: str, pair: Paired, images: Images, labels: Labels, classes: Sequence[str]) -> Figure:
-    """Draw the test cases whose answer moved most, with both answers: green where right, red where wrong."""
-    title = f"{name}: the images whose answer moved most"
+def _most_changed(
+    name: str, pair: PairedResult, images: UInt8[np.ndarray, "n ..."], labels: Labels, classes: Sequence[str]
+) -> Figure:
+    """Draw the images whose probabilities changed most, with both predictions: green if correct, red if wrong."""
+    title = f"{name}: the predictions that changed most"
     figure, axes = grid(1, len(pair.most_changed), cell=(1.75, 2.6), title=title)
-    for ax, case in zip(axes.flat, pair.most_changed, strict=True):
-        actual = int(labels[case])
-        show(ax, images[case])
-        heading(ax, f"{case}: {classes[actual]}")
-        for line, (end, probabilities) in enumerate({"base": pair.base[case], "head": pair.head[case]}.items()):
-            answer = int(probabilities.argmax())
-            text = f"{end}: {classes[answer]}\n{probabilities[answer]:.1%}"
-            caption(ax, text, RIGHT if answer == actual else WRONG, below=0.05 + 0.24 * line)
+    for ax, index in zip(axes.flat, pair.most_changed, strict=True):
+        actual = int(labels[index])
+        show(ax, images[index])
+        heading(ax, f"{index}: {classes[actual]}")
+        for line, (end, probabilities) in enumerate({"base": pair.base[index], "head": pair.head[index]}.items()):
+            predicted = int(probabilities.argmax())
+            text = f"{end}: {classes[predicted]}\n{probabilities[predicted]:.1%}"
+            caption(ax, text, CORRECT if predicted == actual else WRONG, below=0.05 + 0.24 * line)
     return figure

@@ -1,62 +1,65 @@
-"""What differs between two dvc.lock files: params, code, data, and so the stages that had to run again."""
+"""The differences between two dvc.lock files: params, code, data, and the stages that they make run again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-NOT_THERE = object()
+from fashion.dvc import Lock
+
+ABSENT = object()
 
 
 @dataclass(frozen=True)
-class Changes:
-    """What differs between the locks of two revisions.
+class LockDiff:
+    """The differences between two dvc.lock files.
 
     Attributes:
-        params: key, its value in base and in head; NOT_THERE where it is not.
-        code: files that stages depend on and no stage makes.
+        params: key, value in base, value in head; `ABSENT` where there is none.
+        code: dependencies that no stage makes.
         commands: stages whose command differs.
-        outs: what stages made that differs: data, models, metrics, pictures.
-        rerun: stages that had to run again, as something they need differs, or are new.
-        kept: stages that had not.
-        gone: stages that head has no more.
+        outputs: data, models, metrics and figures.
+        rerun: stages of head whose command, dependencies or params differ, or that are new.
+        unchanged: the other stages of head.
+        removed: stages of base that head does not have.
     """
 
     params: tuple[tuple[str, Any, Any], ...]
     code: tuple[str, ...]
     commands: tuple[str, ...]
-    outs: tuple[str, ...]
+    outputs: tuple[str, ...]
     rerun: tuple[str, ...]
-    kept: tuple[str, ...]
-    gone: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    removed: tuple[str, ...]
 
 
-def compare(base: Mapping[str, Any], head: Mapping[str, Any]) -> Changes:
-    """Compare the stages of two dvc.lock files."""
-    outs = [_hashes(stages, "outs") for stages in (base, head)]
-    rerun = tuple(name for name, stage in head.items() if _inputs(stage) != _inputs(base.get(name, {})))
-    return Changes(
-        params=differences(*(_params(stages) for stages in (base, head))),
+def compare(base: Lock, head: Lock) -> LockDiff:
+    """Compare two dvc.lock files."""
+    rerun = tuple(name for name in head.stages if name not in base.stages or _needs(head, name) != _needs(base, name))
+    return LockDiff(
+        params=differences(_params(base), _params(head)),
         code=tuple(
             path
-            for path, *_ in differences(*(_hashes(stages, "deps") for stages in (base, head)))
-            if not any(path in made for made in outs)
+            for path, *_ in differences(_inputs(base), _inputs(head))
+            if path not in base.outputs and path not in head.outputs
         ),
-        commands=tuple(name for name in base if name in head and base[name]["cmd"] != head[name]["cmd"]),
-        outs=tuple(path for path, *_ in differences(*outs)),
+        commands=tuple(
+            name for name in base.stages if name in head.stages and _command(base, name) != _command(head, name)
+        ),
+        outputs=tuple(path for path, *_ in differences(base.outputs, head.outputs)),
         rerun=rerun,
-        kept=tuple(name for name in head if name not in rerun),
-        gone=tuple(name for name in base if name not in head),
+        unchanged=tuple(name for name in head.stages if name not in rerun),
+        removed=tuple(name for name in base.stages if name not in head.stages),
     )
 
 
 def differences(base: Mapping[str, Any], head: Mapping[str, Any]) -> tuple[tuple[str, Any, Any], ...]:
     """Return each key whose value differs, with both values."""
-    pairs = ((key, base.get(key, NOT_THERE), head.get(key, NOT_THERE)) for key in sorted(base.keys() | head.keys()))
+    pairs = ((key, base.get(key, ABSENT), head.get(key, ABSENT)) for key in sorted(base.keys() | head.keys()))
     return tuple(pair for pair in pairs if pair[1] != pair[2])
 
 
 def flat(values: Any, key: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, with dotted keys."""
+    """Return nested mappings as one mapping with dotted keys."""
     if not isinstance(values, Mapping):
         return {key: values}
     return {
@@ -66,19 +69,23 @@ def flat(values: Any, key: str = "") -> dict[str, Any]:
     }
 
 
-def _params(stages: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the params of all stages with dotted keys; those of another file than params.yaml with its name."""
-    found: dict[str, Any] = {}
-    for stage in stages.values():
-        for file, values in stage.get("params", {}).items():
-            prefix = "" if file == "params.yaml" else f"{file}: "
-            found |= {prefix + key: value for key, value in flat(values).items()}
-    return found
+def _params(lock: Lock) -> dict[str, Any]:
+    """Return the params of all stages with dotted keys, which start with the file's name unless it is params.yaml."""
+    return {
+        ("" if file == "params.yaml" else f"{file}: ") + key: value
+        for stage in lock.stages
+        for file, values in lock.params(stage).items()
+        for key, value in flat(values).items()
+    }
 
 
-def _hashes(stages: Mapping[str, Any], kind: str) -> dict[str, str]:
-    return {entry["path"]: entry.get("md5") for stage in stages.values() for entry in stage.get(kind, [])}
+def _inputs(lock: Lock) -> dict[str, str | None]:
+    return {path: md5 for stage in lock.stages for path, md5 in lock.inputs(stage).items()}
 
 
-def _inputs(stage: Mapping[str, Any]) -> tuple[Any, ...]:
-    return stage.get("cmd"), _hashes({"": stage}, "deps"), stage.get("params")
+def _command(lock: Lock, stage: str) -> Any:
+    return lock.stages[stage].get("cmd")
+
+
+def _needs(lock: Lock, stage: str) -> tuple[Any, ...]:
+    return _command(lock, stage), lock.inputs(stage), lock.params(stage)

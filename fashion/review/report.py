@@ -9,17 +9,23 @@ import jinja2
 from markdown_it import MarkdownIt
 
 from fashion.evaluation.markdown import code, escape
-from fashion.review.lock_diff import NOT_THERE
-from fashion.review.compare import Comparison, Paired, Report
+from fashion.review.compare import Comparison, PairedResult, ReviewResult
+from fashion.review.lock_diff import ABSENT
 
 DIGITS = {"accuracy": "{:.2%}", "loss": "{:.4f}", "calibration_error": "{:.2%}"}
-VERDICTS = ("worse", "gone", "not comparable", "better", "within noise", "unchanged", "new")  # the gravest first
-ENOUGH_SEEDS = 3  # to speak of their spread
-LISTED = 12  # items in a line of what changed; more are counted
+VERDICTS = ("worse", "removed", "not comparable", "better", "within noise", "unchanged", "new")  # the gravest first
+ENOUGH_SEEDS = 3  # for a standard deviation
+LISTED = 12  # items in a line; the others are counted
 
 
-def markdown(report: Report, pictures: Mapping[str, str]) -> str:
-    """Return the review as Markdown; `pictures` gives the address of each picture by name, those that there are."""
+def markdown(result: ReviewResult, failures: Sequence[str], figures: Mapping[str, str]) -> str:
+    """Return the review as Markdown.
+
+    Args:
+        result: of the comparison.
+        failures: of the gate.
+        figures: the address of each figure by name; a figure without one is left out.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=False,  # noqa: S701 - Markdown; text from outside is escaped
@@ -28,20 +34,21 @@ def markdown(report: Report, pictures: Mapping[str, str]) -> str:
         lstrip_blocks=True,
     )
     text: str = environment.get_template("report.md").render(
-        report=report,
-        verdict=_verdict(report),
-        warnings=_warnings(report),
-        models=[row for model in report.models for row in _rows(model)],
-        pairs=[row for pair in report.pairs for row in _rows(pair)],
-        tested=any(model.paired for model in (*report.models, *report.pairs)),
-        seeds=any(len(model.seeds) >= ENOUGH_SEEDS for model in report.models),
-        significance=report.significance,
-        changed=_changed(report),
-        moved=[model for model in report.models if model.paired and not model.paired.unchanged],
-        pictures=pictures,
+        result=result,
+        verdict=_verdict(result),
+        failures=[line.replace("<", "&lt;") for line in failures],
+        warnings=_warnings(result),
+        models=[row for model in result.models for row in _rows(model)],
+        pairs=[row for pair in result.pairs for row in _rows(pair)],
+        tested=any(model.paired for model in (*result.models, *result.pairs)),
+        seeds=any(_seeds(model) for model in result.models),
+        significance=result.head.rules.significance,
+        changed=_changed(result),
+        moved=[model for model in result.models if model.paired and not model.paired.unchanged],
+        figures=figures,
         escape=escape,
         points=_points,
-        answer=lambda probabilities: f"{escape(report.classes[probabilities.argmax()])} ({probabilities.max():.1%})",
+        prediction=lambda row: f"{escape(result.classes[row.argmax()])} ({row.max():.1%})",
     )
     return text
 
@@ -54,30 +61,24 @@ def page(text: str) -> str:
     return html
 
 
-def _verdict(report: Report) -> str:
+def _verdict(result: ReviewResult) -> str:
     """Return the line that a reviewer reads first."""
-    groups = {verdict: [model.name for model in report.models if model.verdict == verdict] for verdict in VERDICTS}
+    groups = {verdict: [model.name for model in result.models if model.verdict == verdict] for verdict in VERDICTS}
     words = {"within noise": "different within noise"}
     parts = [f"{', '.join(names)}: {words.get(verdict, verdict)}" for verdict, names in groups.items() if names]
-    behind = "Not of the code and params that are there. " if report.stale else ""
-    return behind + "; ".join(parts) + "."
+    stale = "dvc.lock is out of date: these models were made before the latest changes. " if result.head.stale else ""
+    return stale + "; ".join(parts) + "."
 
 
-def _warnings(report: Report) -> list[str]:
-    lines = [f"The gate fails: {line.replace('<', '&lt;')}." for line in report.failures]
-    if not report.same_test_set:
+def _warnings(result: ReviewResult) -> list[str]:
+    lines, snapshots = [], (result.base, result.head)
+    if missing := [escape(f"{path} of {snapshot.name}") for snapshot in snapshots for path in snapshot.missing]:
         lines.append(
-            "The test cases of the two revisions differ, or those of one are not at hand, so their models cannot be "
-            "compared on the same ones."
+            f"Not in the DVC cache: {_few(missing)}. Run `dvc pull` or `dvc repro` for the working tree, "
+            "`fashion review --rebuild` for a commit."
         )
-    if report.missing:
-        missing = _few([escape(artifact) for artifact in report.missing])
-        lines.append(
-            f"Not in the DVC cache: {missing}. For the working tree, `dvc pull` gets it from the remote or `dvc repro` "
-            "makes it; for a commit, `fashion review --rebuild` does both."
-        )
-    again = [escape(revision.name) for revision in (report.base, report.head) if snapshot.rebuilt]
-    return lines + [f"The pipeline of {name} was run again here, as the cache lacked its artifacts." for name in again]
+    rebuilt = [escape(snapshot.name) for snapshot in snapshots if snapshot.rebuilt]
+    return lines + [f"The pipeline of {name} was run again here: the cache lacked its outputs." for name in rebuilt]
 
 
 def _rows(model: Comparison) -> list[tuple[str, ...]]:
@@ -95,43 +96,50 @@ def _rows(model: Comparison) -> list[tuple[str, ...]]:
     return rows
 
 
-def _accuracy(model: Comparison, pair: Paired) -> str:
+def _accuracy(model: Comparison, pair: PairedResult) -> str:
     parts = [
         f"**{model.verdict}**: {pair.accuracy.fixed} fixed, {pair.accuracy.broken} broken, p = {model.p_adjusted:.2g}"
     ]
-    if model.smallest is not None:
-        parts.append(f"significant from {100 * model.smallest:.2f} points on")
-    if len(model.seeds) >= ENOUGH_SEEDS:
-        parts.append(f"{len(model.seeds)} seeds: ± {100 * statistics.stdev(model.seeds):.2f} points")
+    if model.min_significant_change is not None:
+        parts.append(f"significant from {100 * model.min_significant_change:.2f} points")
+    if seeds := _seeds(model):
+        parts.append(f"{len(seeds)} seeds: ± {100 * statistics.stdev(seeds):.2f} points")
     return "; ".join(parts)
 
 
-def _loss(_model: Comparison, pair: Paired) -> str:
+def _seeds(model: Comparison) -> tuple[float, ...]:
+    """Return the accuracies by seed, if there are enough of them."""
+    seeds = model.head.seeds if model.head else ()
+    return seeds if len(seeds) >= ENOUGH_SEEDS else ()
+
+
+def _loss(_model: Comparison, pair: PairedResult) -> str:
     verdict = ("better" if pair.loss.change < 0 else "worse") if pair.loss.excludes_zero else "within noise"
     return f"{verdict} (95 %: {pair.loss.low:+.4f} to {pair.loss.high:+.4f})"
 
 
-def _calibration(_model: Comparison, pair: Paired) -> str:
+def _calibration(_model: Comparison, pair: PairedResult) -> str:
     change, p_value = pair.calibration
     return f"{('better' if change < 0 else 'worse') if p_value < 0.05 else 'within noise'} (p = {p_value:.2g})"
 
 
-def _changed(report: Report) -> list[str]:
-    found = report.changes
+def _changed(result: ReviewResult) -> list[str]:
+    diff = result.lock
     lines = {
-        "params": [_param(*difference) for difference in (*found.params, *report.rules)],
-        "code": [code(path) for path in found.code],
-        "commands": [escape(stage) for stage in found.commands],
-        "data, models and results": [code(path) for path in found.outs],
-        "stages that had to run again": [escape(stage) for stage in found.rerun],
-        "stages that had not, as nothing they need differs": [escape(stage) for stage in found.kept],
-        "stages that are gone": [escape(stage) for stage in found.gone],
+        "not run yet": [code(change) for change in result.head.stale],
+        "params": [_param(*difference) for difference in (*diff.params, *result.rules)],
+        "code": [code(path) for path in diff.code],
+        "commands": [escape(stage) for stage in diff.commands],
+        "data, models and results": [code(path) for path in diff.outputs],
+        "stages run again": [escape(stage) for stage in diff.rerun],
+        "unchanged stages": [] if result.head.stale else [escape(stage) for stage in diff.unchanged],
+        "removed stages": [escape(stage) for stage in diff.removed],
     }
     return [f"{what}: {_few(items)}" for what, items in lines.items() if items or what in ("params", "code")]
 
 
 def _param(key: str, before: Any, after: Any) -> str:
-    values = ("not there" if value is NOT_THERE else code(str(value)) for value in (before, after))
+    values = ("absent" if value is ABSENT else code(str(value)) for value in (before, after))
     return f"{code(key)}: {' → '.join(values)}"
 
 
@@ -140,5 +148,5 @@ def _few(items: Sequence[str]) -> str:
     return ", ".join(items[:LISTED]) + more if items else "none"
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:+.2f} points"
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:+.2f} points"

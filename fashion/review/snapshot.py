@@ -1,236 +1,214 @@
-"""A revision of a project, read from Git and from the DVC cache alone, without checking it out."""
+"""What a review reads from one revision: its rules, its test set and the results of its models."""
 
-import hashlib
-import itertools
+import io
 import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from fnmatch import fnmatch
-from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Any
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-import yaml
+import numpy as np
+import pandas as pd
 
+from fashion.dvc import Lock, git, md5
 from fashion.errors import UserError
+from fashion.evaluation import metrics
+from fashion.evaluation.metrics import Labels, Probabilities
+from fashion.review import revision
+from fashion.review.revision import Revision
+from fashion.review.rules import ReviewedModel, Rules, load_rules
 
-DVC = [sys.executable, "-m", "dvc"]
+METRICS = ("accuracy", "loss", "calibration_error")
 
 
 @dataclass(frozen=True)
-class Revision:
-    """A commit, or the working tree.
+class TestSet:
+    """The test set of a revision.
 
     Attributes:
-        root: folder of the project.
-        commit: its hash, None for the working tree.
-        name: for people.
-        rebuilt: whether `root` is a worktree of that commit, in which the pipeline was run again.
+        md5: of its file; None if there is no such file.
+        labels: (n,), the actual classes; None if the file is missing here.
+        images: uint8, (n, height, width) or (n, height, width, channels); None if there are none.
     """
 
-    root: Path
-    commit: str | None
+    __test__ = False  # no class of tests
+
+    md5: str | None
+    labels: Labels | None
+    images: np.ndarray | None
+
+    def same_as(self, other: "TestSet") -> bool:
+        """Return whether the two files are equal, or have equal images and labels.
+
+        Equal labels without images are not enough: other examples may have the same labels.
+        """
+        if self.md5 == other.md5:
+            return True
+        if self.images is None or other.images is None or self.labels is None or other.labels is None:
+            return False
+        return np.array_equal(self.images, other.images) and np.array_equal(self.labels, other.labels)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The results of one model in one revision.
+
+    Attributes:
+        metrics: those of `METRICS` that are known.
+        predictions: (n, classes), probabilities for the test set; None if they are missing here.
+        history: a row per epoch with the columns epoch and val_accuracy; None if there is none.
+        seeds: accuracies in a study that trains the model with several seeds.
+    """
+
+    metrics: Mapping[str, float]
+    predictions: Probabilities | None
+    history: pd.DataFrame | None
+    seeds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One revision.
+
+    Attributes:
+        models: those that the revision has, by name.
+        missing: outputs that a review needs and that neither the revision nor the cache has.
+        stale: what has changed since dvc.lock was written; empty for a commit.
+        rebuilt: whether the pipeline was run again to read it.
+    """
+
     name: str
-    rebuilt: bool = False
+    commit: str | None
+    rules: Rules
+    lock: Lock
+    test_set: TestSet
+    models: Mapping[str, Model]
+    missing: tuple[str, ...]
+    stale: tuple[str, ...]
+    rebuilt: bool
 
-    def read(self, path: str) -> bytes | None:
-        """Return a file's content, None if the revision has no such file or the cache lacks it."""
-        if self.commit is None or self.rebuilt:
-            if (self.root / path).is_file():
-                return (self.root / path).read_bytes()
-        else:
-            shown = subprocess.run(
-                ["git", "show", f"{self.commit}:./{path}"], cwd=self.root, capture_output=True, check=False
-            )
-            if shown.returncode == 0:
-                return shown.stdout
-        digest = None if path.endswith("dvc.lock") else self.recorded(path)
-        cached = self._cache / digest[:2] / digest[2:] if digest else None
-        return cached.read_bytes() if cached and cached.is_file() else None
-
-    def paths(self, pattern: str) -> list[str]:
-        """Return the paths of Git that match a pattern, such as `reports/*/metrics.json`."""
-        return [
-            path
-            for path in git(self.root, "ls-tree", "-r", "--name-only", self.commit or "HEAD").splitlines()
-            if fnmatch(path, pattern)
-        ]
-
-    @cached_property
-    def _cache(self) -> Path:
-        from dvc.exceptions import DvcException
-        from dvc.repo import Repo
-
-        try:
-            return Path(Repo(str(self.root)).cache.local.path)
-        except DvcException as error:
-            raise UserError(f"{self.root.absolute()} is not a DVC project: {error}") from error
-
-    @cached_property
-    def lock(self) -> Mapping[str, Any]:
-        """What dvc.lock records: stages by name.
+    def on(self, test_set: TestSet) -> "Snapshot":
+        """Return the snapshot with its models' metrics computed on a test set, where they have predictions.
 
         Raises:
-            UserError: the revision has none, or it cannot be read.
+            UserError: predictions do not fit the test set.
         """
-        stages = self._locked("dvc.lock")
-        if stages is None:
-            raise UserError(f"{self.name} has no dvc.lock: it was never run with DVC; choose another revision")
-        return stages
+        if test_set.labels is None:
+            return self
+        models = {name: self._scored(name, model, test_set.labels) for name, model in self.models.items()}
+        return replace(self, test_set=test_set, models=models)
 
-    def _locked(self, path: str) -> dict[str, Any] | None:
-        content = self.read(path)
-        try:
-            return None if content is None else dict(yaml.safe_load(content)["stages"])
-        except (yaml.YAMLError, KeyError, TypeError) as error:
+    def _scored(self, name: str, model: Model, labels: Labels) -> Model:
+        predictions = model.predictions
+        if predictions is None:
+            return model
+        expected = (len(labels), len(self.rules.classes))
+        if predictions.shape != expected or not np.allclose(predictions.sum(axis=1), 1, atol=1e-3):
             raise UserError(
-                f"{path} of {self.name} cannot be read; if a merge left conflicts in it, "
-                f"run `git checkout --ours {path}` and `dvc repro`"
-            ) from error
-
-    def recorded(self, path: str) -> str | None:
-        """Return the hash of an output as dvc.lock records it, the project's or that of a study around the output."""
-        folders = [str(folder) for folder in PurePosixPath(path).parents][:-1]
-        locks = itertools.chain([self.lock], (self._locked(f"{folder}/dvc.lock") or {} for folder in folders))
-        outs = (out for stages in locks for stage in stages.values() for out in stage.get("outs", []))
-        return next((str(out["md5"]) for out in outs if out["path"] == path), None)
-
-    def lacks(self, path: str) -> bool:
-        """Tell whether dvc.lock records an output that is not in the cache."""
-        return self.recorded(path) is not None and self.read(path) is None
+                f"{self.rules.models[name].predictions} of {self.name}: expected probabilities of shape {expected} "
+                f"whose rows sum to 1, found shape {predictions.shape}; run `dvc repro`"
+            )
+        values = {
+            "accuracy": float((predictions.argmax(axis=1) == labels).mean()),
+            "loss": metrics.cross_entropy(predictions, labels),
+            "calibration_error": metrics.calibration_error(predictions, labels, self.rules.calibration_bins),
+        }
+        return replace(model, metrics=values)
 
 
-def working_tree(root: Path) -> Revision:
-    """Return the project as it is on disk."""
-    return Revision(root, None, "the working tree")
+def take(root: Path, base: str | None, head: str | None, *, rebuild: bool) -> tuple[Snapshot, Snapshot]:
+    """Read the two revisions of a review.
 
-
-def resolve(root: Path, base: str | None, head: str | None, main: str) -> list[Revision]:
-    """Return base (by default where head left the branch `main`) and head (by default the working tree).
+    Args:
+        root: the project's folder.
+        base: revision to compare with; by default the commit where head left the base branch.
+        head: revision to review; by default the working tree.
+        rebuild: whether to run the pipeline of a commit again if its outputs are missing.
 
     Raises:
-        UserError: there is no such revision, or no way to tell where the branches part.
+        UserError: there is no such revision, head has no rules, a revision has no dvc.lock, or a file has not the form
+            that the rules say.
     """
-    git(root, "rev-parse", "--git-dir")  # raises Git's own message if it cannot read the repository
-    end = _commit(root, head) if head else working_tree(root)
-    if base:
-        return [_commit(root, base), end]
-    git(root, "rev-parse", "--verify", "HEAD^{commit}", problem="this repository has no commit yet; commit first")
-    branch = next((name for name in (main, f"origin/{main}") if _exists(root, name)), None)
-    if branch is None:
-        raise UserError(f"there is no branch {main}, nor origin/{main}: name the revision to compare with (--base REV)")
-    shallow = git(root, "rev-parse", "--is-shallow-repository") == "true"
-    parting = git(
-        root,
-        "merge-base",
-        branch,
-        end.commit or "HEAD",
-        problem=f"{branch} and {end.name} have no commit in common"
-        + (": this clone is shallow; run `git fetch --unshallow` or name a base (--base REV)" if shallow else ""),
-    )
-    return [Revision(root, parting, f"{branch} ({parting[:7]})"), end]
-
-
-def _commit(root: Path, name: str) -> Revision:
-    problem = f"there is no revision {name} here; `git log --all` lists them, `git fetch` gets new ones"
-    commit = git(root, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}", problem=problem)
-    return Revision(root, commit, commit[:7] if commit.startswith(name) else f"{name} ({commit[:7]})")
-
-
-def behind(found: Iterable[str]) -> str:
-    """Return what a person must know of what `stale` found."""
-    what = f"dvc.lock was written with another {', '.join(found)}"
-    return f"{what}; run `dvc repro` and commit dvc.lock with what it changes"
-
-
-def stale(root: Path) -> list[str]:
-    """Return, a line each, what differs between the working tree and what its dvc.lock was written with.
-
-    As `dvc status` tells it; outputs that are merely not there do not count.
-    """
-    done = subprocess.run([*DVC, "status", "--json", "dvc.yaml"], cwd=root, capture_output=True, check=False)
-    if done.returncode:
-        raise UserError(f"`dvc status` failed: {done.stderr.decode(errors='replace').strip()}")
-    made = {out["path"] for stage in working_tree(root).lock.values() for out in stage.get("outs", [])}
-    lines = set()
-    for stage, problems in json.loads(done.stdout).items():
-        for problem in problems:
-            if isinstance(problem, str):  # "changed command"
-                lines.add(f"{stage}: {problem}")
-                continue
-            for path, state in {**problem.get("changed deps", {}), **problem.get("changed outs", {})}.items():
-                if isinstance(state, dict):  # of a file of params
-                    lines |= {f"{path}: {key}" for key in state}
-                elif path not in made or state == "modified":
-                    lines.add(path)
-    return sorted(lines)
-
-
-@contextmanager
-def rebuilt(revisions: Iterable[Revision], lacks: Callable[[Revision], bool]) -> Iterator[list[Revision]]:
-    """Yield the revisions, and for each commit that lacks something, what its pipeline makes when it is run again.
-
-    It runs in a worktree of its own, which shares the cache and is removed in the end. What a remote has is fetched.
-
-    Raises:
-        UserError: a stage failed; DVC has told why.
-    """
-    revisions = list(revisions)
-    folder = revisions[0].root / ".dvc" / "tmp"  # /tmp may lack the space
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch, ExitStack() as worktrees:
-        yield [
-            _run_again(revision, Path(scratch) / str(index), worktrees)
-            if revision.commit and lacks(revision)
-            else revision
-            for index, revision in enumerate(revisions)
-        ]
-
-
-def _run_again(revision: Revision, tree: Path, worktrees: ExitStack) -> Revision:
-    def run(*command: str) -> int:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(
-            command, cwd=root, env={**os.environ, "PATH": path}, stdout=sys.stderr, check=False
-        ).returncode
-
-    root = tree / git(revision.root, "rev-parse", "--show-prefix")
-    worktrees.callback(git, revision.root, "worktree", "prune")
-    worktrees.callback(git, revision.root, "worktree", "remove", "--force", str(tree))
-    no_hooks = ["-c", f"core.hooksPath={os.devnull}"]
-    git(revision.root, *no_hooks, "worktree", "add", "--detach", str(tree), str(revision.commit))
-    run(*DVC, "cache", "dir", "--local", str(revision._cache.parents[1]))
-    run(*DVC, "pull", "--run-cache", "--allow-missing")  # fails without a remote; what it lacks is made below
-    if run(*DVC, "repro"):
-        raise UserError(f"`dvc repro` failed at {revision.name}")
-    return Revision(root, revision.commit, revision.name, rebuilt=True)
-
-
-def md5(content: bytes) -> str:
-    """Return the hash of a file's content as DVC writes it."""
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def git(root: Path, *arguments: str, problem: str | None = None) -> str:
-    """Return what Git says.
-
-    Raises:
-        UserError: Git is missing or fails; the message is `problem`, or else Git's own.
-    """
+    if not (root / "params.yaml").is_file():
+        raise UserError(f"{root.absolute()} has no params.yaml; run this in the project's folder")
+    git(root, "rev-parse", "--git-dir")  # fails with Git's own message if Git refuses to read the repository
+    after = revision.commit(root, head) if head else revision.working_tree(root)
+    rules = load_rules(after)
+    if rules is None:
+        raise UserError(f"params.yaml of {after.name} has no section `review`; docs/review.md describes it")
+    before = revision.commit(root, base) if base else revision.merge_base(after, rules.base_branch)
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False)
-    except FileNotFoundError as error:
-        raise UserError("git is not installed; a review reads the project's revisions from it") from error
-    if done.returncode:
-        raise UserError(problem or done.stderr.decode(errors="replace").strip())
-    return done.stdout.decode(errors="replace").strip()
+        base_rules = load_rules(before) or rules
+    except UserError:  # written for another version of this package
+        base_rules = rules
+    return read(before, base_rules, rebuild=rebuild), read(after, rules, rebuild=rebuild)
 
 
-def _exists(root: Path, revision: str) -> bool:
-    arguments = ["git", "rev-parse", "--quiet", "--verify", f"{revision}^{{commit}}"]
-    return subprocess.run(arguments, cwd=root, capture_output=True, check=False).returncode == 0
+def read(source: Revision, rules: Rules, *, rebuild: bool) -> Snapshot:
+    """Read a revision.
+
+    Raises:
+        UserError: as for `take`.
+    """
+    missing = tuple(path for path in rules.files if source.lacks(path))
+    if rebuild and missing and source.commit and not source.rebuilt:
+        with revision.rebuilt(source) as copy:
+            return read(copy, rules, rebuild=False)
+    test_set = _test_set(source, rules)
+    models = {name: _model(source, name, files) for name, files in rules.models.items()}
+    snapshot = Snapshot(
+        source.name,
+        source.commit,
+        rules,
+        source.lock,
+        test_set,
+        models={name: model for name, model in models.items() if model},
+        missing=missing,
+        stale=() if source.commit else tuple(revision.stale(source.root)),
+        rebuilt=source.rebuilt,
+    )
+    return snapshot.on(test_set)
+
+
+def _test_set(source: Revision, rules: Rules) -> TestSet:
+    content = source.read(rules.test_set)
+    if content is None:
+        return TestSet(source.recorded(rules.test_set), None, None)
+    try:
+        with np.load(io.BytesIO(content)) as arrays:
+            labels, images = arrays["labels"], arrays.get("images")
+    except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{rules.test_set} of {source.name} is not an .npz file with labels: {error}") from error
+    classes = len(rules.classes)
+    if (
+        labels.ndim != 1
+        or not len(labels)
+        or labels.dtype.kind not in "ui"
+        or not (0 <= labels.min() <= labels.max() < classes)
+    ):
+        raise UserError(
+            f"{rules.test_set} of {source.name}: expected labels of shape (n,), integers from 0 to {classes - 1}, "
+            f"found {labels.dtype} of shape {labels.shape}"
+            + (f" from {labels.min()} to {labels.max()}" if labels.size else "")
+        )
+    return TestSet(md5(content), labels, images)
+
+
+def _model(source: Revision, name: str, files: ReviewedModel) -> Model | None:
+    """Read a model; None if the revision has none of that name."""
+    written, predicted, history = (
+        source.read(path) if path else None for path in (files.metrics, files.predictions, files.history)
+    )
+    if written is None and predicted is None and source.recorded(files.predictions) is None:
+        return None
+    studied = (source.read(path) for path in source.matching(files.seeds)) if files.seeds else ()
+    try:
+        values = {} if written is None else json.loads(written)
+        return Model(
+            {metric: float(values[metric]) for metric in METRICS if metric in values},
+            None if predicted is None else np.lib.format.read_array(io.BytesIO(predicted)),
+            None if history is None else pd.read_csv(io.BytesIO(history))[["epoch", "val_accuracy"]],
+            tuple(float(json.loads(content)["accuracy"]) for content in studied if content),
+        )
+    except (ValueError, TypeError, KeyError, EOFError) as error:
+        raise UserError(f"results of {name} of {source.name} cannot be read ({error}); run `dvc repro`") from error

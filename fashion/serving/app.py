@@ -144,7 +144,7 @@ def application(demo: Demo) -> Starlette:
             return _error(413, f"file too large; the limit is {preprocessing.MAX_BYTES:,} bytes: use a smaller file")
         background = request.query_params.get("background", "")
         if background not in BACKGROUNDS:
-            raise UserError(f"unknown background {background!r}; expected light, dark or none")
+            raise UserError(f"unknown background {background!r}; expected light or dark")
         return await respond(request, demo.predict, content, BACKGROUNDS[background])
 
     async def predict_test_image(request: Request) -> Response:
@@ -182,12 +182,12 @@ def serve(root: Path, port: int) -> None:
     Raises:
         UserError: as for `Demo`, or the port is not available.
     """
+    if not 0 <= port <= 65535:
+        raise UserError(f"port {port}: expected 0 to 65535; choose another with --port")
     try:
         listener = socket.create_server((HOST, port))
     except OSError as error:
         raise UserError(f"port {port}: {os.strerror(error.errno or 0)}; choose another with --port") from error
-    except OverflowError as error:
-        raise UserError(f"port {port}: expected 0 to 65535; choose another with --port") from error
     with listener:
         app = application(Demo(root))
         print(f"http://{HOST}:{listener.getsockname()[1]} (press Ctrl-C to stop)", flush=True)

@@ -65,7 +65,7 @@ def preprocess(content: bytes, shape: tuple[int, int], background: Background | 
     An image of the right size is only converted to greyscale and, if its background is light, negated.
 
     Args:
-        content: of a PNG, JPEG or WebP file.
+        content: the bytes of an image file in one of `FORMATS`.
         shape: height and width of the model input, in pixels.
         background: light or dark; detected at the image's border by default.
 

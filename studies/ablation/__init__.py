@@ -1,1 +1,1 @@
-"""What each technique contributes to the CNN: switched off or on, one at a time."""
+"""What each technique contributes to the CNN: one change at a time."""

@@ -33,15 +33,15 @@ def main() -> None:
 
 
 def compare(trials: "pd.DataFrame") -> "pd.DataFrame":
-    """Return a row per variant, the most accurate first.
+    """Compare each variant with the default.
 
     Args:
-        trials: a row per training: variant, seed, accuracy (0 to 1), seconds of processor time, parameters.
+        trials: a row per training, with variant, seed, accuracy (0 to 1), seconds of processor time and parameters.
 
     Returns:
-        For each variant its number of seeds, mean accuracy, and against the default with the same seeds: the mean
-        difference in accuracy, in points, with half the width of its 95 % interval (Student's t, of paired
-        differences), and likewise the ratio of processor times.
+        A row per variant, the most accurate first: seeds (their number), accuracy (mean), points (mean difference in
+        accuracy to the default with the same seed, in percentage points), points_interval (half the width of its 95 %
+        interval, Student's t), time and time_interval (the same for the ratio of processor times), parameters.
     """
     import pandas as pd
     from scipy.stats import t
@@ -69,7 +69,7 @@ def compare(trials: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def markdown(table: "pd.DataFrame") -> str:
-    """Return the table for people, as the README beside this file has it."""
+    """Return the table as Markdown, as in README.md."""
     header = ("Variant", "Validation accuracy", "Points against the default", "Processor time", "Parameters")
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for variant, row in table.iterrows():
@@ -80,7 +80,7 @@ def markdown(table: "pd.DataFrame") -> str:
 
 
 def draw(table: "pd.DataFrame") -> "Figure":
-    """Return the figure: per variant, the change in accuracy on the left and in time on the right."""
+    """Draw the change in accuracy and in processor time of each variant."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.2 + 0.3 * len(table)), layout="constrained")

@@ -1,18 +1,19 @@
-"""Train one variant of the CNN with one seed; record its accuracy on the validation images and the processor time."""
+"""Train one variant of the CNN with one seed, and record its validation accuracy and processor time."""
 
 import argparse
 from pathlib import Path
 
 from fashion.errors import UserError, run_command
-from fashion.params import change, load_params, read_yaml
+from fashion.params import load_params
+from fashion.validation import merged, read_yaml
 
 VARIANTS = Path(__file__).with_name("params.yaml")
 
 
 def main() -> None:
-    """Run the trial."""
+    """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m studies.ablation.train", description=__doc__)
-    parser.add_argument("variant", help=f"one of those in {VARIANTS.name}")
+    parser.add_argument("variant", help=f"name of a variant in {VARIANTS.name}")
     parser.add_argument("seed", type=int)
     parser.add_argument("train", type=Path, help="training split (.npz)")
     parser.add_argument("validation", type=Path, help="validation split (.npz)")
@@ -24,18 +25,20 @@ def main() -> None:
 
     from fashion.data import dataset
     from fashion.files import write_json
-    from fashion.models import cnn, training
+    from fashion.models import cnn, networks, training
+    from fashion.models.input_pipeline import batches
 
     study = read_yaml(VARIANTS)
     if args.variant not in study["variants"]:
-        raise UserError(f"no variant {args.variant}; there are {', '.join(study['variants'])}")
-    settings = change(change(params.cnn, study["all"] | {"seed": args.seed}), study["variants"][args.variant])
+        raise UserError(f"{VARIANTS.name} has no variant {args.variant}; it has {', '.join(study['variants'])}")
+    changes = merged(study["all"] | {"seed": args.seed}, study["variants"][args.variant])
+    settings = networks.params_of("cnn", params, changes)
     train, validation = dataset.load(args.train), dataset.load(args.validation)
 
-    started = time.process_time()  # of all threads; wall time would also count what else the machine does
-    model, _ = training.train(cnn.build, settings, train, validation)
+    started = time.process_time()  # of all threads; wall time would include other processes
+    model, _ = training.train(cnn, settings, train, validation)
     seconds = time.process_time() - started
-    final = model.evaluate(training.batches(validation, settings), verbose=0, return_dict=True)  # of averaged weights
+    final = model.evaluate(batches(validation, settings), verbose=0, return_dict=True)  # with averaged weights, if any
     write_json(
         args.trial,
         {

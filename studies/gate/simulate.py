@@ -1,10 +1,10 @@
-"""How often the gate of `fashion review` fails when nothing is worse, and when something is.
+"""How often the gate of `fashion review` fails if a model is not worse, and if it is.
 
     python -m studies.gate.simulate
 
-Prints a Markdown table. Two trainings of the CNN that differ in the seed alone answer 3.1 % of the 10,000 test images
-differently, one right and one wrong (the mean of the ten pairs of seeds in studies/seeds). A change is simulated by
-drawing, for each test image, whether it is fixed, broken or neither.
+Prints a Markdown table. Of two CNNs that differ only in the seed, exactly one classifies correctly 3.1 % of the 10,000
+test images (the mean of the ten pairs of seeds in studies/seeds). A simulated change draws at random whether an image
+is fixed, broken or neither.
 """
 
 import numpy as np
@@ -23,21 +23,21 @@ def main() -> None:
     rng = np.random.default_rng(0)
     print("| What changed | The gate fails |\n|---|---:|")
     for name, change in {
-        "another seed, no more": 0.0,
-        "a quarter of a point lost": -0.0025,
-        "half a point lost": -0.005,
-        "a whole point lost": -0.01,
+        "only the seed": 0.0,
+        "0.25 points lost": -0.0025,
+        "0.5 points lost": -0.005,
+        "1 point lost": -0.01,
     }.items():
         print(f"| {name} | {failure_rate(change, rng):.1%} |")
 
 
 def failure_rate(change: float, rng: np.random.Generator) -> float:
-    """Return how often a model whose true accuracy changed by `change` is called significantly worse."""
-    shares = [(DIFFERING + change) / 2, (DIFFERING - change) / 2, 1 - DIFFERING]
+    """Return how often a model whose true accuracy changed by `change` is found significantly worse."""
+    probabilities = [(DIFFERING + change) / 2, (DIFFERING - change) / 2, 1 - DIFFERING]
     failures = 0
-    for fixed, broken, _ in rng.multinomial(IMAGES, shares, REVIEWS):
-        right = np.repeat([True, False], [fixed, broken])
-        failures += broken > fixed and mcnemar(~right, right).p_value < LEVEL
+    for fixed, broken, _ in rng.multinomial(IMAGES, probabilities, REVIEWS):
+        correct = np.repeat([True, False], [fixed, broken])
+        failures += broken > fixed and mcnemar(~correct, correct).p_value < LEVEL
     return failures / REVIEWS
 
 

@@ -1,4 +1,4 @@
-"""Put the parts of a transferred network together: raw pixels in, probabilities out, as every model of the project."""
+"""Join the frozen part and a fine-tuned part into one model: raw pixels in, probabilities out."""
 
 import argparse
 from pathlib import Path
@@ -9,8 +9,8 @@ from fashion.errors import run_command
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m studies.transfer.assemble", description=__doc__)
-    parser.add_argument("front", type=Path, help="first part (.keras)")
-    parser.add_argument("tail", type=Path, help="second part (.keras), which takes what the first gives")
+    parser.add_argument("frozen", type=Path, help="frozen part (.keras)")
+    parser.add_argument("finetuned", type=Path, help="fine-tuned part with the classifier (.keras)")
     parser.add_argument("model", type=Path, help="model to write (.keras)")
     args = parser.parse_args()
 
@@ -18,9 +18,9 @@ def main() -> None:
 
     from fashion.models import saving
 
-    front, tail = saving.load(args.front), saving.load(args.tail)
-    images = keras.Input(front.input_shape[1:], dtype=front.input.dtype)
-    saving.save(keras.Model(images, tail(front(images)), name=args.model.parent.name), args.model)
+    frozen, finetuned = saving.load(args.frozen), saving.load(args.finetuned)
+    images = keras.Input(frozen.input_shape[1:], dtype=frozen.input.dtype)
+    saving.save(keras.Model(images, finetuned(frozen(images)), name=args.model.parent.name), args.model)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The compared ways to a classifier by a network for photographs: from what it learned of them, and from nothing.
+"""The methods that train a classifier based on the backbone.
 
-What their models take differs: the probe features, the fine-tuned part maps (both as the features stages write them),
-the network from random weights raw pixels.
+Their models differ in their inputs: features for the linear probe, feature maps for fine-tuning, raw pixels for the
+network with random weights.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,31 +12,35 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from jaxtyping import Bool, Float32, Int64
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from fashion.data.dataset import Split
+from fashion.data.dataset import Images, Split
 from fashion.models import saving
 from fashion.models.progress import Progress
 from studies.transfer.backbones import BACKBONES, split
 from studies.transfer.trials import accuracy
 
-MOMENTUM = 0.9  # of the statistics of batches: they have a few hundred steps to forget the values that they begin with
+MOMENTUM = 0.9  # of batch normalisation, so that its statistics adapt within a few hundred steps
+
+Indices = Int64[np.ndarray, "m"]
+Mirrored = Bool[np.ndarray, "m"]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that a method may train with.
+    """What the methods train with.
 
     Attributes:
         train: the training images.
         validation: the validation images.
-        train_maps: of the training images, (n, height, width, filters).
-        mirrored_maps: of the training images, mirrored.
-        validation_maps: of the validation images.
-        train_features: of the training images, (n, features).
-        validation_features: of the validation images.
-        tail: path of the pretrained network's second part.
+        train_maps: feature maps of the training images, (n, height, width, filters).
+        mirrored_maps: feature maps of the mirrored training images.
+        validation_maps: feature maps of the validation images.
+        train_features: features of the training images, (n, features).
+        validation_features: features of the validation images.
+        trainable: path of the trainable part of the backbone.
         study: the study's params.
     """
 
@@ -47,92 +51,90 @@ class Inputs:
     validation_maps: np.ndarray
     train_features: np.ndarray
     validation_features: np.ndarray
-    tail: Path
+    trainable: Path
     study: Mapping[str, Any]
 
+    def maps(self, indices: Indices, mirrored: Mirrored) -> Float32[np.ndarray, "m height width filters"]:
+        """Return the feature maps of training images, each mirrored or not."""
+        chosen = ((self.mirrored_maps if m else self.train_maps)[i] for i, m in zip(indices, mirrored, strict=True))
+        return np.stack(list(chosen)).astype(np.float32)
 
-def probe(inputs: Inputs, taken: np.ndarray, _seed: int) -> tuple[keras.Model, float]:
-    """Fit a linear classifier of the pretrained features, by logistic regression with the best of a few strengths."""
+    def images(self, indices: Indices, mirrored: Mirrored) -> Images:
+        """Return training images, each mirrored or not."""
+        images = self.train.images[indices]
+        return np.asarray(np.where(mirrored[:, None, None], images[:, :, ::-1], images))
+
+
+def probe(inputs: Inputs, indices: Indices, _seed: int) -> tuple[keras.Model, float]:
+    """Fit a logistic regression to the features, with the C of the highest validation accuracy."""
     scaler = StandardScaler()
-    train = scaler.fit_transform(inputs.train_features[taken].astype(np.float32))
+    train = scaler.fit_transform(inputs.train_features[indices].astype(np.float32))
     validation = scaler.transform(inputs.validation_features.astype(np.float32))
     regression, fits = LogisticRegression(max_iter=200, warm_start=True), []
-    for strength in sorted(inputs.study["probe"]["strengths"]):
-        regression.set_params(C=strength).fit(train, inputs.train.labels[taken])
+    for strength in sorted(inputs.study["probe"]["C"]):
+        regression.set_params(C=strength).fit(train, inputs.train.labels[indices])
         score = regression.score(validation, inputs.validation.labels)
         fits.append((score, regression.coef_.T.copy(), regression.intercept_.copy()))
     best, kernel, bias = max(fits, key=lambda fit: fit[0])
     layer = keras.layers.Dense(inputs.train.num_classes, activation="softmax", name="output")
     model = keras.Sequential([keras.Input(train.shape[1:]), layer], name="probe")
-    kernel /= scaler.scale_[:, None]  # with what the scaler does folded in
+    kernel /= scaler.scale_[:, None]  # the layer includes the scaling
     layer.set_weights([kernel, bias - scaler.mean_ @ kernel])
     return model, best
 
 
-def finetuned(inputs: Inputs, taken: np.ndarray, seed: int) -> tuple[keras.Model, float]:
-    """Train the last blocks on from what they learned; their normalisation goes by the new images.
+def finetune(inputs: Inputs, indices: Indices, seed: int) -> tuple[keras.Model, float]:
+    """Fine-tune the trainable part, except for its depthwise kernels.
 
-    Their depthwise kernels stay as they are: a twenty-fifth of the weights, whose gradients are slow on a processor.
+    These are 4 % of its weights, and their gradients are slow to compute on a CPU.
     """
-    tail = saving.load(inputs.tail)
-    for layer in _layers(tail):
+    trainable = saving.load(inputs.trainable)
+    for layer in _layers(trainable):
         layer.trainable = not isinstance(layer, keras.layers.DepthwiseConv2D)
-
-    def load(indices: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-        maps = [
-            (inputs.mirrored_maps if mirror else inputs.train_maps)[i]
-            for i, mirror in zip(indices, mirrored, strict=True)
-        ]
-        return np.asarray(maps, np.float32)
-
-    model = _fit(tail, "finetuned", load, inputs, taken, seed)
+    model = _fit(trainable, "finetuned", inputs.maps, inputs, indices, seed)
     return model, accuracy(model, inputs.validation_maps.astype(np.float32), inputs.validation.labels)
 
 
-def random(inputs: Inputs, taken: np.ndarray, seed: int) -> tuple[keras.Model, float]:
-    """Train the same network, whole, from random weights."""
+def train_random(inputs: Inputs, indices: Indices, seed: int) -> tuple[keras.Model, float]:
+    """Train the whole network from random weights."""
     study = inputs.study
-    parts = split(BACKBONES[study["all"]["backbone"]], inputs.train.image_shape, study["random"]["size"], None)
-    network = keras.Model(parts.front.input, parts.tail(parts.front.output))
-
-    def load(indices: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-        images = inputs.train.images[indices]
-        return np.asarray(np.where(mirrored[:, None, None], images[:, :, ::-1], images))
-
-    model = _fit(network, "random", load, inputs, taken, seed)
+    backbone, size = BACKBONES[study["all"]["backbone"]], study["random"]["image_size"]
+    frozen, trainable = split(backbone, inputs.train.image_shape, size, None)
+    network = keras.Model(frozen.input, trainable(frozen.output))
+    model = _fit(network, "random", inputs.images, inputs, indices, seed)
     return model, accuracy(model, inputs.validation.images, inputs.validation.labels)
 
 
-METHODS: dict[str, Callable[[Inputs, np.ndarray, int], tuple[keras.Model, float]]] = {
+METHODS: dict[str, Callable[[Inputs, Indices, int], tuple[keras.Model, float]]] = {
     "probe": probe,
-    "finetuned": finetuned,
-    "random": random,
+    "finetuned": finetune,
+    "random": train_random,
 }
 
 
 def _fit(
     network: keras.Model,
     name: str,
-    load: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    load: Callable[[Indices, Mirrored], np.ndarray],
     inputs: Inputs,
-    taken: np.ndarray,
+    indices: Indices,
     seed: int,
 ) -> keras.Model:
-    """Put a linear classifier after a network and train both, by the settings that the study has under `name`.
+    """Add a linear classifier to a network and train both.
 
     Args:
-        network: gives features.
-        name: of the settings, and of the model.
-        load: returns images by their indices, each mirrored or not.
+        network: extracts features.
+        name: of the model, and of the study's section with its settings.
+        load: returns the network's inputs for training images, each mirrored or not.
         inputs: what to train with.
-        taken: indices of the training images.
+        indices: the training images.
         seed: of their order, and of which are mirrored.
     """
     settings = inputs.study[name]
     size = settings["batch_size"]
-    steps = max(settings["least_steps"], settings["epochs"] * -(-len(taken) // size))
+    steps = max(settings["min_steps"], settings["epochs"] * -(-len(indices) // size))
     generator = np.random.default_rng(seed)
-    order = np.concatenate([generator.permutation(taken) for _ in range(-(-steps * size // len(taken)))])
+    order = np.concatenate([generator.permutation(indices) for _ in range(-(-steps * size // len(indices)))])
     mirrored = generator.random(len(order)) < 0.5
     one_hot = np.eye(inputs.train.num_classes, dtype=np.float32)
 
@@ -146,9 +148,9 @@ def _fit(
             layer.momentum = MOMENTUM
     classifier = keras.layers.Dense(inputs.train.num_classes, activation="softmax", dtype="float32", name="output")
     model = keras.Model(network.input, classifier(network.output), name=name)
-    warmup, peak = int(settings["warmup"] * steps), settings["learning_rate"]
+    warmup_steps, peak = int(settings["warmup_fraction"] * steps), settings["learning_rate"]
     schedule = keras.optimizers.schedules.CosineDecay(
-        peak / 10, steps - warmup, warmup_target=peak, warmup_steps=warmup
+        peak / 10, steps - warmup_steps, warmup_target=peak, warmup_steps=warmup_steps
     )
     model.compile(
         keras.optimizers.AdamW(schedule, weight_decay=settings["weight_decay"]),
@@ -159,13 +161,13 @@ def _fit(
     data = tf.data.Dataset.from_generator(batches, output_signature=signature)
     data = data.apply(tf.data.experimental.assert_cardinality(steps))
     options = tf.data.Options()
-    options.autotune.enabled = False  # there is nothing to tune, and it would be waited for at the end
+    options.autotune.enabled = False  # it has nothing to tune, and delays the end of the training
     progress = Progress(steps * size, size, epochs=1)  # to Keras, the whole training is one epoch
     model.fit(data.with_options(options), shuffle=False, callbacks=[progress], verbose=0)
     return keras.Model(model.input, model.output, name=name)  # without the optimiser, twice as large as the weights
 
 
 def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yield the layers of a model and of the models in it."""
+    """Yield the layers of a model, nested ones included."""
     for layer in model.layers:
         yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)

@@ -1,4 +1,4 @@
-"""Compare the methods: what each reaches and costs with all images, and with few."""
+"""Compare the accuracy and the training time of all methods, with all images and with few."""
 
 import argparse
 from collections.abc import Hashable, Mapping
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 NAMES = {
     "probe": "linear probe",
     "finetuned": "fine-tuned",
-    "random": "the same from random weights",
-    "cnn": "the project's CNN",
-    "dnn": "the project's DNN",
+    "random": "random weights",
+    "cnn": "CNN",
+    "dnn": "DNN",
 }
 
 
@@ -25,15 +25,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m studies.transfer.summary", description=__doc__)
     parser.add_argument("results", type=Path, help="results of the trained models (.csv)")
     parser.add_argument("comparison", type=Path, help="comparison of fine-tuning with the CNN (.json)")
-    parser.add_argument("features", type=Path, help="what the features of the training images cost (.json)")
+    parser.add_argument("features", type=Path, help="computing times of the features of the training images (.json)")
     parser.add_argument(
         "benchmarks",
         type=Path,
-        help="reports/benchmarks.json, for T_ref and the project's models trained on all images",
+        help="reports/benchmarks.json, for T_ref and this project's models trained on all images",
     )
-    parser.add_argument("table", type=Path, help="table to write (.csv): a row per method and number of images")
+    parser.add_argument("table", type=Path, help="table to write, a row per method and number of images (.csv)")
     parser.add_argument("curves", type=Path, help="learning curves to write (.png)")
-    parser.add_argument("costs", type=Path, help="figure of accuracy against cost to write (.png)")
+    parser.add_argument("costs", type=Path, help="figure of accuracy against training time to write (.png)")
     args = parser.parse_args()
 
     import pandas as pd
@@ -51,13 +51,13 @@ def main() -> None:
 
 
 def collect(results: "pd.DataFrame", features: Mapping[str, float], benchmarks: Mapping[str, Any]) -> "pd.DataFrame":
-    """Return a row per training: method, images, accuracy (0 to 1) and ratio, its time as a multiple of T_ref.
+    """Return a row per training: method, images, accuracy (0 to 1) and ratio (training time / T_ref).
 
-    With all images, what a method needs of the features stage is part of its time.
+    With all images, the time includes the computation of the feature maps or features that the method uses.
 
     Args:
-        results: as the judge stage writes them.
-        features: seconds of each part of the features stage, for the training images.
+        results: as the stage evaluate_all writes them.
+        features: computing times in seconds, as the features stage writes them for the training images.
         benchmarks: reports/benchmarks.json.
     """
     import pandas as pd
@@ -65,18 +65,22 @@ def collect(results: "pd.DataFrame", features: Mapping[str, float], benchmarks: 
     times = benchmarks["time_to_accuracy"]
     own = [trial | {"method": name, "images": "all"} for name in ("cnn", "dnn") for trial in times[name]]
     trials = pd.concat([results, pd.DataFrame(own)])
-    for method, parts in {"probe": ("maps", "features"), "finetuned": ("maps", "mirrored")}.items():
-        needing = (trials["method"] == method) & (trials["images"] == "all")
-        trials.loc[needing, "seconds"] += sum(features[part] for part in parts)
+    for method, inputs in {"probe": ("maps", "features"), "finetuned": ("maps", "mirrored")}.items():
+        rows = (trials["method"] == method) & (trials["images"] == "all")
+        trials.loc[rows, "seconds"] += sum(features[name] for name in inputs)
     t_ref = pd.DataFrame(times["tutorial"])["seconds"].median()
     return trials.assign(ratio=trials["seconds"] / t_ref)
 
 
 def summarize(trials: "pd.DataFrame") -> "pd.DataFrame":
-    """Return a row per method and number of images of each class: seeds, accuracy, deviation over seeds, median cost.
+    """Summarise the trainings of each method and number of images per class.
 
     Args:
         trials: as `collect` returns them.
+
+    Returns:
+        method, images, seeds (their number), accuracy (mean), deviation (standard deviation over the seeds), ratio
+        (median training time / T_ref).
     """
     groups = trials.groupby(["method", "images"])
     table = groups.agg(
@@ -85,7 +89,7 @@ def summarize(trials: "pd.DataFrame") -> "pd.DataFrame":
         deviation=("accuracy", "std"),
         ratio=("ratio", "median"),
     ).reset_index()
-    order = {name: place for place, name in enumerate(NAMES)}
+    order = {name: position for position, name in enumerate(NAMES)}
     return table.sort_values(
         ["images", "method"],
         key=lambda column: column.map(_images if column.name == "images" else order),
@@ -94,30 +98,30 @@ def summarize(trials: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def markdown(table: "pd.DataFrame", comparison: dict[str, Any]) -> str:
-    """Return the tables for people, as the README beside this file has them."""
+    """Return the tables as Markdown, as in README.md."""
     numbers = list(dict.fromkeys(table["images"]))
     cells = {(row["method"], row["images"]): row for row in table.to_dict("records")}
     lines = ["| Method, all images | Test accuracy | Seeds | Time, x T_ref |", "|---|---:|---:|---:|"]
     for method, name in NAMES.items():
         row = cells[method, "all"]
         lines.append(f"| {name} | {_accuracy(row, 2)} | {row['seeds']} | {row['ratio']:.2f} |")
-    lines += ["", f"| Images of each class | {' | '.join(numbers)} |", "|---|" + "---:|" * len(numbers)]
+    lines += ["", f"| Images per class | {' | '.join(numbers)} |", "|---|" + "---:|" * len(numbers)]
     for method, name in NAMES.items():
-        found = (cells.get((method, number)) for number in numbers)
-        shown = ("-" if row is None else _accuracy(row, 1) for row in found)
+        rows = (cells.get((method, number)) for number in numbers)
+        shown = ("-" if row is None else _accuracy(row, 1) for row in rows)
         lines.append(f"| {name} | {' | '.join(shown)} |")
-    paired = (comparison["differences"].get(number) for number in numbers)
-    shown = ("-" if found is None else f"{100 * found['mean']:+.1f} ± {100 * found['std']:.1f}" for found in paired)
-    names = " less ".join(NAMES[comparison[side]] for side in ("head", "base"))
+    differences = (comparison["differences"].get(number) for number in numbers)
+    shown = ("-" if pair is None else f"{100 * pair['mean']:+.1f} ± {100 * pair['std']:.1f}" for pair in differences)
+    names = " minus ".join(NAMES[comparison[side]] for side in ("head", "base"))
     lines.append(f"| {names}, points | {' | '.join(shown)} |")
-    lines += ["", "| Seed | Fixed | Broken | p of McNemar's test, by Holm |", "|---|---:|---:|---:|"]
-    for seed, found in comparison["seeds"].items():
-        lines.append(f"| {seed} | {found['fixed']} | {found['broken']} | {found['p_value']:.2g} |")
+    lines += ["", "| Seed | Fixed | Broken | p (McNemar, Holm-adjusted) |", "|---|---:|---:|---:|"]
+    for seed, test in comparison["seeds"].items():
+        lines.append(f"| {seed} | {test['fixed']} | {test['broken']} | {test['p_value']:.2g} |")
     return "\n".join(lines)
 
 
 def draw_curves(table: "pd.DataFrame") -> "Figure":
-    """Return the learning curves: test accuracy against images of each class, mean and deviation over seeds."""
+    """Draw test accuracy against images per class, with mean and standard deviation over the seeds."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -136,7 +140,7 @@ def draw_curves(table: "pd.DataFrame") -> "Figure":
     ax.set_xscale("log")
     ax.set_xticks([_images(number) for number in table["images"].unique()], table["images"].unique())
     ax.minorticks_off()
-    ax.set_xlabel("training images of each class")
+    ax.set_xlabel("training images per class")
     ax.set_ylabel("test accuracy, %")
     ax.grid(alpha=0.3)
     ax.legend()
@@ -144,7 +148,7 @@ def draw_curves(table: "pd.DataFrame") -> "Figure":
 
 
 def draw_costs(table: "pd.DataFrame") -> "Figure":
-    """Return the figure of what each method reaches with all images, against what its training takes."""
+    """Draw test accuracy against training time, with all images."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -152,7 +156,7 @@ def draw_costs(table: "pd.DataFrame") -> "Figure":
     for row in table[table["images"] == "all"].to_dict("records"):
         accuracy, deviation = 100 * row["accuracy"], 100 * row["deviation"]
         ax.errorbar(row["ratio"], accuracy, deviation, fmt="o", capsize=3, label=NAMES[row["method"]])
-    ax.set_xlabel("time of training, multiple of T_ref")
+    ax.set_xlabel("training time, multiple of T_ref")
     ax.set_ylabel("test accuracy, %")
     ax.grid(alpha=0.3)
     ax.legend()
@@ -160,13 +164,13 @@ def draw_costs(table: "pd.DataFrame") -> "Figure":
 
 
 def _accuracy(row: Mapping[Hashable, Any], digits: int) -> str:
-    """Return the accuracy of a row of the table with its deviation, if there is more than one seed."""
+    """Return the accuracy of a row of the table, with its deviation if there are several seeds."""
     spread = f" ± {row['deviation']:.{digits}%}" if row["seeds"] > 1 else ""
     return f"{row['accuracy']:.{digits}%}{spread}"
 
 
 def _images(number: str) -> int:
-    """Return a number of images of each class to draw and to sort by."""
+    """Return the number of images per class."""
     return 5500 if number == "all" else int(number)
 
 

@@ -1,141 +1,145 @@
-// Sends a picture to the server that this page came from, and shows what its models answer.
+// Sends images to the server that served this page, and shows the predictions.
 
 const THUMBNAILS = 12;
-const KINDS = { cnn: "looks for patterns, wherever they are", dnn: "looks at every pixel in its place" };
 const $ = (id) => document.getElementById(id);
 const testImages = Number(document.body.dataset.testImages);
 const maxBytes = Number(document.body.dataset.maxBytes);
-let last = null; // the picture that was sent, to be asked again when its background is told
-let waiting = null; // what aborts the question that is not answered yet
+let uploaded = null; // the last uploaded image, to be sent again when another background is selected
+let pending = null; // the AbortController of the current request
 
 function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const created = Object.assign(document.createElement(name), properties);
+  created.append(...children);
+  return created;
 }
 
 const top = ({ probabilities }) => probabilities.indexOf(Math.max(...probabilities));
-const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
+const percent = (fraction) => `${(100 * fraction).toFixed(1)}%`;
 
-async function ask(address, options, given) {
-  waiting?.abort();
-  const question = (waiting = new AbortController());
+function startRequest() {
+  pending?.abort();
   $("result").ariaBusy = "true";
-  let response, answer;
+  return (pending = new AbortController()).signal;
+}
+
+async function request(url, options, original) {
+  const signal = startRequest();
+  let response, result;
   try {
-    response = await fetch(address, { ...options, signal: question.signal });
-    answer = await response.json().catch(() => ({ error: "the server failed; its terminal says why" }));
+    response = await fetch(url, { ...options, signal });
+    result = await response.json().catch(() => ({ error: "server error; see the terminal that runs `fashion demo`" }));
   } catch {
-    if (!question.signal.aborted) refuse("The server does not answer: is `fashion demo` still running?");
+    if (!signal.aborted) showError("The server does not respond; check that `fashion demo` is running.");
     return;
   }
-  if (question.signal.aborted) return;
-  if (response.ok) show(answer, given);
-  else refuse(given ? `${given.name ?? "The drawing"}: ${answer.error}` : answer.error);
+  if (signal.aborted) return;
+  if (response.ok) showResult(result, original);
+  else showError(original ? `${original.name ?? "Drawing"}: ${result.error}` : result.error);
 }
 
-function askPicture(picture, background = $("background").value) {
-  last = picture;
-  mark(null);
-  if (picture.size > maxBytes) {
-    return refuse(`${picture.name}: ${picture.size.toLocaleString("en")} bytes; at most ${maxBytes.toLocaleString("en")} are read: make it smaller`);
+function predict(image, background = $("background").value) {
+  uploaded = image;
+  selectThumbnail(null);
+  if (image.size > maxBytes) {
+    return showError(`${image.name}: ${image.size.toLocaleString("en")} bytes; the limit is ${maxBytes.toLocaleString("en")}: use a smaller file`);
   }
-  ask(`answer?background=${background}`, { method: "POST", body: picture }, picture);
+  request(`predict?background=${background}`, { method: "POST", body: image }, image);
 }
 
-function askTestImage(index) {
-  last = null;
+function predictTestImage(index) {
+  uploaded = null;
   $("index").value = index;
-  mark(index);
-  ask(`test/${index}`);
+  selectThumbnail(index);
+  request(`test/${index}`);
 }
 
-function mark(index) {
+function selectThumbnail(index) {
   for (const button of $("thumbnails").children) button.ariaPressed = String(button.value === String(index));
 }
 
-function forget() {
-  waiting?.abort();
-  mark(null);
-  $("problem").hidden = $("result").hidden = true;
-  $("said").textContent = "";
+function reset() {
+  pending?.abort();
+  selectThumbnail(null);
+  $("error").hidden = $("result").hidden = true;
+  $("status").textContent = "";
 }
 
-function refuse(reason) {
-  forget();
-  $("problem").textContent = reason;
-  $("problem").hidden = false;
-  $("problem").scrollIntoView({ block: "nearest" });
+function showError(message) {
+  reset();
+  $("error").textContent = message;
+  $("error").hidden = false;
+  $("error").scrollIntoView({ block: "nearest" });
 }
 
-function show(answer, given) {
+function showResult(result, original) {
   $("result").ariaBusy = "false";
-  $("problem").hidden = true;
-  URL.revokeObjectURL($("given").src);
-  $("given-figure").hidden = !given;
-  if (given) $("given").src = URL.createObjectURL(given);
-  $("seen").src = answer.seen;
-  $("actual").replaceChildren(...(answer.actual ? ["It is: ", element("strong", { textContent: answer.actual })] : []));
-  $("models").replaceChildren(...answer.models.map((model) => card(model, answer)));
-  $("said").textContent = answer.models.map((model) => said(model, answer.classes)).join("; ");
+  $("error").hidden = true;
+  URL.revokeObjectURL($("original").src);
+  $("original-figure").hidden = !original;
+  if (original) $("original").src = URL.createObjectURL(original);
+  $("input").src = result.input;
+  $("actual").replaceChildren(...(result.actual ? ["Actual: ", element("strong", { textContent: result.actual })] : []));
+  $("models").replaceChildren(...result.models.map((model) => card(model, result)));
+  $("status").textContent = result.models.map((model) => summary(model, result.classes)).join("; ");
   $("result").hidden = false;
-  const verdict = $("models").querySelector(".label").getBoundingClientRect();
-  if (verdict.bottom > innerHeight) $("result").scrollIntoView({ block: "start" });
+  const label = $("models").querySelector(".label").getBoundingClientRect();
+  if (label.bottom > innerHeight) $("result").scrollIntoView({ block: "start" });
 }
 
-function said(model, classes) {
+function summary(model, classes) {
   const first = top(model);
-  return `${model.name}: ${classes[first]}, ${percent(model.probabilities[first])}${model.familiar ? "" : ", not sure"}`;
+  const warning = model.in_distribution ? "" : ", out of distribution";
+  return `${model.name}: ${classes[first]}, ${percent(model.probabilities[first])}${warning}`;
 }
 
 function card(model, { classes, actual }) {
-  const made = $("model").content.cloneNode(true);
+  const created = $("model").content.cloneNode(true);
   const first = top(model);
-  const verdict = actual && (classes[first] === actual ? ["good", " ✓ right"] : ["bad", " ✗ wrong"]);
-  made.querySelector("h3").append(model.name, ...(KINDS[model.name] ? [element("small", { textContent: KINDS[model.name] })] : []));
-  made.querySelector("article").classList.toggle("doubtful", !model.familiar);
-  made.querySelector(".label").append(
+  const verdict = actual && (classes[first] === actual ? ["correct", " ✓ correct"] : ["wrong", " ✗ wrong"]);
+  created.querySelector("h3").textContent = model.name;
+  created.querySelector("article").classList.toggle("out-of-distribution", !model.in_distribution);
+  created.querySelector(".label").append(
     classes[first], " ", element("small", { textContent: percent(model.probabilities[first]) }),
     ...(verdict ? [element("small", { className: verdict[0], textContent: verdict[1] })] : []),
   );
-  made.querySelector(".unsure").hidden = model.familiar;
-  made.querySelector(".bars").append(...classes.map((name, i) => bar(name, model.probabilities[i], i === first)));
-  made.querySelector(".nearest").append(
+  created.querySelector(".ood-warning").hidden = model.in_distribution;
+  created.querySelector(".bars").append(...classes.map((name, i) => bar(name, model.probabilities[i], i === first)));
+  created.querySelector(".nearest").append(
     ...model.nearest.map(({ image, label }) => element("li", {}, element("img", { src: image, alt: "" }), label)),
   );
-  return made;
+  return created;
 }
 
-function bar(name, share, first) {
+function bar(name, probability, first) {
   const filled = element("div", { className: "bar" });
-  filled.style.width = `${100 * share}%`;
+  filled.style.width = `${100 * probability}%`;
   return element("tr", { className: first ? "first" : "" },
-    element("th", { scope: "row", textContent: name }), element("td", {}, filled), element("td", { textContent: percent(share) }));
+    element("th", { scope: "row", textContent: name }), element("td", {}, filled), element("td", { textContent: percent(probability) }));
 }
 
-// A picture: chosen, dropped or pasted.
+// Uploads: an image that is chosen, dropped or pasted.
 
-function take(files) {
-  last = null;
-  if (files.length === 1) askPicture(files[0]);
-  else refuse(files.length ? `One picture at a time; these are ${files.length} files.` : "That holds no picture file; save the picture and choose the file.");
+function upload(files) {
+  uploaded = null;
+  if (files.length === 1) predict(files[0]);
+  else showError(files.length ? `${files.length} files; choose one at a time.` : "No image file found; save the image and choose the file.");
 }
 
-$("file").addEventListener("change", () => { take($("file").files); $("file").value = ""; });
-$("background").addEventListener("change", () => last && askPicture(last));
-addEventListener("paste", (event) => { if (!event.target.matches("input[type=number]")) take(event.clipboardData.files); });
+$("file").addEventListener("change", () => { upload($("file").files); $("file").value = ""; });
+$("background").addEventListener("change", () => uploaded && predict(uploaded));
+addEventListener("paste", (event) => { if (!event.target.matches("input[type=number]")) upload(event.clipboardData.files); });
 addEventListener("dragover", (event) => { event.preventDefault(); $("drop").classList.add("over"); });
 addEventListener("dragleave", () => $("drop").classList.remove("over"));
-addEventListener("drop", (event) => { event.preventDefault(); $("drop").classList.remove("over"); take(event.dataTransfer.files); });
+addEventListener("drop", (event) => { event.preventDefault(); $("drop").classList.remove("over"); upload(event.dataTransfer.files); });
 
-// A drawing, white on black as the data set is.
+// The drawing, white on black like the data set.
 
 const canvas = $("canvas");
-const pen = canvas.getContext("2d");
+const context = canvas.getContext("2d");
 
 function clear() {
-  pen.fillStyle = "#000";
-  pen.fillRect(0, 0, canvas.width, canvas.height);
+  context.fillStyle = "#000";
+  context.fillRect(0, 0, canvas.width, canvas.height);
 }
 
 function draw(event) {
@@ -146,41 +150,39 @@ function draw(event) {
   const [x, y] = [(event.clientX - left) * scale, (event.clientY - top) * scale];
   if (event.type === "pointerdown") {
     canvas.setPointerCapture(event.pointerId);
-    Object.assign(pen, { lineWidth: $("brush").value, lineCap: "round", lineJoin: "round", strokeStyle: "#fff" });
-    pen.beginPath();
-    pen.moveTo(x, y);
+    Object.assign(context, { lineWidth: $("brush").value, lineCap: "round", lineJoin: "round", strokeStyle: "#fff" });
+    context.beginPath();
+    context.moveTo(x, y);
   }
-  pen.lineTo(x + 0.1, y); // a line of no length would not be drawn, and a dot is one
-  pen.stroke();
+  context.lineTo(x + 0.1, y); // a line without length, as from a click, would not be drawn
+  context.stroke();
 }
 
 canvas.addEventListener("pointerdown", draw);
 canvas.addEventListener("pointermove", draw);
 canvas.addEventListener("lostpointercapture", () => {
-  waiting?.abort();
-  const question = (waiting = new AbortController());
-  $("result").ariaBusy = "true";
+  const signal = startRequest();
   canvas.toBlob((drawing) => {
-    if (question.signal.aborted) return;
-    askPicture(drawing, "dark");
-    last = null;
+    if (signal.aborted) return;
+    predict(drawing, "dark");
+    uploaded = null;
   });
 });
-$("clear").addEventListener("click", () => { clear(); forget(); last = null; });
+$("clear").addEventListener("click", () => { clear(); reset(); uploaded = null; });
 
-// A test image: one of a few at random, or by its number.
+// Test images: a random sample, or one by its index.
 
-function offer() {
+function shuffle() {
   const indices = Array.from({ length: THUMBNAILS }, () => Math.floor(Math.random() * testImages));
   $("thumbnails").replaceChildren(...indices.map((index) => {
     const button = element("button", { type: "button", value: index, ariaPressed: "false" }, element("img", { src: `test/${index}.png`, alt: `test image ${index}` }));
-    button.addEventListener("click", () => askTestImage(index));
+    button.addEventListener("click", () => predictTestImage(index));
     return button;
   }));
 }
 
-$("pick").addEventListener("submit", (event) => { event.preventDefault(); askTestImage($("index").valueAsNumber); });
-$("others").addEventListener("click", offer);
+$("pick").addEventListener("submit", (event) => { event.preventDefault(); predictTestImage($("index").valueAsNumber); });
+$("shuffle").addEventListener("click", shuffle);
 
 clear();
-offer();
+shuffle();

@@ -1,0 +1,35 @@
+"""The gate of a review: whether a change may be merged as far as the models are concerned."""
+
+from collections.abc import Iterator
+
+from fashion.review.compare import ReviewResult
+from fashion.review.revision import stale_message
+
+
+def failures(result: ReviewResult) -> list[str]:
+    """Return why the gate fails, a sentence each without a full stop; none if it passes."""
+    return list(_failures(result))
+
+
+def _failures(result: ReviewResult) -> Iterator[str]:
+    rules = result.head.rules
+    if result.head.stale:
+        yield stale_message(result.head.stale)
+    if not result.same_test_set:
+        yield "the test sets differ or cannot be compared, so no model can be tested; a person must decide"
+    for model in result.models:
+        if model.verdict == "worse" and model.paired:
+            yield (
+                f"{model.name} is significantly worse: {model.paired.accuracy.broken} test examples broken, "
+                f"{model.paired.accuracy.fixed} fixed, p = {model.p_adjusted:.2g} (level {rules.significance:g})"
+            )
+        if model.verdict == "not comparable" and result.same_test_set:
+            yield f"{model.name} cannot be tested: its predictions are missing"
+        if model.head is None:
+            yield f"{model.name} was removed"
+            continue
+        accuracy, minimum = model.head.metrics.get("accuracy"), rules.min_accuracy.get(model.name)
+        if accuracy is None:
+            yield f"{model.name} has no accuracy; run `dvc repro`"
+        elif minimum is not None and accuracy < minimum:
+            yield f"{model.name} has an accuracy of {accuracy:.2%}, below the minimum of {minimum:.2%}"

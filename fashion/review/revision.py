@@ -1,0 +1,202 @@
+"""The files of a revision, read from Git and the DVC cache without checking it out."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from fashion.dvc import Lock, git, read_committed
+from fashion.errors import UserError
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A commit, or the working tree.
+
+    Attributes:
+        root: folder of the project.
+        commit: hash; None for the working tree.
+        name: shown to people.
+        rebuilt: whether `root` is a worktree of the commit in which the pipeline was run again.
+    """
+
+    root: Path
+    commit: str | None
+    name: str
+    rebuilt: bool = False
+
+    def read(self, path: str) -> bytes | None:
+        """Return the content of a file or an output; None if there is none or the cache lacks it."""
+        content = self.file(path)
+        if content is None and (digest := self.recorded(path)):
+            cached = self._cache / digest[:2] / digest[2:]
+            return cached.read_bytes() if cached.is_file() else None
+        return content
+
+    def file(self, path: str) -> bytes | None:
+        """Return the content of a file in the working tree or in Git; None if there is none."""
+        if self.commit and not self.rebuilt:
+            return read_committed(self.root, self.commit, path)
+        return (self.root / path).read_bytes() if (self.root / path).is_file() else None
+
+    def matching(self, pattern: str) -> list[str]:
+        """Return the paths in Git that match a pattern, such as `reports/*/metrics.json`."""
+        listed = git(self.root, "ls-tree", "-r", "-z", "--name-only", self.commit or "HEAD")
+        return [path for path in listed.split("\0") if fnmatch(path, pattern)]
+
+    @cached_property
+    def lock(self) -> Lock:
+        """The project's dvc.lock.
+
+        Raises:
+            UserError: the revision has none, or it cannot be read.
+        """
+        lock = self._lock("dvc.lock")
+        if lock is None:
+            raise UserError(f"{self.name} has no dvc.lock: it was never run with DVC; choose another revision")
+        return lock
+
+    def _lock(self, path: str) -> Lock | None:
+        content = self.file(path)
+        return None if content is None else Lock.parse(content, f"{path} of {self.name}")
+
+    def recorded(self, path: str) -> str | None:
+        """Return the MD5 of an output in the project's dvc.lock, or else in the dvc.lock of a folder around it."""
+        if path in self.lock.outputs:
+            return self.lock.outputs[path]
+        locks = (self._lock(f"{folder}/dvc.lock") for folder in list(PurePosixPath(path).parents)[:-1])
+        return next((lock.outputs[path] for lock in locks if lock and path in lock.outputs), None)
+
+    def lacks(self, path: str) -> bool:
+        """Return whether dvc.lock records an output that is missing here."""
+        return self.recorded(path) is not None and self.read(path) is None
+
+    @cached_property
+    def _cache(self) -> Path:
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+
+        try:
+            with Repo(str(self.root)) as repo:
+                return Path(repo.cache.local.path)
+        except DvcException as error:
+            raise UserError(f"{self.root.absolute()} is not a DVC project: {error}") from error
+
+
+def working_tree(root: Path) -> Revision:
+    """Return the project as it is on disk."""
+    return Revision(root, None, "the working tree")
+
+
+def commit(root: Path, name: str) -> Revision:
+    """Return the commit that a branch, a tag or a hash names.
+
+    Raises:
+        UserError: there is none.
+    """
+    problem = f"there is no revision {name} here; `git log --all` lists them, `git fetch` gets new ones"
+    found = git(root, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}", problem=problem)
+    return Revision(root, found, found[:7] if found.startswith(name) else f"{name} ({found[:7]})")
+
+
+def merge_base(head: Revision, branch: str) -> Revision:
+    """Return the commit where head left a branch, here or on the remote `origin`.
+
+    Raises:
+        UserError: head has no commit yet, there is no such branch, or the two have no commit in common.
+    """
+    root = head.root
+    git(root, "rev-parse", "--verify", "HEAD^{commit}", problem="this repository has no commit yet; commit first")
+    for name in (branch, f"origin/{branch}"):
+        if git(root, "rev-parse", "--revs-only", f"{name}^{{commit}}"):
+            break
+    else:
+        raise UserError(f"there is no branch {branch} or origin/{branch}; name the base (--base REV)")
+    shallow = git(root, "rev-parse", "--is-shallow-repository") == "true"
+    found = git(
+        root,
+        "merge-base",
+        name,
+        head.commit or "HEAD",
+        problem=f"{name} and {head.name} have no commit in common"
+        + (": this clone is shallow; run `git fetch --unshallow` or name a base (--base REV)" if shallow else ""),
+    )
+    return Revision(root, found, f"{name} ({found[:7]})")
+
+
+def stale(root: Path) -> list[str]:
+    """Return what has changed in the working tree since dvc.lock was written: paths, params, commands.
+
+    Outputs that are merely missing do not count.
+
+    Raises:
+        UserError: there is no dvc.lock, or DVC fails.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    outputs = Lock.read(root).outputs
+    try:
+        with Repo(str(root)) as repo:
+            status = repo.status(targets=["dvc.yaml"])
+    except DvcException as error:
+        raise UserError(f"`dvc status` failed: {error}") from error
+    found = set()
+    for stage, problems in status.items():
+        for problem in problems:
+            if isinstance(problem, str):  # "changed command"
+                found.add(f"{stage}: {problem}")
+                continue
+            for path, state in {**problem.get("changed deps", {}), **problem.get("changed outs", {})}.items():
+                if isinstance(state, dict):  # params
+                    found |= {f"{path}: {key}" for key in state}
+                elif path not in outputs or state == "modified":
+                    found.add(path)
+    return sorted(found)
+
+
+def stale_message(changed: Sequence[str]) -> str:
+    """Return a sentence about what `stale` found."""
+    return (
+        f"dvc.lock is out of date: {', '.join(changed)} changed since it was written; run `dvc repro` and commit what "
+        "it changes"
+    )
+
+
+@contextmanager
+def rebuilt(revision: Revision) -> Iterator[Revision]:
+    """Run the pipeline of a commit again in a temporary worktree, which shares the cache, and yield its revision.
+
+    What a remote has is fetched first.
+
+    Raises:
+        UserError: a stage failed; DVC has printed why.
+    """
+
+    def run(*command: str) -> int:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            command, cwd=root, env={**os.environ, "PATH": path}, stdout=sys.stderr, check=False
+        ).returncode
+
+    dvc = [sys.executable, "-m", "dvc"]
+    folder = revision.root / ".dvc" / "tmp"  # /tmp may lack the space
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, ExitStack() as worktree:
+        tree = Path(scratch) / "tree"
+        root = tree / git(revision.root, "rev-parse", "--show-prefix")
+        worktree.callback(git, revision.root, "worktree", "prune")
+        worktree.callback(git, revision.root, "worktree", "remove", "--force", str(tree))
+        no_hooks = ["-c", f"core.hooksPath={os.devnull}"]
+        git(revision.root, *no_hooks, "worktree", "add", "--detach", str(tree), str(revision.commit))
+        run(*dvc, "cache", "dir", "--local", str(revision._cache.parents[1]))
+        run(*dvc, "pull", "--run-cache", "--allow-missing")  # fails without a remote; `dvc repro` makes what it lacks
+        if run(*dvc, "repro"):
+            raise UserError(f"`dvc repro` failed at {revision.name}")
+        yield Revision(root, revision.commit, revision.name, rebuilt=True)

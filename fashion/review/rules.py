@@ -1,0 +1,99 @@
+"""The section `review` of params.yaml: which models a review compares, and when its gate fails."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from fashion.params import Bins, Classes, ModelName
+from fashion.review.revision import Revision
+from fashion.validation import Name, StrictModel, merged, parse_yaml, raise_problems, validated
+
+
+class ReviewedModel(StrictModel):
+    """The files of one model, relative to the project's folder.
+
+    Attributes:
+        predictions: .npy, (n, classes), probabilities for the test set.
+        metrics: .json, used where the predictions are missing.
+        history: .csv, a row per epoch with the columns epoch and val_accuracy; None if there is none.
+        seeds: pattern of the metrics files of a study that trains the model with several seeds; None if there is none.
+    """
+
+    predictions: Name
+    metrics: Name
+    history: Name | None
+    seeds: Name | None
+
+
+class Rules(StrictModel):
+    """What a review compares, and when its gate fails.
+
+    Attributes:
+        base_branch: the branch that changes are compared with.
+        test_set: .npz with labels (n,) and, optionally, images (n, height, width) or (n, height, width, channels).
+        significance: level of McNemar's test after Holm's correction.
+        min_accuracy: minimum test accuracy by model; optional per model.
+        models: files by model.
+        classes: names of the classes, in the order of the labels.
+        calibration_bins: number of bins of the calibration error.
+    """
+
+    base_branch: Name
+    test_set: Name
+    significance: Annotated[float, Field(gt=0, lt=1)]
+    min_accuracy: dict[ModelName, Annotated[float, Field(ge=0, le=1)]]
+    models: dict[ModelName, ReviewedModel]
+    classes: Classes
+    calibration_bins: Bins
+
+    @property
+    def files(self) -> list[str]:
+        """The outputs that a review needs of each revision."""
+        return [self.test_set, *(model.predictions for model in self.models.values())]
+
+
+def load_rules(revision: Revision) -> Rules | None:
+    """Read the rules of a revision; None if it has no params.yaml or no section `review`.
+
+    A project with a section `models` need not name its models, classes and calibration bins again.
+
+    Raises:
+        UserError: params.yaml is not YAML, or one line per key that is unknown, missing, of the wrong type or out of
+            bounds.
+    """
+    content, name = revision.file("params.yaml"), f"params.yaml of {revision.name}"
+    params = None if content is None else parse_yaml(content.decode(errors="replace"), name)
+    if not isinstance(params, dict) or "review" not in params:
+        return None
+    section = params["review"]
+    if isinstance(section, dict):
+        section = merged(_defaults(params), section)
+    rules = validated(Rules, section, f"{name}: review", separator=".")
+    raise_problems(
+        f"{name}: review.min_accuracy.{model}: no such model; expected one of {', '.join(rules.models) or 'none'}"
+        for model in rules.min_accuracy
+        if model not in rules.models
+    )
+    return rules
+
+
+def _defaults(params: dict[str, Any]) -> dict[str, Any]:
+    """Return what the other sections of params.yaml give."""
+    models = params.get("models")
+    if not isinstance(models, dict):
+        return {}
+    given: dict[str, Any] = {
+        "models": {
+            name: {
+                "predictions": f"models/{name}/probabilities.npy",
+                "metrics": f"reports/{name}/metrics.json",
+                "history": f"reports/{name}/history.csv",
+                "seeds": f"studies/seeds/{name}-*/metrics.json",
+            }
+            for name in models
+        }
+    }
+    for section, key in (("dataset", "classes"), ("evaluation", "calibration_bins")):
+        if isinstance(params.get(section), dict) and key in params[section]:
+            given[key] = params[section][key]
+    return given
