@@ -1,12 +1,14 @@
-# make         set up, run every stage that is out of date, show the results
-# make test    set up, lint, check types, run the tests
-# make setup   set up .venv only
-# make doctor  check this machine
-# make test-browser  `make`, then tests of the page of `fashion demo` in a browser: Chromium or Chrome must be there;
-#             PICTURES=reports/demo takes the README's pictures of it anew
-# make bench  measure speed and cost against baselines, in half an hour to an hour; the machine must do nothing else
-# make format rewrites the code in the project's style; make deps and make lock write dvc.yaml's code dependencies and
-#             requirements.lock anew
+# make               set up, run the stale stages, show the results
+# make test          set up, lint, check types, run the tests
+# make test-slow     the tests that need servers or minutes
+# make test-browser  `make`, then the tests of `fashion demo`'s page in Chromium or Chrome, which must be installed;
+#                    SCREENSHOTS=reports/demo updates the README's screenshots
+# make setup         set up .venv only
+# make doctor        check this machine
+# make bench         measure speed and cost against baselines: half an hour to an hour on an otherwise idle machine
+# make format        format the code
+# make deps          write what the stages depend on into dvc.yaml
+# make lock          update requirements.lock
 #
 # Programs of .venv are called by their path: the make of macOS (3.81) ignores an exported PATH when it starts programs.
 
@@ -34,6 +36,9 @@ test: setup
 	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
+test-slow: setup
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
+
 test-browser: run
 	$(BIN)/pytest -m browser tests/test_browser.py
 
@@ -55,4 +60,4 @@ setup doctor:
 	@command -v "$(PYTHON)" > /dev/null || { echo "error: Python 3.11, 3.12 or 3.13 is needed, and none was found at '$(PYTHON)'; name one: make PYTHON=/path/to/python"; exit 1; }
 	@"$(PYTHON)" -I -X utf8 fashion/environment.py $@
 
-.PHONY: run test test-browser bench format deps lock setup doctor
+.PHONY: run test test-slow test-browser bench format deps lock setup doctor

@@ -44,8 +44,8 @@ def main() -> None:
             {
                 "clients": CLIENTS,
                 "seconds": args.seconds,
-                "asked": len(latencies) + failed,
-                "lost_or_wrong": failed,
+                "requests": len(latencies) + failed,
+                "failed": failed,
                 "latency_seconds": {"median": percentiles[49], "95 %": percentiles[94], "largest": latencies[-1]},
             }
         )

@@ -13,6 +13,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     variants = (
         f"`{name}` is the {model.upper()} trained for {changes['epochs']} epochs."
         for name, (model, changes) in VARIANTS.items()
+        if name in results["time_to_accuracy"]
     )
     return (
         "\n\n".join(
@@ -36,7 +37,7 @@ def markdown(results: Mapping[str, Any]) -> str:
                 "with a product of two 2048 x 2048 matrices in the same precision.",
                 _utilisation(results["utilisation"]),
                 "## 3. Scaling with the number of images",
-                "One epoch of the CNN on all training images, each repeated once, twice, four and eight times, without "
+                "One epoch of the CNN on one, two, four and eight copies of all training images, without "
                 "hard-example mining.",
                 _scaling(results["scaling"]),
                 "## 4. Overhead",
@@ -139,12 +140,12 @@ def _baseline(trials: Mapping[str, list[Mapping[str, Any]]]) -> str:
 
 
 def _serving(serving: Mapping[str, Any]) -> str:
-    ours, keras = (statistics.median(serving["first_answer_seconds"][name]) for name in ("fashion predict", "Keras"))
-    rates = (f"{name} {serving['pictures'] / min(times):,.0f}" for name, times in serving["bulk_seconds"].items())
+    ours, keras = (statistics.median(serving["first_prediction_seconds"][name]) for name in ("fashion predict", "Keras"))
+    rates = (f"{name} {serving['images'] / min(times):,.0f}" for name, times in serving["bulk_seconds"].items())
     return (
         f"A prediction for one test image takes {ours:.2f} s with `fashion predict` and {keras:.2f} s with the Keras "
         f"model, {keras / ours:.1f} times as long; both include the start of the process. `fashion predict` on "
-        f"{serving['pictures']:,} PNG files, start and output included, reaches these rates in images per second: "
+        f"{serving['images']:,} PNG files, start and output included, reaches these rates in images per second: "
         f"{', '.join(rates)}. (Commit {serving['commit']}.)"
     )
 
@@ -154,7 +155,7 @@ def _load_test(load_test: Mapping[str, Any]) -> str:
     return (
         f"Load test of `fashion demo`: for {load_test['seconds']:.0f} seconds, {load_test['clients']} clients on the "
         "same cores send an image, wait for the predictions of all models and send the next. Of "
-        f"{load_test['asked']:,} requests, {load_test['lost_or_wrong']} failed or returned other predictions than "
+        f"{load_test['requests']:,} requests, {load_test['failed']} failed or returned other predictions than "
         f"without load. The latency was {latency['median']:.2f} s (median), {latency['95 %']:.2f} s (95th percentile) "
         f"and at most {latency['largest']:.2f} s. (Commit {load_test['commit']}.)"
     )

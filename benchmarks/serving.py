@@ -54,8 +54,8 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "first_answer_seconds": {name: times[1:] for name, times in first.items()},  # without the cold start
-                "pictures": len(images),
+                "first_prediction_seconds": {name: times[1:] for name, times in first.items()},  # without the cold start
+                "images": len(images),
                 "bulk_seconds": bulk,
             }
         )

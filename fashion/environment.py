@@ -1,11 +1,11 @@
-"""Set up the environment in .venv that everything here runs in, and check the machine.
+"""Set up .venv, the virtual environment of the project, and check the machine.
 
-`make` runs this file with the machine's own Python before anything is installed. It needs the standard library alone:
+`make` runs this file with the system's Python before anything is installed, so it uses the standard library only:
 
     python3 -I -X utf8 fashion/environment.py setup     set up .venv unless it is up to date
     python3 -I -X utf8 fashion/environment.py doctor    check the machine and change nothing
 
-`make test` also calls the command `check-temporary-folder`.
+`make test` also runs the command `check-temporary-folder`.
 """
 
 import ast
@@ -31,19 +31,19 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "ready"
 INPUTS = ("requirements.lock", "pyproject.toml", ".dvc/plots/page.py", "fashion/environment.py")
-STANDARD_MODULES = ("bz2", "ctypes", "ensurepip", "lzma", "sqlite3", "ssl", "venv")  # some builds of Python lack one
-# What pip may take from the user's configuration. The rest could make it install elsewhere, or something else.
+STANDARD_MODULES = ("bz2", "ctypes", "ensurepip", "lzma", "sqlite3", "ssl", "venv")  # some builds of Python lack some
+# Settings kept from the user's pip configuration. Others could change what pip installs, or where.
 PIP_SETTINGS = (
     *("cache-dir", "cert", "client-cert", "default-timeout", "extra-index-url", "find-links", "index-url"),
     *("keyring-provider", "no-index", "proxy", "retries", "timeout", "trusted-host"),
 )
-BOOTSTRAP = ("pip", "setuptools")  # are installed first; they install the rest
-DISK_SPACE, TEMPORARY_SPACE = 4.0, 0.5  # what is needed, in GB
+BOOTSTRAP = ("pip", "setuptools")  # installed first, to install the rest
+DISK_SPACE, TEMPORARY_SPACE = 4.0, 0.5  # required, in GB
 
-# Python reads this .pth file whenever it starts: the project is importable, and STARTUP runs.
+# Python reads this .pth file at start-up: it makes the project importable and runs STARTUP.
 PTH = "../../../..\nimport fashion_startup\n"
 STARTUP = '''\
-"""Let stages and tests find the programs of .venv, and give a user without a passwd entry a name and a home folder."""
+"""Add the programs of .venv to PATH; set USER and HOME for a user without a passwd entry."""
 
 import os
 import pwd
@@ -52,12 +52,12 @@ import sys
 os.environ["PATH"] = os.path.join(sys.prefix, "bin") + os.pathsep + os.environ.get("PATH", os.defpath)
 try:
     pwd.getpwuid(os.getuid())
-except KeyError:  # in a container; DVC asks for the name, and caches lie in the home folder
+except KeyError:  # in a container; DVC needs a user name, and caches are in the home folder
     os.environ.setdefault("USER", str(os.getuid()))
     os.environ.setdefault("HOME", sys.prefix)
 '''
-# The head of a script. The shell runs the Python beside the script, without variables that would load other code. To
-# Python these lines are a string.
+# The first lines of a script. The shell runs the Python in the script's folder, without variables that would load other
+# code. To Python, these lines are a string.
 LAUNCHER = b"""\
 #!/bin/sh
 '''exec' env -u PYTHONHOME -u PYTHONPATH \
@@ -67,48 +67,41 @@ LAUNCHER = b"""\
 
 
 class SetupError(Exception):
-    """What is wrong with the machine or the checkout; the message says what to do."""
+    """A problem with the machine or the checkout. The message states what to do."""
 
 
 def main() -> None:
-    """Run the command and exit: 0 when done, 1 with a message otherwise."""
+    """Run the command; exit with 0 on success, with 1 and a message on failure."""
     try:
         {"setup": setup, "doctor": doctor, "check-temporary-folder": check_temporary_folder}[sys.argv[1]]()
     except (SetupError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; the next `make` starts the set-up again")
+        sys.exit("interrupted; the next `make` restarts the set-up")
 
 
 def setup() -> None:
-    """Set up .venv unless it is up to date; wait for another set-up in this folder.
+    """Set up .venv unless it is up to date. Wait if another process is doing so.
 
     Raises:
         SetupError: the machine or the checkout is unsuitable, or pip failed.
     """
     for check in (check_python, check_folder, check_git):
         check()
-    with exclusive(ROOT / ".venv.lock", "Another `make` is setting up .venv; waiting for it"):
+    with exclusive(ROOT / ".venv.lock", "Another `make` is setting up .venv; waiting for it to finish"):
         if not _is_ready():
             check_disk()
             _install()
 
 
 def doctor() -> None:
-    """Print a line for each thing that a machine needs, and raise if one is missing.
+    """Run all checks and print a line for each.
 
     Raises:
-        SetupError: something is missing.
+        SetupError: a check failed.
     """
     failed = 0
-    for check in (
-        check_python,
-        check_folder,
-        check_git,
-        check_disk,
-        check_temporary_folder,
-        check_environment,
-    ):
+    for check in (check_python, check_folder, check_git, check_disk, check_temporary_folder, check_environment):
         try:
             print(f"ok       {check()}")
         except SetupError as error:
@@ -119,7 +112,7 @@ def doctor() -> None:
 
 
 def check_python() -> str:
-    """Return the Python in use; it must be 3.11, 3.12 or 3.13."""
+    """Check that Python is 3.11, 3.12 or 3.13 and complete; return its version and path."""
     if not (3, 11) <= sys.version_info < (3, 14):
         raise SetupError(
             f"{sys.executable} is Python {platform.python_version()}; "
@@ -127,26 +120,26 @@ def check_python() -> str:
         )
     if missing := [name for name in STANDARD_MODULES if importlib.util.find_spec(name) is None]:
         raise SetupError(
-            f"{sys.executable} lacks {', '.join(missing)} of the standard library; install the missing part (Debian: "
+            f"{sys.executable} lacks the standard modules {', '.join(missing)}; install them (Debian: "
             "`apt install python3-venv`) or use another Python: make PYTHON=/path/to/python"
         )
     return f"Python {platform.python_version()} at {sys.executable}"
 
 
 def check_folder() -> str:
-    """Return the project's folder; it must be writable."""
+    """Check that the project's folder is writable."""
     try:
         with tempfile.TemporaryFile(dir=ROOT):
             return f"{ROOT} is writable"
     except OSError as error:
         raise SetupError(
-            f"cannot write to {ROOT} ({error.strerror}); `make` installs and trains there, so clone the project into "
-            "a folder of your own"
+            f"cannot write to {ROOT} ({error.strerror}), where `make` installs packages and saves models; clone the "
+            "project into a writable folder"
         ) from error
 
 
 def check_git() -> str:
-    """Return that the folder is the top of a Git repository, which DVC needs."""
+    """Check that the folder is the top level of a Git repository, which DVC needs."""
     try:
         found = subprocess.run(
             ["git", "rev-parse", "--show-toplevel"],
@@ -160,15 +153,15 @@ def check_git() -> str:
     if found.returncode == 0 and os.path.samefile(found.stdout.rstrip(b"\n"), ROOT):  # noqa: PTH121 - bytes
         return "the folder is a Git repository"
     if found.returncode and b"not a git repository" not in found.stderr:
-        raise SetupError(f"git refuses to read {ROOT}:\n{found.stderr.decode(errors='replace').strip()}")
+        raise SetupError(f"Git cannot read {ROOT}:\n{found.stderr.decode(errors='replace').strip()}")
     raise SetupError(
-        f"{ROOT} is not a Git repository, which DVC needs (a downloaded ZIP is not one). Clone the project instead, "
-        "or make this folder a repository:\ngit init -b main && git add --all && git commit -m 'Import the project'"
+        f"{ROOT} is not a Git repository, which DVC needs (a downloaded ZIP is not one). Clone the project, or turn "
+        "this folder into a repository:\ngit init -b main && git add --all && git commit -m 'Import the project'"
     )
 
 
 def check_disk() -> str:
-    """Return the free space in the project's folder."""
+    """Check that the project's folder has space for .venv; return the free space."""
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < DISK_SPACE and not STAMP.exists():
         raise SetupError(f"{ROOT} has {free:.1f} GB of free space; the set-up needs {DISK_SPACE:.0f} GB")
@@ -176,14 +169,14 @@ def check_disk() -> str:
 
 
 def check_temporary_folder() -> str:
-    """Return the folder for temporary files; the tests need space there, and to run programs."""
+    """Check that the tests can write files to the temporary folder and run programs there; return its path."""
     try:
         folder = Path(tempfile.gettempdir())
         free = shutil.disk_usage(folder).free / 1e9
         if free < TEMPORARY_SPACE:
             raise SetupError(
                 f"the temporary folder {folder} has {1000 * free:.0f} MB of free space; the tests need "
-                f"{1000 * TEMPORARY_SPACE:.0f} MB. Name another folder: TMPDIR=/path/to/folder make test"
+                f"{1000 * TEMPORARY_SPACE:.0f} MB. Use another folder: TMPDIR=/path/to/folder make test"
             )
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             program = Path(scratch, "program")
@@ -192,31 +185,29 @@ def check_temporary_folder() -> str:
             subprocess.run([program], check=True)
     except PermissionError as error:
         raise SetupError(
-            f"programs cannot run in the temporary folder {folder} (it is mounted noexec), and the tests run some. "
-            "Name another folder: TMPDIR=/path/to/folder make test"
+            f"programs cannot run in the temporary folder {folder} (it is mounted noexec), which the tests need. "
+            "Use another folder: TMPDIR=/path/to/folder make test"
         ) from error
     except OSError as error:
-        raise SetupError(
-            f"there is no usable temporary folder: {error}. Name one: TMPDIR=/path/to/folder make test"
-        ) from error
+        raise SetupError(f"no usable temporary folder: {error}. Set one: TMPDIR=/path/to/folder make test") from error
     return f"temporary files go to {folder} ({free:.0f} GB of free space)"
 
 
 def check_environment() -> str:
-    """Return that .venv is up to date, or what is to be done; its packages must fit each other."""
+    """Check that the packages in .venv are compatible; return whether .venv is up to date."""
     if not _is_ready():
         return ".venv is not up to date; `make` sets it up"
     checked = subprocess.run([PYTHON, "-I", "-m", "pip", "check"], capture_output=True, encoding="utf-8", check=False)
     if checked.returncode:
         raise SetupError(
-            f".venv is damaged:\n{(checked.stdout + checked.stderr).strip()}\nRun `rm -r .venv && make setup`"
+            f".venv is broken:\n{(checked.stdout + checked.stderr).strip()}\nRun `rm -r .venv && make setup`"
         )
     return ".venv is up to date"
 
 
 @contextmanager
 def exclusive(path: Path, waiting: str) -> Iterator[None]:
-    """Hold the lock file at `path`, which is made if need be; print `waiting` if another process holds it."""
+    """Hold a lock on the file `path`, created if missing. If another process holds it, print `waiting` and wait."""
     with path.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -227,7 +218,7 @@ def exclusive(path: Path, waiting: str) -> Iterator[None]:
 
 
 def _fingerprint() -> str:
-    """Return a hash of `INPUTS` and of the project's path, which .venv/bin/activate contains."""
+    """Return a hash of `INPUTS` and the project's path, which .venv/bin/activate contains."""
     digest = hashlib.sha256(str(ROOT).encode("utf-8", "surrogateescape"))
     for name in INPUTS:
         digest.update((ROOT / name).read_bytes())
@@ -235,7 +226,7 @@ def _fingerprint() -> str:
 
 
 def _is_ready() -> bool:
-    """Tell whether .venv is up to date, and its Python still the one that it was set up with."""
+    """Return whether .venv is up to date and its Python still works."""
     if not (PYTHON.exists() and STAMP.exists() and STAMP.read_text() == _fingerprint()):
         return False
     return subprocess.run([PYTHON, "-I", "-c", "import fashion"], capture_output=True, check=False).returncode == 0
@@ -243,7 +234,7 @@ def _is_ready() -> bool:
 
 def _install() -> None:
     started = time.monotonic()
-    print(f"Setting up .venv with Python {platform.python_version()}, which takes about a minute.", flush=True)
+    print(f"Setting up .venv with Python {platform.python_version()}; this takes about a minute.", flush=True)
     fingerprint = _fingerprint()
     if VENV.exists():
         shutil.rmtree(VENV)
@@ -255,7 +246,7 @@ def _install() -> None:
     entries = {entry.split("==")[0]: entry for entry in re.split(r"\n(?=\S)", lock)}
     bootstrap = VENV / "bootstrap.txt"
     bootstrap.write_text("\n".join(entries[name] for name in BOOTSTRAP) + "\n", encoding="utf-8")
-    # requirements.lock has every dependency and every build tool
+    # requirements.lock lists all dependencies and build tools
     options = ("--quiet", "--no-deps", "--no-build-isolation", "--no-compile")
     pip = [str(PYTHON), "-I", "-m", "pip", "install", *options]
     run([*pip, *_certificates(environment), "--require-hashes", "-r", str(bootstrap)])
@@ -263,7 +254,7 @@ def _install() -> None:
     run([*pip, "--editable", "."])
     _make_relocatable(VENV)
     run([str(PYTHON), "-I", ".dvc/plots/page.py"])
-    # Not in .dvc/config, as without the page every `dvc plots` would fail.
+    # Not in .dvc/config: `dvc plots` fails if the template is missing.
     run([str(PYTHON), "-I", "-m", "dvc", "config", "--local", "plots.html_template", "plots/page.html"])
     shutil.rmtree(environment["TMPDIR"])
     STAMP.write_text(fingerprint)
@@ -272,27 +263,27 @@ def _install() -> None:
 
 def _run(command: list[str], environment: Mapping[str, str]) -> None:
     if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
-        raise SetupError(f"`{shlex.join(command)}` failed; its message is above, and `make doctor` checks the machine")
+        raise SetupError(f"`{shlex.join(command)}` failed; see its output above, and run `make doctor`")
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment for the set-up, without variables of the user that would lead Python or pip elsewhere."""
+    """Return the environment variables for the set-up, without those that redirect Python or pip."""
     scratch = VENV / "tmp"  # /tmp may be too small
     scratch.mkdir(parents=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
-    if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path.home() raises an error
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path.home() raises an exception
         kept["HOME"] = str(VENV)
     return {**kept, "TMPDIR": str(scratch)}
 
 
 def _pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return those of the user's `PIP_SETTINGS` as environment variables, and no configuration file beside them."""
+    """Return the user's `PIP_SETTINGS` as environment variables that disable pip's configuration files."""
     user = {**environment, **{name: value for name, value in os.environ.items() if name.startswith("PIP_")}}
     listed = subprocess.run(
         [PYTHON, "-I", "-m", "pip", "config", "list"], env=user, stdout=subprocess.PIPE, encoding="utf-8", check=False
     )
     if listed.returncode:
-        raise SetupError("pip cannot read its configuration; its message is above")
+        raise SetupError("pip cannot read its configuration; see its output above")
     settings = {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     for line in sorted(listed.stdout.splitlines(), key=lambda line: line.startswith(":env:")):  # variables win
         key, _, value = line.partition("=")
@@ -303,8 +294,8 @@ def _pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _certificates(environment: Mapping[str, str]) -> list[str]:
-    """Return options that make pip before 24.2, which old Pythons bring, trust the system's certificates."""
-    import ssl  # which a Python may lack; `check_python` says so
+    """Return options that make pip before 24.2, bundled with older Pythons, trust the system's certificates."""
+    import ssl  # some Pythons lack it; `check_python` reports that
 
     paths = ssl.get_default_verify_paths()
     bundle = paths.cafile or paths.capath
@@ -312,9 +303,9 @@ def _certificates(environment: Mapping[str, str]) -> list[str]:
 
 
 def _make_relocatable(venv: Path) -> None:
-    """Make the scripts in .venv find Python beside them, and Python the project around it.
+    """Make .venv work in a folder that is renamed or copied, or has quotes in its name.
 
-    pip writes absolute paths. Quotes in a path break the scripts, and in a copied folder they run the original's code.
+    pip writes absolute paths: quotes in them break the scripts, and in a copy they run the original's code.
     """
     for script in (venv / "bin").iterdir():
         content = b"" if script.is_symlink() else script.read_bytes()

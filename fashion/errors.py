@@ -1,4 +1,4 @@
-"""What a user can put right, and how a command ends when it meets it."""
+"""Errors that the user can fix, and the exit codes of commands."""
 
 import io
 import os
@@ -10,26 +10,26 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-STAGE_TIMES = "FASHION_STAGE_TIMES"  # an environment variable: the file for the times of the stages
+STAGE_TIMES = "FASHION_STAGE_TIMES"  # environment variable: path of the file to append stage durations to
 
 
 class UserError(Exception):
-    """Something the user can put right; the message tells what was found, what was expected and what to do."""
+    """An error that the user can fix. The message states what was found, what was expected and what to do."""
 
 
 def run_command(main: Callable[[], None]) -> NoReturn:
-    """Run a command and exit: 0 when done, 1 after a `UserError` or `OSError`, 128 + its number after a signal.
+    """Run `main` and exit with 0 on success, 1 after a `UserError` or `OSError`, 128 + N after signal N.
 
-    SIGTERM unwinds the stack just as Ctrl-C does, so that temporary files are removed in both cases. A character that
-    the terminal's encoding lacks is printed as an escape.
+    SIGTERM unwinds the stack as Ctrl-C does, so both remove temporary files. Characters outside the terminal's encoding
+    are printed as escape sequences.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _raise_interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         started = time.monotonic()
-        _check_folder()
+        _check_checkout()
         main()
         if sys.stdout:  # None if the shell closed it
             sys.stdout.flush()
@@ -37,35 +37,35 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:  # the reader of the output, such as `head`, closed the pipe
+    except BrokenPipeError:  # the process that reads the output, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt as interrupt:
-        number = interrupt.args[0] if interrupt.args else signal.SIGINT
+        signum = interrupt.args[0] if interrupt.args else signal.SIGINT
         print("interrupted", file=sys.stderr)
-        sys.exit(128 + number)
+        sys.exit(128 + signum)
     sys.exit(0)
 
 
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(number)
+def _raise_interrupt(signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signum)
 
 
-def _check_folder() -> None:
-    """Refuse to run one checkout's code in another checkout."""
-    own = Path("fashion", "errors.py")
-    if own.is_file() and not own.samefile(__file__):
+def _check_checkout() -> None:
+    """Raise a `UserError` if the current folder is another checkout of this project."""
+    local = Path("fashion", "errors.py")
+    if local.is_file() and not local.samefile(__file__):
         raise UserError(
             f"this command runs the code in {Path(__file__).parents[1]}, but the current folder is another checkout; "
-            "run `make setup` here, then use its own .venv"
+            "run `make setup` here and use the .venv of this folder"
         )
 
 
 def _record_time(seconds: float) -> None:
-    """Append the time of this stage to the file that `STAGE_TIMES` names, if it is set and DVC runs this."""
+    """Append the duration of a DVC stage to the file that `STAGE_TIMES` names, if it is set."""
     stage, path = os.environ.get("DVC_STAGE"), os.environ.get(STAGE_TIMES)
     if stage and path:
         with Path(path).open("a", encoding="utf-8") as file:

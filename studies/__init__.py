@@ -1,1 +1,1 @@
-"""Questions that take longer than the pipeline, each a DVC pipeline of its own beside the root's."""
+"""Experiments that take longer than the pipeline, most of them with a dvc.yaml."""

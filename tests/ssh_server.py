@@ -1,8 +1,9 @@
-"""An SSH server with SFTP on a free port of this machine: prints the port, serves until it is killed.
+"""An SFTP server on a free local port. It prints the port and serves until it is killed.
 
 python -m tests.ssh_server FOLDER [FILES]
 
-It opens so many FILES for writing; at the next one it prints a line and never answers.
+FOLDER receives the keys. After FILES files have been opened for writing, the server prints a line at the next one and
+does not respond to it.
 """
 
 import asyncio
@@ -13,22 +14,22 @@ import asyncssh
 
 
 class Files(asyncssh.SFTPServer):
-    """The files of the machine, of which only some may be written."""
+    """All files of the machine; the number that can be opened for writing is limited."""
 
-    left = float("inf")
+    remaining = float("inf")
 
     async def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> object:
         """Open a file."""
         if pflags & asyncssh.FXF_WRITE:
-            Files.left -= 1
-            if Files.left < 0:
-                print("no more", flush=True)
+            Files.remaining -= 1
+            if Files.remaining < 0:
+                print("limit reached", flush=True)
                 await asyncio.Event().wait()
         return super().open(path, pflags, attrs)
 
 
 async def serve(folder: Path) -> None:
-    """Serve to whoever holds the key folder/user."""
+    """Serve clients that have the private key folder/user."""
     host, user = asyncssh.generate_private_key("ssh-ed25519"), asyncssh.generate_private_key("ssh-ed25519")
     user.write_private_key(folder / "user")
     (folder / "user").chmod(0o600)
@@ -46,5 +47,5 @@ async def serve(folder: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        Files.left = int(sys.argv[2])
+        Files.remaining = int(sys.argv[2])
     asyncio.run(serve(Path(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""The data audit against scikit-learn and planted duplicates."""
+"""The data audit: nearest neighbours as in scikit-learn, planted duplicates, pixel statistics."""
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
@@ -14,19 +14,19 @@ def split(count: int, seed: int) -> Split:
     return Split(images, (np.arange(count) % 2).astype(np.uint8))
 
 
-def test_nearest_is_scikit_learns() -> None:
+def test_nearest() -> None:
     images, others = split(1200, 1).images, split(300, 2).images
     flat = NearestNeighbors(n_neighbors=1).fit(others.reshape(300, -1).astype(float))
     distance, neighbour = flat.kneighbors(images.reshape(1200, -1).astype(float))
-    ours, our_distance = nearest(images, others)
-    np.testing.assert_allclose(our_distance, distance[:, 0] / np.sqrt(20))
-    np.testing.assert_array_equal(ours, neighbour[:, 0])
+    found, found_distance = nearest(images, others)
+    np.testing.assert_allclose(found_distance, distance[:, 0] / np.sqrt(20))
+    np.testing.assert_array_equal(found, neighbour[:, 0])
 
 
-def test_planted_duplicates_are_found() -> None:
+def test_duplicates() -> None:
     train, validation, test = split(40, 1), split(10, 2), split(20, 3)
     train.images[7] = train.images[3]
-    test.images[0] = train.images[5]  # the same image under another label
+    test.images[0] = train.images[5]  # the same image with another label
     test.images[2] = validation.images[4]
     validation.images[0] = train.images[0]
     test.images[9] = train.images[9]
@@ -43,7 +43,7 @@ def test_planted_duplicates_are_found() -> None:
         "test in validation": 1,
     }
     near = found["near_duplicates"]
-    assert (near["test_images"], near["with_another_label"]) == (3, 1)
+    assert (near["test_images"], near["different_label"]) == (3, 1)
     assert near["closest"] == [
         {"test_image": 0, "split": "train", "image": 5, "distance": 0.0},
         {"test_image": 2, "split": "validation", "image": 4, "distance": 0.0},
@@ -51,7 +51,7 @@ def test_planted_duplicates_are_found() -> None:
     ]
 
 
-def test_pixel_moments_are_those_of_the_training_images() -> None:
+def test_pixel_statistics() -> None:
     train = split(40, 1)
     found = audit(train, split(10, 2), split(20, 3), CLASSES, 1.0)
     assert found["pixels"] == {

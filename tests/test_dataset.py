@@ -1,4 +1,4 @@
-"""The file that carries a split from stage to stage."""
+"""The file format of splits."""
 
 import struct
 from pathlib import Path
@@ -20,17 +20,17 @@ def test_round_trip(tmp_path: Path) -> None:
     assert (loaded.image_shape, loaded.num_classes) == ((2, 3), 3)
 
 
-def test_the_same_arrays_are_the_same_bytes(tmp_path: Path) -> None:
+def test_reproducible_bytes(tmp_path: Path) -> None:
     for name in ("one.npz", "two.npz"):
         dataset.save(SPLIT, tmp_path / name)
     content = (tmp_path / "one.npz").read_bytes()
     assert content == (tmp_path / "two.npz").read_bytes()
     version, length_of_extra_fields = struct.unpack_from("<4xH22xH", content)
-    assert (version, length_of_extra_fields) == (20, 0), "what np.savez writes here differs between releases of Python"
+    assert (version, length_of_extra_fields) == (20, 0), "np.savez writes other headers with other releases of Python"
 
 
-@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 no archive", b"text"])
-def test_what_is_no_split_is_refused(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 not an archive", b"text"])
+def test_invalid_file(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "split.npz"
     if content is not None:
         path.write_bytes(content)

@@ -1,6 +1,6 @@
-"""What is checked before the set-up, and what .venv guarantees in any folder."""
+"""The checks before the set-up, .venv in any folder, and how commands exit."""
 
-import json
+import importlib.metadata
 import os
 import re
 import shutil
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from fashion import environment, errors
+from fashion import cli, environment, errors, pipeline
 from fashion.environment import SetupError
-from tests.conftest import FASHION, ROOT, Project
+from fashion.files import write_json
+from tests.conftest import FASHION, MODELS, ROOT, Project
 from tests.flowers import Flowers
 
 BIN = Path(sys.executable).parent
@@ -21,7 +22,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a Git repository that the checks take for the project."""
+    """Return a Git repository that the checks use as the project's folder."""
     folder = tmp_path / "the \"folder\" of 'somebody' $HOME"
     folder.mkdir()
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
@@ -29,18 +30,19 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_no_recipe_calls_a_program_of_the_environment_by_its_bare_name() -> None:
-    """The make of macOS does not find it."""
+def test_makefile_program_paths() -> None:
+    """The make of macOS does not find programs of .venv without their path."""
     called = set(re.findall(r"^\t@?(\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert "$(BIN)/pytest" in called
     assert called & {program.name for program in BIN.iterdir()} == set()
 
 
-def test_variables_of_make_hold_no_space_before_a_comment() -> None:
+def test_makefile_comments() -> None:
+    """A variable with a comment on its line would end in a space."""
     assert re.findall(r"(?m)^[^#\n]*=.*#.*$", (ROOT / "Makefile").read_text().replace("\\\n", "")) == []
 
 
-def test_autocrlf_leaves_lf_line_endings(tmp_path: Path) -> None:
+def test_autocrlf(tmp_path: Path) -> None:
     options = ["-c", "core.autocrlf=true", "-c", "core.eol=crlf"]
     subprocess.run(["git", *options, "clone", "-q", str(ROOT), str(tmp_path / "clone")], check=True)
     listed = subprocess.run(
@@ -49,28 +51,39 @@ def test_autocrlf_leaves_lf_line_endings(tmp_path: Path) -> None:
     assert [line for line in listed.stdout.splitlines() if "w/crlf" in line or "w/mixed" in line] == []
 
 
-def test_a_suitable_checkout(checkout: Path) -> None:
+def test_suitable_checkout(checkout: Path) -> None:
     assert environment.check_folder() == f"{checkout} is writable"
     assert environment.check_git()
 
 
-def test_a_downloaded_zip(checkout: Path) -> None:
+def test_downloaded_zip(checkout: Path) -> None:
     shutil.rmtree(checkout / ".git")
     with pytest.raises(SetupError, match="is not a Git repository, which DVC needs"):
         environment.check_git()
 
 
-def test_a_folder_inside_another_repository(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_inside_another_repository(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (checkout / "inside").mkdir()
     monkeypatch.setattr(environment, "ROOT", checkout / "inside")
     with pytest.raises(SetupError, match="is not a Git repository, which DVC needs"):
         environment.check_git()
 
 
+def test_translated_git(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = checkout / "programs"
+    programs.mkdir()
+    (programs / "git").write_text('#!/bin/sh\ntest "$LC_ALL" = C && echo "fatal: not a git repository" >&2\nexit 128\n')
+    (programs / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    with pytest.raises(SetupError, match="is not a Git repository, which DVC needs"):
+        environment.check_git()
+
+
 @pytest.mark.usefixtures("checkout")
-def test_git_errors_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    with pytest.raises(SetupError, match=r"(?s)git refuses to read .*git config --global --add safe.directory"):
+    with pytest.raises(SetupError, match=r"(?s)Git cannot read .*git config --global --add safe.directory"):
         environment.check_git()
 
 
@@ -80,7 +93,7 @@ def test_no_git(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         environment.check_git()
 
 
-def test_too_little_space(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_full(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(checkout)
     monkeypatch.setattr(environment, "STAMP", checkout / "none")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100_000_000))
@@ -90,7 +103,7 @@ def test_too_little_space(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> No
         environment.check_temporary_folder()
 
 
-def test_the_second_of_two_waits(tmp_path: Path) -> None:
+def test_lock(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from fashion.environment import exclusive\n"
         "with exclusive(Path('lock'), 'waiting'):\n"
@@ -106,8 +119,8 @@ def test_the_second_of_two_waits(tmp_path: Path) -> None:
             assert second.communicate("\n")[0] == "in\nout\n"
 
 
-def test_scripts_name_no_folder() -> None:
-    """Otherwise renamed and copied folders run the old code, and quotes in a path break the scripts."""
+def test_scripts_without_absolute_paths() -> None:
+    """With them, renamed and copied folders would run the old code, and quotes in a path would break the scripts."""
     scripts = [path for path in BIN.iterdir() if path.read_bytes().startswith(b"#!")]
     assert {"dvc", "fashion", "pytest"} <= {path.name for path in scripts}
     assert [path for path in scripts if str(ROOT).encode() in path.read_bytes()] == []
@@ -116,7 +129,7 @@ def test_scripts_name_no_folder() -> None:
 @pytest.mark.parametrize(
     "line", ["VIRTUAL_ENV={}", "    export VIRTUAL_ENV={}", "        VIRTUAL_ENV={}"], ids=["3.11", "3.12", "3.13"]
 )
-def test_scripts_work_in_a_folder_with_quotes(tmp_path: Path, line: str) -> None:
+def test_folder_with_quotes(tmp_path: Path, line: str) -> None:
     venv = tmp_path / "the \"venv\" of 'somebody' $HOME"
     (venv / "bin").mkdir(parents=True)
     packages = venv / "lib" / "python3" / "site-packages"
@@ -140,7 +153,7 @@ def test_scripts_work_in_a_folder_with_quotes(tmp_path: Path, line: str) -> None
     assert subprocess.run(activate, capture_output=True, text=True, check=True).stdout == str(venv)
 
 
-def test_only_network_settings_of_pip_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pip.conf").write_text(
         "[global]\nindex-url = https://mirror/simple\ntarget = /elsewhere\n[install]\nuser = true\ncert = /file\n"
     )
@@ -155,7 +168,7 @@ def test_only_network_settings_of_pip_are_kept(tmp_path: Path, monkeypatch: pyte
     assert settings.keys() & {"PIP_TARGET", "PIP_USER", "PIP_DRY_RUN"} == set()
 
 
-def test_a_changed_folder_or_requirement_is_set_up_again(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stale_environment(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in environment.INPUTS:
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, checkout / name)
@@ -171,79 +184,104 @@ def test_a_changed_folder_or_requirement_is_set_up_again(checkout: Path, monkeyp
     assert not environment._is_ready()
 
 
-def test_dvc_needs_no_activated_environment(
-    original_flowers: Flowers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    others = [folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != BIN]
-    monkeypatch.setenv("PATH", os.pathsep.join(others))
+def test_path_without_activation() -> None:
+    """The commands of stages find `python` and `dvc` when .venv is not activated."""
+    script = "import shutil; print(shutil.which('python'), shutil.which('dvc'))"
+    done = subprocess.run(
+        [BIN / "python", "-c", script], env={"PATH": os.defpath}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(BIN / "python"), str(BIN / "dvc")]
+
+
+@pytest.mark.slow
+def test_dvc_without_activation(original_flowers: Flowers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = os.environ["PATH"].split(os.pathsep)
+    monkeypatch.setenv("PATH", os.pathsep.join(folder for folder in folders if Path(folder) != BIN))
     flowers = original_flowers.copy(tmp_path / "flowers")
     assert "Running stage 'train'" in flowers.run(str(BIN / "dvc"), "repro", "--force").stdout
 
 
-def test_the_command_of_another_checkout_is_refused(project: Project) -> None:
-    done = subprocess.run([BIN / "fashion", "results"], cwd=project.folder, capture_output=True, text=True, check=False)
+def test_another_checkout(tmp_path: Path) -> None:
+    (tmp_path / "fashion").mkdir()
+    (tmp_path / "fashion" / "errors.py").touch()
+    done = subprocess.run([BIN / "fashion", "results"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(
         f"error: this command runs the code in {ROOT}, but the current folder is another checkout"
     )
 
 
-def test_a_git_that_speaks_another_language(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs = checkout / "programs"
-    programs.mkdir()
-    (programs / "git").write_text('#!/bin/sh\ntest "$LC_ALL" = C && echo "fatal: not a git repository" >&2\nexit 128\n')
-    (programs / "git").chmod(0o755)
-    monkeypatch.setenv("PATH", str(programs))
-    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    with pytest.raises(SetupError, match="is not a Git repository, which DVC needs"):
-        environment.check_git()
+def command(body: str) -> list[str]:
+    """Return a command that runs `body` as all commands of this project run."""
+    return [sys.executable, "-c", f"from fashion.errors import run_command; run_command(lambda: {body})"]
 
 
 def test_closed_output() -> None:
-    command = [*FASHION, "results"]
     done = subprocess.run(
-        ["sh", "-c", '"$@" >&-', "sh", *command], cwd=ROOT, capture_output=True, text=True, check=False
+        ["sh", "-c", '"$@" >&-', "sh", *command("print('text')")], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_output_into_head() -> None:
     with subprocess.Popen(
-        [BIN / "fashion", "results"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as results:
-        assert results.stdout
-        results.stdout.close()
-        assert results.wait(timeout=60) == 128 + signal.SIGPIPE
-        assert results.stderr
-        assert results.stderr.read() == ""
+        command("input() or print('text')"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        process.stdout.close()
+        assert process.communicate("\n", timeout=60)[1] == ""
+        assert process.returncode == 128 + signal.SIGPIPE
 
 
-def test_a_terminal_that_lacks_a_character() -> None:
-    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run([*FASHION, "results"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert r"\xb1" in done.stdout
+def test_terminal_encoding() -> None:
+    variables = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command("print('\\xb1')"), env=variables, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\xb1\n", "")
 
 
-def test_run_lists_the_stages_and_names_the_report(project: Project) -> None:
+def test_stage_duration(tmp_path: Path) -> None:
+    times = tmp_path / "times.tsv"
+    variables = {**os.environ, "DVC_STAGE": "fetch", errors.STAGE_TIMES: str(times)}
+    for _ in range(2):
+        subprocess.run(command("None"), env=variables, check=True)
+    assert re.fullmatch(r"(fetch\t\d+\.\d\n){2}", times.read_text())
+
+
+def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def repro(_root: Path, times: Path) -> int:
+        times.write_text("fetch\t1.5\nplot\t10.0\n")
+        return 0
+
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    metrics = {"accuracy": 0.5, "accuracy_interval": {"low": 0.4, "high": 0.6}, "parameters": 1234}
+    write_json(tmp_path / "reports" / MODELS[0] / "metrics.json", metrics)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fashion", "run"])
+    monkeypatch.setattr(pipeline, "_repro", repro)
+    monkeypatch.setattr(pipeline, "check_networks", lambda *_: None)
+    cli.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Stages: fetch, preprocess, train")
+    assert lines[3:6] == ["fetch          1.5 s", "plot          10.0 s", "all stages    11.5 s"]
+    assert any(line.startswith(f"| {MODELS[0].upper()} ") for line in lines)
+    assert lines[-1] == f"Open {tmp_path / 'reports' / 'index.html'}"
+
+
+@pytest.mark.slow
+def test_run_of_unchanged_pipeline(project: Project) -> None:
     lines = project.run(*FASHION, "run").stdout.splitlines()
-    assert lines[0].startswith("Stages: fetch, preprocess, train_dnn, train_cnn, evaluate, ")
+    assert lines[0].startswith("Stages: fetch, preprocess, train")
     assert "Data and pipelines are up to date." in lines
     assert lines[-1] == f"Open {project.folder / 'reports' / 'index.html'}"
 
 
-def test_a_stage_records_its_time(project: Project, tmp_path: Path) -> None:
-    times = tmp_path / "times.tsv"
-    environment = {**project.environment, "DVC_STAGE": "fetch", errors.STAGE_TIMES: str(times)}
-    for _ in range(2):
-        subprocess.run(
-            [sys.executable, "-m", "stages.fetch", "data/raw"], cwd=project.folder, env=environment, check=True
-        )
-    assert re.fullmatch(r"(fetch\t\d+\.\d\n){2}", times.read_text())
-
-
-def test_every_pinned_package_is_installed_for_this_python() -> None:
-    done = subprocess.run([sys.executable, "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
-    installed = {package["name"].lower().replace("_", "-").replace(".", "-") for package in json.loads(done.stdout)}
+def test_pinned_packages() -> None:
+    """All packages of requirements.lock are installed, with this version of Python."""
+    installed = {re.sub(r"[._]", "-", package.name.lower()) for package in importlib.metadata.distributions()}
     pinned = set(re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text()))
     assert pinned - installed == set()

@@ -1,4 +1,4 @@
-"""A file is whole or it is not there."""
+"""Files are complete or absent."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from fashion import files
 from fashion.errors import UserError
 
 
-def test_folders_are_made_and_content_is_written(tmp_path: Path) -> None:
+def test_write(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "file.json"
     files.write_json(path, {"a": 1})
     assert files.read_json(path) == {"a": 1}
@@ -18,7 +18,7 @@ def test_folders_are_made_and_content_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError])
-def test_what_stood_there_survives_a_failure(tmp_path: Path, failure: type[BaseException]) -> None:
+def test_failed_write(tmp_path: Path, failure: type[BaseException]) -> None:
     path = tmp_path / "file"
     path.write_text("before")
 
@@ -33,8 +33,8 @@ def test_what_stood_there_survives_a_failure(tmp_path: Path, failure: type[BaseE
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
-    """The kernel's own limit on the size of a file stands in for the end of the disk."""
+def test_full_disk(tmp_path: Path) -> None:
+    """The kernel's limit on file sizes simulates a full disk."""
     script = (
         "import resource; from pathlib import Path; from fashion import errors, files;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000));"
@@ -45,19 +45,19 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "folder").iterdir()) == []
 
 
-def test_a_file_where_a_folder_is_needed(tmp_path: Path) -> None:
+def test_file_instead_of_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         files.write_text(tmp_path / "file" / "below", "text")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_json_holds_no_nan(tmp_path: Path, value: float) -> None:
+def test_json_without_nan(tmp_path: Path, value: float) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         files.write_json(tmp_path / "file", {"a": value})
 
 
-def test_what_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "text").write_text("{")
+def test_invalid_json(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
-        files.read_json(tmp_path / "text")
+        files.read_json(tmp_path / "file")

@@ -1,4 +1,4 @@
-"""The IDX format: what is written comes back, and whatever is not exactly IDX is refused."""
+"""The IDX format: round trips, and errors for anything else."""
 
 import struct
 from pathlib import Path
@@ -21,13 +21,13 @@ def test_round_trip(array: np.ndarray) -> None:
     np.testing.assert_array_equal(decoded, array)
 
 
-def test_the_published_layout() -> None:
-    """Magic number 2049 and a big-endian count, as http://yann.lecun.com/exdb/mnist/ states for labels."""
+def test_published_layout() -> None:
+    """Magic number 2049 and a big-endian count, as http://yann.lecun.com/exdb/mnist/ specifies for labels."""
     assert idx.encode(np.array([5, 0, 4], np.uint8)) == struct.pack(">ii3B", 2049, 3, 5, 0, 4)
 
 
 @given(ARRAYS, st.data())
-def test_cut_or_lengthened_content_is_refused(array: np.ndarray, data: st.DataObject) -> None:
+def test_wrong_length(array: np.ndarray, data: st.DataObject) -> None:
     content = idx.encode(array)
     cut = data.draw(st.integers(0, len(content) - 1))
     for wrong in (content[:cut], content + b"\0"):
@@ -36,14 +36,14 @@ def test_cut_or_lengthened_content_is_refused(array: np.ndarray, data: st.DataOb
 
 
 @given(ARRAYS, st.integers(0, 3), st.integers(1, 255))
-def test_a_changed_magic_number_is_refused(array: np.ndarray, position: int, change: int) -> None:
+def test_wrong_magic_number(array: np.ndarray, position: int, change: int) -> None:
     content = bytearray(idx.encode(array))
     content[position] ^= change
     with pytest.raises(UserError, match="expected 00 00 08"):
         idx.decode(bytes(content), array.ndim, "file")
 
 
-def test_an_empty_dimension_is_refused() -> None:
+def test_empty_dimension() -> None:
     with pytest.raises(UserError, match=r"empty shape \(0, 28, 28\)"):
         idx.decode(struct.pack(">iiii", 2051, 0, 28, 28), 3, "file")
 
@@ -53,16 +53,16 @@ def test_an_empty_dimension_is_refused() -> None:
     [
         ([0, 1, 0, 1], 3, r"has 3 images, but .* has 4 labels"),
         ([0, 1, 0, 2], 4, r"has the label 2, expected 0 to 1"),
-        ([0, 0, 0, 0], 4, r"no image is labelled \[1\]"),
+        ([0, 0, 0, 0], 4, r"no image has the label \[1\]"),
     ],
 )
-def test_a_split_that_does_not_hold_together(tmp_path: Path, labels: list[int], images: int, message: str) -> None:
+def test_inconsistent_split(tmp_path: Path, labels: list[int], images: int, message: str) -> None:
     (tmp_path / "images").write_bytes(idx.encode(np.zeros((images, 2, 2), np.uint8)))
     (tmp_path / "labels").write_bytes(idx.encode(np.array(labels, np.uint8)))
     with pytest.raises(UserError, match=message):
         idx.read_split(tmp_path / "images", tmp_path / "labels", classes=2)
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         idx.read_split(tmp_path / "images", tmp_path / "labels", classes=2)

@@ -1,4 +1,4 @@
-"""Whatever a class is called, Markdown shows its name as it is."""
+"""Markdown shows any class name unchanged."""
 
 import html
 import re
@@ -43,5 +43,5 @@ def test_as_code(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["T-shirt/top", "Ankle boot", "Кот", "水平"])
-def test_plain_names_stay_readable(name: str) -> None:
+def test_names_without_markup(name: str) -> None:
     assert escape(name) == name

@@ -1,4 +1,4 @@
-"""What docs/together.md says: a DVC remote, experiments, and a dvc.lock that two branches changed."""
+"""docs/together.md: a DVC remote, experiments, conflicts in dvc.lock."""
 
 import subprocess
 import sys
@@ -16,19 +16,19 @@ from moto.server import ThreadedMotoServer
 from tests.conftest import ROOT
 from tests.flowers import Flowers
 
-TOO_LONG = 300  # seconds for a test
+TIMEOUT = 300  # seconds for a test
 
 
 @dataclass
 class Storage:
-    """A DVC remote: its address, the settings that open it, and a way to damage a file in it."""
+    """A DVC remote: its address, its settings, and a function that overwrites a file in it."""
 
     address: str
     settings: dict[str, str]
     overwrite: Callable[[str, bytes], None]
 
     def use(self, flowers: Flowers) -> None:
-        """Make this the project's remote."""
+        """Make this the project's default remote."""
         flowers.run("dvc", "remote", "add", "--force", "--default", "storage", self.address)
         for name, value in {**self.settings, "verify": "true"}.items():
             flowers.run("dvc", "remote", "modify", "storage", name, value)
@@ -37,14 +37,14 @@ class Storage:
 
 @contextmanager
 def ssh_server(folder: Path, *arguments: str) -> Iterator[tuple[Storage, subprocess.Popen[str]]]:
-    """Start an SSH server that keeps what it gets in folder/storage."""
+    """Start an SSH server that stores files in folder/storage."""
 
     def overwrite(name: str, content: bytes) -> None:
         (folder / "storage" / name).write_bytes(content)
 
     command = [sys.executable, "-m", "tests.ssh_server", str(folder), *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
-        watchdog = threading.Timer(TOO_LONG, server.kill)  # whoever waits for a line of it then gets an empty one
+        watchdog = threading.Timer(TIMEOUT, server.kill)  # a test that waits for a line then gets an empty one
         watchdog.start()
         try:
             assert server.stdout
@@ -57,7 +57,7 @@ def ssh_server(folder: Path, *arguments: str) -> Iterator[tuple[Storage, subproc
 
 @contextmanager
 def s3_server() -> Iterator[Storage]:
-    """Start a server that speaks S3 and keeps what it gets in memory."""
+    """Start an S3 server that stores files in memory."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -78,14 +78,23 @@ def s3_server() -> Iterator[Storage]:
     server.stop()
 
 
-@pytest.fixture(params=["ssh", "s3"])
+@pytest.fixture(params=["folder", *(pytest.param(server, marks=pytest.mark.slow) for server in ("ssh", "s3"))])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
-    if request.param == "ssh":
+    if request.param == "folder":
+        folder = tmp_path / "storage"
+        folder.mkdir()
+        yield Storage(str(folder), {}, lambda name, content: overwrite_read_only(folder / name, content))
+    elif request.param == "ssh":
         with ssh_server(tmp_path) as (remote, _):
             yield remote
     else:
         with s3_server() as remote:
             yield remote
+
+
+def overwrite_read_only(path: Path, content: bytes) -> None:
+    path.chmod(0o644)
+    path.write_bytes(content)
 
 
 @pytest.fixture
@@ -95,7 +104,7 @@ def flowers(original_flowers: Flowers, tmp_path: Path) -> Flowers:
 
 @pytest.fixture
 def shared(flowers: Flowers, storage: Storage) -> Flowers:
-    """A project with a remote and everything in it."""
+    """Return a project whose outputs are in a remote."""
     storage.use(flowers)
     flowers.run("dvc", "push", "--run-cache")
     return flowers
@@ -107,14 +116,14 @@ def clone(flowers: Flowers, name: str) -> Flowers:
     return Flowers(folder)
 
 
-def test_a_colleague_gets_everything_and_trains_nothing(shared: Flowers) -> None:
+def test_pull(shared: Flowers) -> None:
     colleague = clone(shared, "colleague")
     colleague.run("dvc", "pull")
     assert "Stage 'train' didn't change, skipping" in colleague.run("dvc", "repro").stdout
     assert (colleague.folder / "probabilities.npy").read_bytes() == (shared.folder / "probabilities.npy").read_bytes()
 
 
-def test_a_corrupted_object_is_told_and_not_used(shared: Flowers, storage: Storage) -> None:
+def test_corrupted_object(shared: Flowers, storage: Storage) -> None:
     outs = yaml.safe_load((shared.folder / "dvc.lock").read_text())["stages"]["train"]["outs"]
     digest = next(out["md5"] for out in outs if out["path"] == "probabilities.npy")
     storage.overwrite(f"files/md5/{digest[:2]}/{digest[2:]}", b"something else")
@@ -125,7 +134,8 @@ def test_a_corrupted_object_is_told_and_not_used(shared: Flowers, storage: Stora
     assert not (colleague.folder / "probabilities.npy").exists()
 
 
-def test_a_push_that_was_cut_short_can_be_repeated(flowers: Flowers, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_interrupted_push(flowers: Flowers, tmp_path: Path) -> None:
     with ssh_server(tmp_path, "1") as (storage, server):
         storage.use(flowers)
         with subprocess.Popen(["dvc", "push"], cwd=flowers.folder, stderr=subprocess.DEVNULL) as push:
@@ -142,7 +152,8 @@ def test_a_push_that_was_cut_short_can_be_repeated(flowers: Flowers, tmp_path: P
         assert "Stage 'train' didn't change, skipping" in colleague.run("dvc", "repro").stdout
 
 
-def test_experiments_are_queued_shown_and_applied(flowers: Flowers) -> None:
+@pytest.mark.slow
+def test_experiments(flowers: Flowers) -> None:
     flowers.run("dvc", "exp", "run", "--queue", "--name", "narrow", "--set-param", "model.columns=2")
     flowers.run("dvc", "exp", "run", "--run-all")
     table = flowers.run("dvc", "exp", "show", "--csv").stdout
@@ -152,7 +163,7 @@ def test_experiments_are_queued_shown_and_applied(flowers: Flowers) -> None:
     assert "Stage 'train' didn't change, skipping" in flowers.run("dvc", "repro").stdout
 
 
-def test_the_way_out_of_a_conflict_in_the_lock(flowers: Flowers) -> None:
+def test_conflict_in_the_lock(flowers: Flowers) -> None:
     flowers.git("checkout", "-b", "theirs")
     flowers.change(strength=2.0)
     flowers.git("checkout", "main")

@@ -46,6 +46,11 @@ def test_table_and_readme() -> None:
     assert summary.markdown(table) in (ABLATION / "README.md").read_text()
 
 
+def test_seeds_evaluates_all_trained_models() -> None:
+    stages = read_yaml(ROOT / "studies" / "seeds" / "dvc.yaml")["stages"]
+    assert set(stages) == {"evaluate", *(f"train_{model}" for model in stages["evaluate"]["matrix"]["model"])}
+
+
 def test_comparison_seed_by_seed() -> None:
     trials = pd.DataFrame(
         [

@@ -1,8 +1,8 @@
-"""Getting the raw files from the first source that has them, and letting in nothing but the expected bytes.
+"""Download the raw files from the first source that has them, and verify their length and SHA-256.
 
-A source is one line of params.yaml: a web folder (`https://.../`), a package of the Debian or Ubuntu archive
-(`debian:NAME`, which needs neither root nor an installation) or a folder named by an environment variable (`env:NAME`).
-What is verified is the payload, the uncompressed IDX file: the archives around it differ between the sources.
+A source is a line of params.yaml: a URL (`https://.../`), a Debian or Ubuntu package (`debian:NAME`; needs no root and
+is not installed) or a local folder named by an environment variable (`env:NAME`). The uncompressed files are verified
+because compressed files differ between sources.
 """
 
 import gzip
@@ -22,39 +22,39 @@ from fashion.errors import UserError
 from fashion.files import atomic_write
 from fashion.params import RawFile
 
-Locate = Callable[[str], Path]
-"""From a file's name to a copy of it on this machine, compressed or not; raises `SourceError`."""
+Locator = Callable[[str], Path]
+"""Return the path of a local copy of the named file, gzipped or not. Raises `SourceError`."""
 
 
 class SourceError(Exception):
-    """A source cannot serve a file; the message says why."""
+    """A source cannot provide a file. The message states the reason."""
 
 
 def fetch(files: Mapping[str, RawFile], sources: tuple[str, ...], folder: Path, timeout: float, retries: int) -> None:
-    """Write each file's payload to `folder`/KEY.idx, from the first source that has it: all of them, or none.
+    """Fetch all files, then write each uncompressed to `folder`/KEY.idx.
+
+    The bytes written are the same whichever source provides them. Nothing is written unless all files were fetched.
 
     Args:
-        files: what to fetch, by key.
-        sources: where to look, in this order.
-        folder: where to write; it is the same byte for byte whichever source served it.
-        timeout: seconds without an answer before a download is given up.
-        retries: further attempts per file of a web folder.
+        files: files to fetch, by key.
+        sources: sources, in the order to try them.
+        folder: output folder.
+        timeout: seconds without a response after which a download fails.
+        retries: attempts per file after the first.
 
     Raises:
-        UserError: no source had a file, each with its reason; or the folder cannot be written.
+        UserError: no source has one of the files (the message lists each source's error), or `folder` is not writable.
     """
     payloads: dict[str, bytes] = {}
     failures: list[str] = []
     for source in sources:
         try:
             with tempfile.TemporaryDirectory(prefix="fashion-fetch-") as scratch:
-                locate = _open(source, Path(scratch), timeout, retries)
+                locate = _locator(source, Path(scratch), timeout, retries)
                 for key in [key for key in files if key not in payloads]:
-                    payloads[key] = _read_verified(locate(files[key].name), files[key])
-                    print(
-                        f"{files[key].name}: {len(payloads[key]):,} bytes from {source}, SHA-256 as expected",
-                        flush=True,
-                    )
+                    file = files[key]
+                    payloads[key] = _read_verified(locate(file.name), file)
+                    print(f"{file.name}: {file.length:,} bytes from {source}, SHA-256 verified", flush=True)
         except (SourceError, OSError) as error:
             failures.append(f"{source}: {error}")
             print(failures[-1], flush=True)
@@ -64,21 +64,21 @@ def fetch(files: Mapping[str, RawFile], sources: tuple[str, ...], folder: Path, 
         missing = [files[key].name for key in files if key not in payloads]
         variable = next((source.removeprefix("env:") for source in sources if source.startswith("env:")), None)
         raise UserError(
-            "no source had every file:\n"
+            f"cannot fetch {', '.join(missing)} from any source:\n"
             + "".join(f"  - {failure}\n" for failure in failures)
-            + f"To place the files by hand, put {', '.join(missing)} (or each with .gz)\n"
+            + "To use local files, put them (or the .gz files) into a folder\n"
             + (
-                f"into a folder and name it: {variable}=that/folder dvc repro"
+                f"and run: {variable}=path/to/folder dvc repro"
                 if variable
-                else "into a folder, and add env:VARIABLE to params.yaml: fetch.sources"
+                else "and add env:VARIABLE to fetch.sources in params.yaml, where VARIABLE names the folder"
             )
         )
     for key, payload in payloads.items():
-        with atomic_write(folder / f"{key}.idx") as file:
-            file.write(payload)
+        with atomic_write(folder / f"{key}.idx") as output:
+            output.write(payload)
 
 
-def _open(source: str, scratch: Path, timeout: float, retries: int) -> Locate:
+def _locator(source: str, scratch: Path, timeout: float, retries: int) -> Locator:
     kind, _, name = source.partition(":")
     match kind:
         case "debian":
@@ -89,7 +89,7 @@ def _open(source: str, scratch: Path, timeout: float, retries: int) -> Locate:
             return _web_folder(source, scratch, timeout, retries)
 
 
-def _web_folder(url: str, scratch: Path, timeout: float, retries: int) -> Locate:
+def _web_folder(url: str, scratch: Path, timeout: float, retries: int) -> Locator:
     import pooch
     import requests
     import truststore
@@ -106,7 +106,7 @@ def _web_folder(url: str, scratch: Path, timeout: float, retries: int) -> Locate
         except requests.exceptions.HTTPError as error:
             raise SourceError(f"{archive}: {error}") from error
         except requests.exceptions.Timeout as error:
-            raise SourceError(f"{archive}: no answer within {timeout:g} seconds") from error
+            raise SourceError(f"{archive}: no response within {timeout:g} seconds") from error
         except requests.exceptions.RequestException as error:
             raise SourceError(f"{archive}: {_root_cause(error)}") from error
         finally:
@@ -115,10 +115,10 @@ def _web_folder(url: str, scratch: Path, timeout: float, retries: int) -> Locate
     return locate
 
 
-def _debian_package(package: str, scratch: Path, timeout: float, retries: int) -> Locate:
+def _debian_package(package: str, scratch: Path, timeout: float, retries: int) -> Locator:
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
-            raise SourceError(f"{program} is not on this machine (it is on Debian and Ubuntu)")
+            raise SourceError(f"{program} is not installed (it is part of Debian and Ubuntu)")
     lists, cache, root = scratch / "lists", scratch / "cache", scratch / "root"
     for folder in (lists / "partial", cache / "archives" / "partial", root):
         folder.mkdir(parents=True)
@@ -130,19 +130,19 @@ def _debian_package(package: str, scratch: Path, timeout: float, retries: int) -
         f"Acquire::Retries={retries}",
         f"Acquire::http::Timeout={math.ceil(timeout)}",
     ]
-    apt = ["apt-get", "-qq", *(word for option in options for word in ("-o", option))]
-    print(f"asking apt for the package {package}", flush=True)
-    _command([*apt, "update"], scratch)
-    _command([*apt, "download", package], scratch)
+    apt = ["apt-get", "-qq", *(argument for option in options for argument in ("-o", option))]
+    print(f"downloading the package {package} with apt-get", flush=True)
+    _run([*apt, "update"], scratch)
+    _run([*apt, "download", package], scratch)
     for archive in scratch.glob("*.deb"):
-        _command(["dpkg-deb", "-x", str(archive), str(root)], scratch)
+        _run(["dpkg-deb", "-x", str(archive), str(root)], scratch)
     return lambda name: _find(root.rglob, name, f"the package {package}")
 
 
-def _user_folder(variable: str) -> Locate:
+def _user_folder(variable: str) -> Locator:
     value = os.environ.get(variable)
     if not value:
-        raise SourceError("this environment variable is not set")
+        raise SourceError("the environment variable is not set")
     folder = Path(value).expanduser()
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")
@@ -156,35 +156,35 @@ def _find(search: Callable[[str], Iterable[Path]], name: str, where: str) -> Pat
     raise SourceError(f"neither {name}.gz nor {name} is in {where}")
 
 
-def _command(words: list[str], folder: Path) -> None:
-    done = subprocess.run(words, cwd=folder, capture_output=True, encoding="utf-8", errors="replace", check=False)
+def _run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode:
-        last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise SourceError(f"`{words[0]} {words[-2]} {words[-1]}` failed: {last_line}")
+        last_line = (done.stderr.strip().splitlines() or ["no error message"])[-1]
+        raise SourceError(f"`{command[0]} {command[-2]} {command[-1]}` failed: {last_line}")
 
 
 def _read_verified(path: Path, file: RawFile) -> bytes:
-    """Return the uncompressed content of `path`, reading at most one byte more than is expected."""
+    """Return the uncompressed content of `path`; read at most one byte beyond the expected length."""
     with path.open("rb") as stream:
-        start = stream.read(2)
+        magic = stream.read(2)
     try:
-        with gzip.open(path) if start == b"\x1f\x8b" else path.open("rb") as stream:
+        with gzip.open(path) if magic == b"\x1f\x8b" else path.open("rb") as stream:
             payload = stream.read(file.length + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise SourceError(f"{path.name} is damaged: {error}") from error
+        raise SourceError(f"{path.name} is corrupt: {error}") from error
     if payload.lstrip().startswith(b"<"):
-        raise SourceError(f"{path.name} is a web page, not data; it starts with {payload[:20]!r}")
+        raise SourceError(f"{path.name} is an HTML page instead of data; it starts with {payload[:20]!r}")
     if len(payload) != file.length:
         found = f"{len(payload):,}" if len(payload) < file.length else "more"
-        raise SourceError(f"{path.name} holds {found} bytes, expected {file.length:,}")
+        raise SourceError(f"{path.name} contains {found} bytes, expected {file.length:,}")
     digest = hashlib.sha256(payload).hexdigest()
     if digest != file.sha256:
-        raise SourceError(f"{path.name} has the SHA-256 {digest}, expected {file.sha256}")
+        raise SourceError(f"{path.name} has SHA-256 {digest}, expected {file.sha256}")
     return payload
 
 
 def _root_cause(error: BaseException) -> str:
-    """Return the innermost reason of a failed request, without the description of the connection before it."""
+    """Return the innermost reason of a failed request, without the connection object in front of it."""
     reason: object = error
     while isinstance(reason, BaseException) and reason.args and isinstance(reason.args[-1], BaseException):
         reason = getattr(reason.args[-1], "reason", None) or reason.args[-1]

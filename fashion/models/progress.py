@@ -40,8 +40,8 @@ class Progress(keras.callbacks.Callback):
         self.epochs_done = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        seen = self.epochs_done * self.images + min((batch + 1) * self.batch_size, self.images)
-        self.bar.update(seen - self.bar.n)
+        done = self.epochs_done * self.images + min((batch + 1) * self.batch_size, self.images)
+        self.bar.update(done - self.bar.n)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         measures = "  ".join(f"{name} {value:.4g}" for name, value in (logs or {}).items())
