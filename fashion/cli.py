@@ -19,14 +19,14 @@ def main() -> None:
     run = commands.add_parser(
         "run",
         help="run the pipeline and show the results",
-        description="Run the stages that are out of date, then show their times and the results. `make` does this.",
+        description="Run the stale stages, then print their durations and the results. `make` runs this command.",
     )
     run.set_defaults(command=run_pipeline)
     results = commands.add_parser(
-        "results", help="print the table of results", description="Print the table of results."
+        "results", help="print the results", description="Print a table with the results of each model."
     )
-    results.add_argument("--json", action="store_true", help="print JSON, for programs")
-    results.add_argument("--root", type=Path, default=Path(), help="folder of the project (default: this one)")
+    results.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    results.add_argument("--root", type=Path, default=Path(), help="project folder (default: the current folder)")
     results.set_defaults(command=show_results)
     review = commands.add_parser(
         "review",
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def run_pipeline(_args: argparse.Namespace) -> None:
-    """Run the pipeline, and print the results and where the report is."""
+    """Run the pipeline; print the results and the path of the report."""
     from fashion import pipeline
     from fashion.evaluation import results
 
@@ -89,7 +89,7 @@ def run_pipeline(_args: argparse.Namespace) -> None:
 
 
 def show_results(args: argparse.Namespace) -> None:
-    """Print each model's results, as a table or as JSON."""
+    """Print the results of each model as a table or as JSON."""
     from fashion.evaluation import results
 
     found = results.read(args.root)

@@ -23,7 +23,7 @@ class Files(asyncssh.SFTPServer):
         if pflags & asyncssh.FXF_WRITE:
             Files.remaining -= 1
             if Files.remaining < 0:
-                print("limit reached", flush=True)
+                print("no more", flush=True)
                 await asyncio.Event().wait()
         return super().open(path, pflags, attrs)
 

@@ -188,7 +188,7 @@ def test_retrain_with_uncommitted_changes(hub: Hub) -> None:
     (runner.folder / "notes.txt").write_text("mine")
     done = runner.run(".ci/retrain", "model.strength=0.9", check=False)
     assert done.returncode == 1
-    assert done.stderr == "error: there are changes that are not committed; commit or stash them first\n"
+    assert done.stderr == "error: there are uncommitted changes; commit or stash them first\n"
     assert "strength: 0.9" not in (runner.folder / "params.yaml").read_text()
 
 

@@ -1,4 +1,4 @@
-"""Write page.html, the page that `dvc plots` fills, with Vega inside it: it draws with no network."""
+"""Write page.html, the HTML template of `dvc plots`, with Vega embedded so that plots work offline."""
 
 from pathlib import Path
 
