@@ -140,7 +140,8 @@ def _baseline(trials: Mapping[str, list[Mapping[str, Any]]]) -> str:
 
 
 def _serving(serving: Mapping[str, Any]) -> str:
-    ours, keras = (statistics.median(serving["first_prediction_seconds"][name]) for name in ("fashion predict", "Keras"))
+    first = serving["first_prediction_seconds"]
+    ours, keras = (statistics.median(first[name]) for name in ("fashion predict", "Keras"))
     rates = (f"{name} {serving['images'] / min(times):,.0f}" for name, times in serving["bulk_seconds"].items())
     return (
         f"A prediction for one test image takes {ours:.2f} s with `fashion predict` and {keras:.2f} s with the Keras "

@@ -54,7 +54,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "first_prediction_seconds": {name: times[1:] for name, times in first.items()},  # without the cold start
+                "first_prediction_seconds": {name: times[1:] for name, times in first.items()},  # not the first
                 "images": len(images),
                 "bulk_seconds": bulk,
             }

@@ -92,6 +92,12 @@ def served_demo(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
             server.kill()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that build the shared project first, and the others that need it last."""
+    shared = {item.path.name for item in items if "project" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: 0 if item.path.name == "test_pipeline.py" else 1 + (item.path.name in shared))
+
+
 @pytest.fixture(autouse=True)
 def float32() -> Iterator[None]:
     """Reset Keras' dtype policy after each test."""
@@ -190,7 +196,7 @@ def clone(folder: Path, raw_folder: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory, raw_folder: Path) -> Project:
-    """Return a clone in which the pipeline has run and been committed, shared by all test processes. Do not change it."""
+    """Return a clone in which the pipeline has run, shared by all test processes; do not change it."""
     base = tmp_path_factory.getbasetemp()
     folder = (base if "PYTEST_XDIST_WORKER" not in os.environ else base.parent) / "project"
     with exclusive(folder.with_suffix(".lock"), "Another test process makes the project; waiting for it"):

@@ -112,7 +112,7 @@ def touch_nothing(author: Flowers) -> None:
     ("change", "verdict", "error"),
     [
         (lambda author: author.change(columns=1), "worse", "significantly worse"),
-        (edit_code_and_run, "unchanged", None),
+        pytest.param(edit_code_and_run, "unchanged", None, marks=pytest.mark.slow),
         (edit_code, "unchanged", "dvc.lock is out of date: train.py changed"),
     ],
     ids=["worse", "unchanged", "stale"],
@@ -125,6 +125,7 @@ def test_review(hub: Hub, change: Callable[[Flowers], object], verdict: str, err
     assert error is None or error in done.stderr
 
 
+@pytest.mark.slow
 def test_review_of_an_improvement(hub: Hub) -> None:
     hub.author.change(columns=1)
     hub.author.git("push", "origin", "work:main")
@@ -139,6 +140,7 @@ def test_review_of_an_improvement(hub: Hub) -> None:
     assert "better" in (runner / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_review_against_merge_base(hub: Hub) -> None:
     """Main has changed since the change left it."""
     hub.propose(touch_nothing)
@@ -159,6 +161,7 @@ def test_review_of_a_failing_pipeline(hub: Hub) -> None:
     assert "`dvc repro` failed" in text
 
 
+@pytest.mark.slow
 def test_review_without_remote(hub: Hub) -> None:
     hub.propose(lambda author: author.change(columns=1), push=False)
     (hub.folder / "storage").rename(hub.folder / "emptied")
@@ -167,6 +170,7 @@ def test_review_without_remote(hub: Hub) -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.slow
 def test_review_of_a_fork(hub: Hub) -> None:
     def move(author: Flowers) -> None:
         author.run("dvc", "remote", "modify", "storage", "url", "http://127.0.0.1:9/")
@@ -192,6 +196,7 @@ def test_retrain_with_uncommitted_changes(hub: Hub) -> None:
     assert "strength: 0.9" not in (runner.folder / "params.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_retrain_proposes_one_branch(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("first", "second"):
         monkeypatch.setenv("PROPOSAL", str(hub.folder / f"{name}.txt"))
@@ -209,6 +214,7 @@ def test_retrain_proposes_one_branch(hub: Hub, monkeypatch: pytest.MonkeyPatch) 
     assert main.splitlines() == ["remote and scripts", "change"], "nothing was pushed to main"
 
 
+@pytest.mark.slow
 def test_retrain_of_a_stale_lock(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     maintainer = hub.clone("maintainer")
     edit_code(maintainer)
@@ -222,6 +228,7 @@ def test_retrain_of_a_stale_lock(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> N
     assert "Data and pipelines are up to date." in mended.run("dvc", "repro").stdout
 
 
+@pytest.mark.slow
 def test_retrain_worse(hub: Hub) -> None:
     runner = hub.clone("runner")
     done = runner.run(".ci/retrain", "model.columns=1", check=False)

@@ -119,9 +119,7 @@ def test_results(results_folder: Path) -> None:
         ("figures.py", "edited\n", set()),
     ],
 )
-def test_commit_of_older_results(
-    results_folder: Path, file: str, text: str, older: set[str]
-) -> None:
+def test_commit_of_older_results(results_folder: Path, file: str, text: str, older: set[str]) -> None:
     committed(results_folder / file, text)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=results_folder, capture_output=True, text=True, check=True

@@ -135,7 +135,7 @@ def test_second_run(copied: Project) -> None:
     assert digest(copied.folder / "dvc.lock") == before
 
 
-@pytest.mark.parametrize("stage", ["preprocess", f"train_{FIRST}", "export"])
+@pytest.mark.parametrize("stage", ["preprocess", f"train_{FIRST}", pytest.param("export", marks=pytest.mark.slow)])
 def test_params_that_do_not_fit(copied: Project, tmp_path: Path, stage: str) -> None:
     """They end a stage before it writes anything."""
     data = [f"data/{part}.npz" for part in ("train", "validation", "test")]
@@ -196,18 +196,13 @@ def hostile_home(tmp_path: Path) -> Path:
     return home
 
 
-def test_environment_has_no_effect(copied: Project, hostile_home: Path, tmp_path: Path) -> None:
-    """Nor do the user's settings, on a training and on the figures."""
-    hostile = Project(copied.folder, {**copied.environment, **HOSTILE, "HOME": str(hostile_home)})
-    splits = ["data/train.npz", "data/validation.npz"]
+def test_environment_has_no_effect(project: Project, hostile_home: Path, tmp_path: Path) -> None:
+    """Nor do the user's settings, on a training."""
+    hostile = Project(project.folder, {**project.environment, **HOSTILE, "HOME": str(hostile_home)})
     new = {f"models/{FIRST}/model.keras": tmp_path / "model", f"reports/{FIRST}/history.csv": tmp_path / "history"}
+    splits = ("data/train.npz", "data/validation.npz")
     hostile.run(sys.executable, "-m", f"stages.train_{FIRST}", *splits, *map(str, new.values()))
-    page = tmp_path / "page"
-    hostile.run(
-        sys.executable, "-m", "stages.plot", *splits, "data/test.npz", "reports/audit.json", str(tmp_path), str(page)
-    )
-    assert {path for path, other in new.items() if digest(copied.folder / path) != digest(other)} == set()
-    assert digest(page) == digest(copied.folder / "reports" / "index.html")
+    assert {path for path, other in new.items() if digest(project.folder / path) != digest(other)} == set()
 
 
 @pytest.mark.slow
@@ -222,6 +217,7 @@ def test_environment_has_no_effect_on_the_pipeline(
     assert (project.folder / "dvc.lock").read_text() == (folder / "dvc.lock").read_text()
 
 
+@pytest.mark.slow
 def test_failed_verification(project: Project, tmp_path: Path) -> None:
     """An export that predicts otherwise fails and writes nothing."""
     data = [f"data/{part}.npz" for part in ("train", "validation", "test")]
@@ -240,7 +236,7 @@ def test_failed_verification(project: Project, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_interrupted_training(project: Project, tmp_path: Path, number: signal.Signals) -> None:
     outputs = [tmp_path / "model.keras", tmp_path / "history.csv"]
     command = [

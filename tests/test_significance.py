@@ -36,6 +36,13 @@ def test_mcnemar_by_hand() -> None:
     assert significance.mcnemar(*correct(500, 10, 2, 30)).p_value == pytest.approx(expected)
 
 
+def test_holm_by_hand() -> None:
+    """The smallest of three p-values is multiplied by 3, the next by 2; none may be below the one before."""
+    assert significance.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert significance.holm([0.9, 0.6]) == [1.0, 1.0]
+
+
+@pytest.mark.slow
 @settings(max_examples=25)  # statsmodels collects garbage at every call
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm(p_values: list[float]) -> None:
