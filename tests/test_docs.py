@@ -217,8 +217,6 @@ def rules_of(section: dict[str, Any]) -> Rules:
 
 def readme_numbers(read: Read) -> Iterator[str]:
     benchmarks = json.loads(read("reports/benchmarks.json"))
-    tutorial = statistics.median(run["seconds"] for run in benchmarks["time_to_accuracy"]["tutorial"])
-    yield f"{tutorial:.0f} s"
     yield f"takes {statistics.median(benchmarks['serving']['first_prediction_seconds']['fashion predict']):.2f} s"
     yield from review_rows(read, {"dnn": (9142, 168, 229), "cnn": (9417, 0, 0)})
 
