@@ -7,7 +7,7 @@
 # make doctor        check this machine
 # make bench         measure speed and cost against baselines: half an hour to an hour on an otherwise idle machine
 # make format        format the code
-# make deps          write what the stages depend on into dvc.yaml
+# make deps          write the dependencies of the stages into dvc.yaml
 # make lock          update requirements.lock
 #
 # Programs of .venv are called by their path: the make of macOS (3.81) ignores an exported PATH when it starts programs.
@@ -57,7 +57,7 @@ lock: setup
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
 
 setup doctor:
-	@command -v "$(PYTHON)" > /dev/null || { echo "error: Python 3.11, 3.12 or 3.13 is needed, and none was found at '$(PYTHON)'; name one: make PYTHON=/path/to/python"; exit 1; }
+	@command -v "$(PYTHON)" > /dev/null || { echo "error: no Python 3.11, 3.12 or 3.13 found (PYTHON='$(PYTHON)'); set it: make PYTHON=/path/to/python"; exit 1; }
 	@"$(PYTHON)" -I -X utf8 fashion/environment.py $@
 
 .PHONY: run test test-slow test-browser bench format deps lock setup doctor

@@ -24,8 +24,8 @@ def markdown(results: Mapping[str, Any]) -> str:
                 f"{machine['python']}, TensorFlow {machine['tensorflow']}, Keras {machine['keras']}. On other "
                 "machines, times differ more than ratios. Accuracies are test accuracies of single models.",
                 "## 1. Time to accuracy",
-                "T_ref is the training time of the CNN of Keras tutorials: two convolutions with max pooling, a third "
-                "convolution and a dense layer; Adam, batches of 32, ten epochs, float32, TensorFlow's default "
+                "T_ref is the training time of the CNN of the Keras tutorials: two convolutions with max pooling, a "
+                "third convolution and a dense layer; Adam, batches of 32, ten epochs, float32, TensorFlow's default "
                 "settings. " + " ".join(variants),
                 _time_to_accuracy(results),
                 f"A training of studies/deep takes {deep['seconds']:.0f} seconds, "

@@ -1,6 +1,6 @@
 """Measure everything and write reports/benchmarks.json and reports/benchmarks.md: `make bench`, after `make`.
 
-Every measurement is a process of its own. What is compared is measured in turns, so that a change in the machine's
+Every measurement is a process of its own. What is compared is measured alternately, so that a change in the machine's
 speed affects all alike, and reported as a ratio of medians.
 """
 
@@ -103,7 +103,7 @@ def _lines(path: str) -> list[str]:
 
 
 def time_to_accuracy(repeats: int) -> dict[str, list[Any]]:
-    """Train all models and baselines in turns, with another seed in each round."""
+    """Train all models and baselines alternately, with another seed in each round."""
     names = trial.names(load_params())
     runs: dict[str, list[Any]] = {name: [] for name in names}
     for seed in range(1, repeats + 1):
@@ -130,7 +130,7 @@ def load_test() -> dict[str, Any]:
 
 
 def no_op() -> Mapping[str, list[float]]:
-    """Time `dvc repro` with nothing to do, here and in a project of a single empty stage, in turns."""
+    """Time `dvc repro` with nothing to do, here and in a project of a single empty stage, alternately."""
     with tempfile.TemporaryDirectory() as folder:
         for command in (
             ["git", "init", "-q"],

@@ -30,7 +30,7 @@ print(saving.load(Path(sys.argv[1])).predict(image, verbose=0).argmax())
 
 
 def main() -> None:
-    """Time `fashion predict` and Keras in turns on one image, then `fashion predict` on the whole test set."""
+    """Time `fashion predict` and Keras alternately on one image, then `fashion predict` on the whole test set."""
     argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__).parse_args()
     root = Path()
     models = exported_models(root, Lock.read(root))

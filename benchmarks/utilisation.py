@@ -4,7 +4,7 @@
 
 Prints JSON. The rate of a training step counts the multiplications and additions of its convolutions and dense layers;
 everything else (activations, normalisation, the optimiser, reading the data) only adds time. It is compared with the
-rate of a large matrix product in the same precision, measured in turns.
+rate of a large matrix product in the same precision, measured alternately.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import math
 import tempfile
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import keras
@@ -24,7 +25,6 @@ from fashion.data.dataset import Split
 from fashion.errors import run_command
 from fashion.models import networks, training
 from fashion.models.input_pipeline import batches
-from fashion.models.networks import Network
 from fashion.params import TrainingParams, load_params
 
 MATRIX = 2048  # rows and columns
@@ -64,7 +64,7 @@ def operations(model: keras.Model) -> int:
     return total
 
 
-def _utilisation(network: Network, params: TrainingParams, split: Split) -> dict[str, Any]:
+def _utilisation(network: ModuleType, params: TrainingParams, split: Split) -> dict[str, Any]:
     model = training.build_and_compile(network, params, split)
     data = batches(split, params, training=True).repeat()
     model.fit(data, steps_per_epoch=STEPS, verbose=0)  # traces and warms up

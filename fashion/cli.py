@@ -14,7 +14,7 @@ BATCH_SIZE = 500  # images; large batches are fast, small ones show progress
 
 def main() -> None:
     """Run the `fashion` command."""
-    parser = argparse.ArgumentParser(prog="fashion", description="Work with the models of this pipeline.")
+    parser = argparse.ArgumentParser(prog="fashion", description="Train, evaluate, compare and serve the models.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run",
@@ -33,19 +33,21 @@ def main() -> None:
         help="compare the models of two revisions",
         description="Compare the models of two revisions, and print the review as Markdown.",
     )
-    review.add_argument("--base", metavar="REV", help="revision to compare with (default: where head left main)")
+    review.add_argument(
+        "--base", metavar="REV", help="revision to compare with (default: the merge base with review.base_branch)"
+    )
     review.add_argument("--head", metavar="REV", help="revision to review (default: the working tree)")
-    review.add_argument("--html", type=Path, metavar="FILE", help="write an HTML page with the figures inside")
+    review.add_argument("--html", type=Path, metavar="FILE", help="write a self-contained HTML page")
     review.add_argument("--figures", type=Path, metavar="DIR", help="write the figures, and link them in the Markdown")
     review.add_argument(
         "--rebuild", action="store_true", help="run the pipeline of a commit again if its outputs are missing"
     )
-    review.add_argument("--gate", action="store_true", help="exit 1 if the gate's verdict is fail")
+    review.add_argument("--gate", action="store_true", help="exit with 1 if the gate fails")
     review.set_defaults(command=show_review)
     predict = commands.add_parser(
         "predict",
         help="classify images",
-        description="Classify images. Exits with 2 if one of them cannot be classified.",
+        description="Classify images. The exit code is 2 if an image cannot be classified.",
     )
     predict.add_argument("images", nargs="*", metavar="IMAGE", help=f"{FORMAT_LIST} file; - for standard input")
     predict.add_argument(
@@ -57,7 +59,7 @@ def main() -> None:
         choices=["light", "dark"],
         help="background of the images (default: detected at their borders)",
     )
-    predict.add_argument("--json", action="store_true", help="print one JSON object per image and line")
+    predict.add_argument("--json", action="store_true", help="print one JSON object per line, one line per image")
     predict.add_argument(
         "--figure", type=Path, metavar="FILE", help="draw the model inputs with their predictions, as a PNG file"
     )
@@ -65,14 +67,14 @@ def main() -> None:
     demo = commands.add_parser(
         "demo",
         help="try the models in a browser",
-        description="Serve a web page to try the models on, to browsers on this computer only.",
+        description="Serve a web page for trying the models, on localhost only.",
     )
     demo.add_argument("--port", type=int, default=8000, help="port to listen on; 0 for any free port (default: 8000)")
     demo.set_defaults(command=show_demo)
     stale = commands.add_parser(
         "stale",
-        help="exit 1 if dvc.lock is out of date",
-        description="Exit 1 if dvc.lock is out of date, and name the code, params or data that changed.",
+        help="exit with 1 if dvc.lock is out of date",
+        description="Exit with 1 if dvc.lock is out of date, and name the code, params or data that changed.",
     )
     stale.set_defaults(command=check_lock)
     args = parser.parse_args()
@@ -83,7 +85,10 @@ def run_pipeline(_args: argparse.Namespace) -> None:
     """Run the pipeline; print the results and the path of the report."""
     from fashion import pipeline
     from fashion.evaluation import results
+    from fashion.review.revision import working_tree
+    from fashion.review.rules import load_rules
 
+    load_rules(working_tree(Path()))  # a mistake there would only be found by the next review
     pipeline.run(Path())
     print(f"\n{results.markdown(results.read(Path()))}\n\nOpen {Path('reports', 'index.html').absolute()}")
 
@@ -129,7 +134,7 @@ def show_predictions(args: argparse.Namespace) -> None:
     failed = False
     try:
         if not args.images and not args.test_index:
-            raise UserError("no image; name a file, or a test image with --test-index")
+            raise UserError("no image given; pass a file or --test-index N")
         if args.figure and (args.figure.suffix.lower() != ".png" or args.figure.is_dir()):
             raise UserError(f"{args.figure}: --figure writes a PNG file; its name must end in .png")
         classifier = Classifier(root, Lock.read(root), args.model)

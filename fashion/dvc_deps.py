@@ -1,21 +1,24 @@
-"""Write what the stages depend on into dvc.yaml: `make deps`. DVC sees neither imports nor which params a script reads.
+"""Write the dependencies of the stages into dvc.yaml: `make deps`.
 
-A stage depends on
+DVC tracks neither imports nor the params that a script reads.
+
+A stage that runs `python -m MODULE` depends on
 
 - the files in its command that it does not write (an argument that is a folder of outputs is written, too);
-- with `meta.per_model`, those files of each model in params.yaml, with NAME replaced by the model's name;
-- its script (the module after `python -m`) and every module of this project that the script imports, directly or not.
-  A file with the name of a module (report.html beside report.py) belongs to it. Modules with nothing but a docstring,
-  and the schema of params.yaml, whose values all come from params.yaml, are left out;
-- the params that its script reads: the sections that it takes from `load_params()` and, if it imports the network of a
+- its module and every module of this project that this one imports, directly or not. A file with the name of a module
+  (report.html beside report.py) belongs to it. Modules with nothing but a docstring, and the schema of params.yaml,
+  whose values all come from params.yaml, are left out;
+- the results of each model, if it imports `fashion.evaluation.model_results`;
+- the params that its module reads: the sections that it takes from `load_params()` and, if it imports the network of a
   model (fashion/models/NAME.py), `models.NAME`; with any of the models, `training` too, whose keys they inherit.
 
-The models in the top-level charts and artifacts follow params.yaml, and dvc.lock forgets stages that are gone.
+The charts and artifacts of models follow params.yaml, and dvc.lock forgets the stages of models that are gone.
 """
 
 import ast
 import shlex
 from collections.abc import Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +26,43 @@ import grimp
 from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
+from fashion.dvc import Lock
+from fashion.errors import UserError, run_command
+from fashion.evaluation import model_results
 from fashion.files import atomic_write
+from fashion.params import load_params
 from fashion.validation import read_yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("fashion", "stages", "studies")
 PIPELINES = (ROOT / "dvc.yaml", *sorted(ROOT.glob("studies/*/dvc.yaml")))
 SCHEMA = {"fashion.params", "fashion.validation"}
+RESULTS = "fashion/evaluation/model_results.py"
 
 
 class SourceTree:
-    """The code of a project and the models in its params.yaml."""
+    """The code of the project and its models.
+
+    Attributes:
+        models: the names in params.yaml.
+        known: these and the names that dvc.lock still has.
+    """
 
     def __init__(self) -> None:
         self.imports = grimp.build_graph(*PACKAGES, cache_dir=None)
-        self.models = list(read_yaml(ROOT / "params.yaml")["models"])
+        self.models = list(load_params(ROOT / "params.yaml").models)
+        locked = Lock.read(ROOT).stages if (ROOT / "dvc.lock").exists() else {}
+        self.known = {*self.models, *(name.partition("@")[2] for name in locked)} - {""}
 
     def code(self, script: str) -> list[str]:
-        """Return the source files that the module `script` imports and its own, relative to the root."""
+        """Return the source files of the module `script` and of all that it imports, relative to the root."""
         reached: set[str] = set()
         found = {script}
         while found:
             reached |= found
             imported = {module for name in found for module in self.imports.find_modules_directly_imported_by(name)}
-            found = (imported | {parent for name in found for parent in _parents(name)}) - reached - SCHEMA
+            parents = {name.rsplit(".", level)[0] for name in found for level in range(1, name.count(".") + 1)}
+            found = (imported | parents) - reached - SCHEMA
         return sorted(file for name in reached for file in _files(name))
 
     def params(self, script: str) -> list[str]:
@@ -59,26 +75,46 @@ class SourceTree:
         }
         imported = self.imports.find_modules_directly_imported_by(script)
         networks = {f"models.{name}" for name in self.models if f"fashion.models.{name}" in imported}
-        shared = {"training"} if networks or "models" in sections else set()  # `models` has the keys of `training`
+        shared = {"training"} if networks or "models" in sections else set()
         return sorted(sections | networks | shared)
 
-    def per_model(self, paths: list[str]) -> list[str]:
-        """Return paths of each model, with NAME replaced by the model's name."""
-        return [path.replace("NAME", model) for model in self.models for path in paths]
+    def declarations(self, name: str, stage: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Return the deps and the params that a stage of a dvc.yaml must have; nothing if it runs no module.
 
-    def declarations(self, stage: Mapping[str, Any]) -> dict[str, list[str]]:
-        """Return the deps and the params that a stage of a dvc.yaml must have."""
+        Raises:
+            UserError: the stage has no command, or the project has no such module.
+        """
+        if "cmd" not in stage:
+            raise UserError(f"{name}: has no cmd")
+        words = shlex.split(stage["cmd"])
+        if "-m" not in words[:-1]:
+            return {}
+        script = words[words.index("-m") + 1]
+        if script not in self.imports.modules:
+            raise UserError(f"{name}: there is no module {script}; correct the command, or remove the stage")
         written = [path for key in ("outs", "metrics", "plots") for path in _paths(stage.get(key, []))]
         inputs = [
             word
-            for word in shlex.split(stage["cmd"])
+            for word in words
             if "/" in word and "=" not in word and not any(f"{path}/".startswith(f"{word}/") for path in written)
         ]
-        inputs += self.per_model(stage.get("meta", {}).get("per_model", []))
-        words = shlex.split(stage["cmd"])
-        script = words[words.index("-m") + 1]
+        code = self.code(script)
+        if RESULTS in code:
+            inputs += [path.replace("NAME", model) for model in self.models for path in model_results.FILES]
         of_other_files = [entry for entry in stage.get("params", []) if not isinstance(entry, str)]
-        return {"deps": [*inputs, *self.code(script)], "params": [*self.params(script), *of_other_files]}
+        return {"deps": [*inputs, *code], "params": [*self.params(script), *of_other_files]}
+
+    def for_each_model(self, paths: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a mapping by path in which those of a model, such as reports/cnn/history.csv, are there for each."""
+        result: dict[str, Any] = {}
+        for path, value in paths.items():
+            folder, _, rest = path.partition("/")
+            model, _, file = rest.partition("/")
+            if model in self.known and file:
+                result |= {f"{folder}/{name}/{file}": copy(value) for name in self.models}
+            else:
+                result[path] = value
+        return result
 
 
 def write(pipeline: Path) -> list[str]:
@@ -86,65 +122,77 @@ def write(pipeline: Path) -> list[str]:
 
     Returns:
         A line for each item that was added or removed.
+
+    Raises:
+        UserError: it is not a dvc.yaml, or as for `SourceTree.declarations`.
     """
-    tree, lines = SourceTree(), []
-    content = _yaml().load(pipeline)
-    for name, entry in content["stages"].items():
-        stage = entry.get("do", entry)  # of a foreach stage
-        for key, needed in reversed(tree.declarations(stage).items()):
-            declared = stage.get(key, [])
-            lines += [f"{name}: {key}: added {item}" for item in needed if item not in declared]
-            lines += [f"{name}: {key}: removed {item}" for item in declared if item not in needed]
-            if not needed:
-                stage.pop(key, None)
-            elif key in stage:
-                stage[key] = needed
-            else:
-                stage.insert(list(stage).index("cmd") + 1, key, needed)
-    for chart in (chart for entry in content.get("plots", []) for chart in entry.values()):
-        path, columns = next(iter(chart["y"].items()))
-        lines += _replace_models(chart["y"], dict.fromkeys(tree.per_model([_pattern(path)]), columns))
-    if "artifacts" in content:
-        _, artifact = next(iter(content["artifacts"].items()))
-        pattern = _pattern(artifact["path"])
-        models = {name: {**artifact, "path": pattern.replace("NAME", name)} for name in tree.models}
-        lines += _replace_models(content["artifacts"], models)
+    content, lines = _updated(pipeline, SourceTree())
     if lines:
         with atomic_write(pipeline) as file:
             _yaml().dump(content, file)
     return lines
 
 
-def prune_lock(pipeline: Path) -> list[str]:
-    """Remove from the dvc.lock beside a dvc.yaml the stages of models that are no longer in params.yaml.
+def _updated(pipeline: Path, tree: SourceTree) -> tuple[Any, list[str]]:
+    """Return the new content of a dvc.yaml, and a line for each item that was added or removed."""
+    if not isinstance((values := read_yaml(pipeline)), dict) or not isinstance(values.get("stages"), dict):
+        raise UserError(f"{pipeline}: expected a mapping with the key stages")
+    content, lines = _yaml().load(pipeline), []
+    for name, entry in content["stages"].items():
+        stage = entry.get("do", entry)  # of a foreach stage
+        for key, needed in reversed(tree.declarations(f"{pipeline}: {name}", stage).items()):
+            declared = stage.get(key, [])
+            lines += _differences(f"{name}: {key}: ", declared, needed)
+            if not needed:
+                stage.pop(key, None)
+            elif key in stage:
+                stage[key] = needed
+            else:
+                stage.insert(list(stage).index("cmd") + 1, key, needed)
+    charts = (chart for entry in content.get("plots", []) if isinstance(entry, dict) for chart in entry.values())
+    for chart in charts:
+        if isinstance(chart, dict) and isinstance(chart.get("y"), dict):
+            lines += _replace(chart["y"], tree.for_each_model(chart["y"]))
+    artifacts: dict[str, Any] = {}
+    for name, artifact in content.get("artifacts", {}).items():
+        if name in tree.known:
+            paths = tree.for_each_model({artifact["path"]: None})
+            artifacts |= {model: {**artifact, "path": path} for model, path in zip(tree.models, paths, strict=False)}
+        else:
+            artifacts[name] = artifact
+    lines += _replace(content.get("artifacts", {}), artifacts)
+    return content, lines
 
-    Returns:
-        A line for each stage that was removed.
-    """
-    stages, models = _yaml().load(pipeline)["stages"], SourceTree().models
-    names = {name for name, entry in stages.items() if "foreach" not in entry}
-    names |= {f"{name}@{model}" for name, entry in stages.items() if "foreach" in entry for model in models}
-    with modify_yaml(pipeline.with_suffix(".lock")) as lock:
-        removed = [name for name in lock["stages"] if name not in names]
-        for name in removed:
-            del lock["stages"][name]
-    return [f"dvc.lock: removed {name}" for name in removed]
+
+def stale_lock_entries(pipeline: Path) -> list[str]:
+    """Return the stages in the dvc.lock beside a dvc.yaml that it no longer has."""
+    lock = pipeline.with_suffix(".lock")
+    if not lock.exists():
+        return []
+    stages, models = read_yaml(pipeline)["stages"], load_params(ROOT / "params.yaml").models
+    of_models = {name for name, entry in stages.items() if entry.get("foreach") == "${models}"}
+    split = {name: name.partition("@") for name in read_yaml(lock)["stages"]}
+    return [
+        name
+        for name, (base, _, model) in split.items()
+        if base not in stages or (base in of_models and model not in models)
+    ]
 
 
-def _pattern(path: str) -> str:
-    """Return a path of a model, such as reports/cnn/history.csv, with NAME in place of the model's name."""
-    folder, _, *rest = path.split("/")
-    return "/".join([folder, "NAME", *rest])
+def _differences(prefix: str, old: Any, new: Any) -> list[str]:
+    return [f"{prefix}added {item}" for item in new if item not in old] + [
+        f"{prefix}removed {item}" for item in old if item not in new
+    ]
 
 
-def _replace_models(entries: Any, needed: Mapping[str, Any]) -> list[str]:
-    """Replace a mapping by another in place; return a line for each key that was added or removed."""
-    removed, added = [key for key in entries if key not in needed], [key for key in needed if key not in entries]
-    for key in removed:
+def _replace(entries: Any, needed: Mapping[str, Any]) -> list[str]:
+    """Give a mapping the keys of another, keeping its own values; return a line for each key added or removed."""
+    lines = _differences("", entries, needed)
+    for key in [key for key in entries if key not in needed]:
         del entries[key]
-    for key in added:
-        entries[key] = needed[key]
-    return [f"added {key}" for key in added] + [f"removed {key}" for key in removed]
+    for key in needed:
+        entries.setdefault(key, needed[key])
+    return lines
 
 
 def _yaml() -> YAML:
@@ -157,12 +205,6 @@ def _yaml() -> YAML:
 def _paths(entries: list[Any]) -> Iterator[str]:
     for entry in entries:
         yield entry if isinstance(entry, str) else next(iter(entry))
-
-
-def _parents(module: str) -> Iterator[str]:
-    while "." in module:
-        module = module.rpartition(".")[0]
-        yield module
 
 
 def _files(module: str) -> Iterator[str]:
@@ -179,9 +221,24 @@ def _has_code(source: Path) -> bool:
     return len(tree.body) > (ast.get_docstring(tree) is not None)
 
 
-if __name__ == "__main__":
-    for pipeline in PIPELINES:
-        for line in write(pipeline):
+def main() -> None:
+    """Bring every dvc.yaml and the root's dvc.lock up to date, and print what changed."""
+    tree = SourceTree()
+    updates = [
+        (pipeline, *_updated(pipeline, tree)) for pipeline in PIPELINES
+    ]  # all of them before the first is written
+    for pipeline, content, lines in updates:
+        for line in lines:
             print(f"{pipeline.relative_to(ROOT)}: {line}")
-    for line in prune_lock(ROOT / "dvc.yaml") if (ROOT / "dvc.lock").exists() else []:
-        print(line)
+        if lines:
+            with atomic_write(pipeline) as file:
+                _yaml().dump(content, file)
+    if removed := stale_lock_entries(ROOT / "dvc.yaml"):
+        with modify_yaml(ROOT / "dvc.lock") as lock:
+            for name in removed:
+                del lock["stages"][name]
+                print(f"dvc.lock: removed {name}")
+
+
+if __name__ == "__main__":
+    run_command(main)

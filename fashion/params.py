@@ -1,4 +1,4 @@
-"""The schema of params.yaml, and its only reader.
+"""The schema of params.yaml.
 
 It holds no default values: a value can only come from params.yaml, which DVC tracks by section, so no stage needs to
 depend on this module. What a single network adds to `TrainingParams` is in its own file, fashion/models/NAME.py, and
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, Strict
 
+from fashion.errors import UserError
 from fashion.validation import Name, StrictModel, matches, merged, raise_problems, read_yaml, validated
 
 
@@ -176,9 +177,14 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     """
     params = validated(Params, read_yaml(path), path.name)
     shared = params.training.model_dump(mode="json")
-    models = {name: merged(shared, changes) for name, changes in params.models.items()}
+    models = {name: merged(shared, own) for name, own in params.models.items()}
+    problems = []
     for name, model in models.items():
-        check_shared_keys(model, f"{path.name}: models.{name}")
+        try:
+            check_shared_keys(model, f"{path.name}: models.{name}")
+        except UserError as error:
+            problems.append(str(error))
+    raise_problems(problems)
     return params.model_copy(update={"models": models})
 
 

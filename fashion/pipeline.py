@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fashion.dvc import Lock
+from fashion.dvc import Lock, md5
 from fashion.environment import exclusive
 from fashion.errors import STAGE_TIMES, UserError
 from fashion.params import Params, load_params
@@ -40,7 +40,7 @@ def run(root: Path) -> None:
 
 
 def check_networks(root: Path, params: Params) -> None:
-    """Check the networks' own params if a training is stale; otherwise save the import of TensorFlow.
+    """Check the networks' own params if these or the networks have changed; otherwise do not import TensorFlow.
 
     Raises:
         UserError: as for `fashion.models.networks.check`.
@@ -48,11 +48,14 @@ def check_networks(root: Path, params: Params) -> None:
     sections = read_yaml(root / "params.yaml")
     needed = {"training": sections["training"]} | {f"models.{name}": own for name, own in sections["models"].items()}
     recorded: dict[str, Any] = {}
+    code: dict[str, str | None] = {}
     if (root / "dvc.lock").exists():
         lock = Lock.read(root)
         for stage in lock.stages:
             recorded |= lock.params(stage).get("params.yaml", {})
-    if any(recorded.get(key) != value for key, value in needed.items()):
+            code |= {path: hash_ for path, hash_ in lock.inputs(stage).items() if path.startswith("fashion/models/")}
+    edited = any(md5((root / path).read_bytes()) != hash_ for path, hash_ in code.items() if (root / path).exists())
+    if edited or any(recorded.get(key) != value for key, value in needed.items()):
         from fashion.models import networks
 
         networks.check(params)

@@ -1,4 +1,4 @@
-"""Evaluate a trained model on the test split, which no training and no choice of settings uses."""
+"""Evaluate a trained model on the test split, which is used neither for training nor for tuning."""
 
 import argparse
 from pathlib import Path

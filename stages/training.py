@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
-from fashion.params import load_params
+from fashion.params import check_params_fit, load_params
 from fashion.validation import parse_settings
 
 
@@ -33,10 +33,10 @@ def train(network: ModuleType, args: argparse.Namespace) -> None:
     from fashion.models import networks, saving, training
 
     params = load_params()
-    name = network.__name__.rpartition(".")[2]
     train, validation = dataset.load(args.train), dataset.load(args.validation)
+    check_params_fit(train.image_shape, len(train.images))
     networks.check(params, train.image_shape)
-    settings = networks.params_of(name, params, parse_settings(args.settings))
-    model, history = training.train(networks.load(name), settings, train, validation)
+    settings = networks.params_of(network.__name__.rpartition(".")[2], params, parse_settings(args.settings))
+    model, history = training.train(network, settings, train, validation)
     saving.save(model, args.model)
     write_text(args.history, history.to_csv(index=False, float_format="%.6g"))

@@ -206,7 +206,7 @@ def test_retrain_proposes_one_branch(hub: Hub, monkeypatch: pytest.MonkeyPatch) 
     assert (hub.folder / "second.txt").read_text().strip() == branch
     colleague = hub.clone("colleague", branch)
     message = colleague.run("git", "log", "-1", "--format=%B").stdout
-    assert "**flowers: different within noise.**" in message
+    assert "**flowers: within noise.**" in message
     assert "strength: 0.9" in (colleague.folder / "params.yaml").read_text()
     colleague.run("dvc", "pull")
     assert "Data and pipelines are up to date." in colleague.run("dvc", "repro").stdout

@@ -124,7 +124,7 @@ def results_numbers(read: Read) -> Iterator[str]:
             first = "| "
     dnn, cnn = (results["temperature"] for results in export.values())
     yield f"{dnn:.2f} for the DNN and {cnn:.2f} for the CNN"
-    dnn, cnn = re.findall(r"is correct on ([\d.]+%)", read("reports/MODEL_CARD.md"))
+    dnn, cnn = re.findall(r"is correct on ([\d.]+%)", read("reports/MODEL_CARD.md"))[:2]
     yield f"the DNN is correct on {dnn} of the test images and the CNN on {cnn}"
 
     benchmarks = json.loads(read("reports/benchmarks.json"))
@@ -138,7 +138,7 @@ def results_numbers(read: Read) -> Iterator[str]:
     yield f"change the accuracy? | about {5 * (seconds['dnn'] + seconds['cnn']) / 60:.0f} minutes |"
 
     ablation = {row["variant"]: row for row in csv.DictReader(read("studies/ablation/table.csv").splitlines())}
-    yield f"Muon gains most: {-float(ablation['adam']['points']):.1f} points of validation accuracy"
+    yield f"Muon gains the most: {-float(ablation['adam']['points']):.1f} points of validation accuracy"
     yield f"Hard-example mining gains {-float(ablation['no-hard-examples']['points']):.1f} points"
     yield f"bfloat16 costs {float(ablation['float32']['points']):.1f} points"
     yield f"makes training {float(ablation['float32']['time']):.1f} times as fast"
@@ -161,7 +161,8 @@ def serving_numbers(read: Read) -> Iterator[str]:
     benchmarks = json.loads(read("reports/benchmarks.json"))
     serving, load = benchmarks["serving"], benchmarks["load_test"]
     seconds = {name: statistics.median(times) for name, times in serving["first_prediction_seconds"].items()}
-    yield f"takes {seconds['fashion predict']:.2f} s, the start of the process included, and {seconds['Keras']:.2f} s"
+    ours, keras = (f"{seconds[name]:.2f} s" for name in ("fashion predict", "Keras"))
+    yield f"takes {ours} including process start-up; with the Keras model, {keras}"
     dnn, cnn = (f"{serving['images'] / min(serving['bulk_seconds'][name]):,.0f}" for name in ("dnn", "cnn"))
     yield f"{serving['images']:,} PNG files in one call: {dnn} images per second with the DNN and {cnn} with the CNN"
     yield f"{load['clients']} clients of `fashion demo` at once, for {load['seconds']} seconds"

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from fashion import dvc_deps
 from fashion.dvc import md5
+from fashion.errors import UserError
 from fashion.models import networks
 from fashion.params import Params, TrainingParams
 from fashion.review.rules import Rules
@@ -58,12 +60,52 @@ def test_write(tmp_path: Path) -> None:
         f"plot: deps: added reports/{last}/history.csv",
         f"card: deps: added reports/{last}/history.csv",
         f"added reports/{last}/history.csv",
-        "removed reports/gone/history.csv",
         f"added {last}",
     ]
     assert dvc_deps.write(broken) == []
     assert YAML(typ="safe").load(broken) == PIPELINE
+    assert "&id" not in broken.read_text()
     assert len(broken.read_text().splitlines()) == len(text.splitlines())
+
+
+OTHERS = {
+    "plots": [
+        "reports/other.csv",
+        {"reports/b.csv": None},
+        {"reports/a.csv": {"x": "a", "y": "b"}},
+        {"Drift": {"y": {"reports/drift.csv": "drift"}}},
+    ],
+    "artifacts": {"testset": {"type": "dataset", "path": "data/test.npz"}},
+    "stages": {"shell": {"cmd": "echo reports/other.csv"}, "sweep": {"foreach": ["a"], "do": {"cmd": "echo ${item}"}}},
+}
+
+
+def test_write_keeps_other_entries(tmp_path: Path) -> None:
+    file, content = tmp_path / "dvc.yaml", YAML(typ="safe").load(ROOT / "dvc.yaml")
+    content["plots"] += OTHERS["plots"]
+    content["artifacts"] |= OTHERS["artifacts"]
+    content["stages"] |= OTHERS["stages"]
+    YAML().dump(content, file)
+    assert dvc_deps.write(file) == []
+    (tmp_path / "dvc.lock").write_text(
+        yaml.safe_dump({"stages": {"sweep@a": {}, "shell": {}, "evaluate@gone": {}, "old": {}}})
+    )
+    assert dvc_deps.stale_lock_entries(file) == ["evaluate@gone", "old"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages: [", "is not YAML"),
+        ("stagez: {}", "expected a mapping with the key stages"),
+        ("stages: {one: {deps: []}}", "one: has no cmd"),
+        ("stages: {one: {cmd: python -m stages.train_rnn}}", "one: there is no module stages.train_rnn"),
+    ],
+)
+def test_wrong_dvc_yaml(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "dvc.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        dvc_deps.write(tmp_path / "dvc.yaml")
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -94,8 +136,17 @@ def test_params_are_read_by_section(name: str) -> None:
     assert len(names(tree, "params")) == 1 + len(sections)
 
 
+def test_train_stages_read_their_own_params() -> None:
+    """What they share passes the params to `fashion.models.networks` only, which takes those of the model."""
+    tree = ast.parse((ROOT / "stages" / "training.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    passed = [ast.unparse(call.func) for call in calls for arg in call.args if arg in names(tree, "params")]
+    assert sorted(passed) == ["networks.check", "networks.params_of"]
+    assert len(names(tree, "params")) == 1 + len(passed)
+
+
 def test_only_stages_load_params() -> None:
-    allowed = {ROOT / "fashion" / name for name in ("params.py", "pipeline.py")}
+    allowed = {ROOT / "fashion" / name for name in ("params.py", "pipeline.py", "dvc_deps.py")}
     for path in set((ROOT / "fashion").rglob("*.py")) - allowed:
         assert names(ast.parse(path.read_text()), "load_params") == [], path
 

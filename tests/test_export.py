@@ -58,7 +58,7 @@ def test_int8(trained: keras.Model) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"no model", litert.with_labels(b"no model", CLASSES)])
 def test_not_a_model(content: bytes) -> None:
-    with pytest.raises(UserError, match=r"m\.tflite: not a model of the export stage \(.*\); run `dvc repro`"):
+    with pytest.raises(UserError, match=r"m\.tflite: not a model written by the export stage \(.*\); run `dvc repro`"):
         litert.LiteRTModel(content, "m.tflite")
 
 

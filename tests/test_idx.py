@@ -53,7 +53,7 @@ def test_empty_dimension() -> None:
     [
         ([0, 1, 0, 1], 3, r"has 3 images, but .* has 4 labels"),
         ([0, 1, 0, 2], 4, r"has the label 2, expected 0 to 1"),
-        ([0, 0, 0, 0], 4, r"no image has the label \[1\]"),
+        ([0, 0, 0, 0], 4, r"no image has the labels \[1\]"),
     ],
 )
 def test_inconsistent_split(tmp_path: Path, labels: list[int], images: int, message: str) -> None:

@@ -64,7 +64,10 @@ def test_counts(written: str) -> None:
     assert f"| a | 4 | {proportion(3, 4)} | {proportion(3, 5)} |" in lines
     assert f"| b | 4 | {proportion(2, 4)} | {proportion(2, 3)} |" in lines
     assert f"| c | 2 | {proportion(2, 2)} | {proportion(2, 2)} |" in lines
-    assert "- Most frequent mistakes of the CNN: b classified as a (2 of 4), a classified as b (1 of 4)." in lines
+    assert (
+        "- Most frequent misclassifications of the CNN: b classified as a (2 of 4), a classified as b (1 of 4)."
+        in lines
+    )
     assert "- The CNN classifies 20.0% of the test images as out of distribution." in lines
 
 

@@ -6,6 +6,7 @@ import sys
 import zipfile
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import keras
@@ -16,7 +17,6 @@ from ruamel.yaml import YAML
 from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.models import networks, saving, training
-from fashion.params import TrainingParams
 from fashion.validation import merged
 from tests.conftest import MODELS, ROOT, SMALL_NETWORKS, draw_lines
 
@@ -110,17 +110,16 @@ def test_seed() -> None:
 
 
 def test_divergence() -> None:
-    class Broken:
-        Params = TrainingParams
+    def build(params: Any, train: Split) -> keras.Model:
+        model = NETWORK.build(params, train)
+        output = model.get_layer("output")
+        output.set_weights([np.full_like(weight, np.nan) for weight in output.get_weights()])
+        return model
 
-        def build(self, params: Any, train: Split) -> keras.Model:
-            model = NETWORK.build(params, train)
-            output = model.get_layer("output")
-            output.set_weights([np.full_like(weight, np.nan) for weight in output.get_weights()])
-            return model
-
+    network = ModuleType("broken")
+    network.build = build  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=rf"{FIRST}: training diverged in epoch 1 .*; lower its learning_rate"):
-        training.train(Broken(), PARAMS, TRAIN, VALIDATION)
+        training.train(network, PARAMS, TRAIN, VALIDATION)
 
 
 def test_log() -> None:

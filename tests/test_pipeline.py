@@ -150,7 +150,7 @@ def test_params_that_do_not_fit(copied: Project, tmp_path: Path, stage: str) -> 
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == (
-        f"{'error: '}params.yaml: models.{FIRST}.augmentation.translate: 20 pixels can move images of 20 x 24 pixels "
+        f"error: params.yaml: models.{FIRST}.augmentation.translate: 20 pixels can move images of 20 x 24 pixels "
         "out of view; use at most 19"
     )
     assert not output.exists()
@@ -233,7 +233,7 @@ def test_failed_verification(project: Project, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    expected = rf"error: the LiteRT model made from models/{FIRST}/model\.keras differs from it: probabilities by up to"
+    expected = rf"error: the LiteRT model made from models/{FIRST}/model\.keras does not match it: probabilities differ"
     assert re.match(expected, done.stderr.splitlines()[-1])
     assert list(tmp_path.iterdir()) == []
 

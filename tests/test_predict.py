@@ -103,7 +103,7 @@ def test_unreadable_files(predict: Command, image_file: Path, tmp_path: Path) ->
     assert result.stderr.splitlines() == [
         f"error: {tmp_path}/text.png: not a PNG, JPEG or WebP image",
         "error: missing.png: No such file or directory",
-        f"error: {tmp_path}: is a directory; name its files: {tmp_path}/*",
+        f"error: {tmp_path}: is a directory; pass its files: {tmp_path}/*",
     ]
 
 
@@ -174,7 +174,7 @@ def test_imports(project: Project) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no image; name a file, or a test image with --test-index"),
+        ([], "no image given; pass a file or --test-index N"),
         (["--test-index", "90"], "no test image 90; the indices are 0 to 89"),
         (["--test-index", "-1"], "no test image -1; the indices are 0 to 89"),
         (["--model", "rnn", "--test-index", "0"], f"no exported model rnn; available: {', '.join(MODELS)}"),

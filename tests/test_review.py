@@ -72,7 +72,7 @@ def test_within_noise(flowers: Flowers) -> None:
     flowers.change(strength=0.9)
     done = flowers.review("--gate")
     assert done.returncode == 0, done.stderr
-    assert "**flowers: different within noise.**" in done.stdout
+    assert "**flowers: within noise.**" in done.stdout
 
 
 def test_study(flowers: Flowers) -> None:

@@ -104,7 +104,6 @@ def test_removal(extended: tuple[Project, str], project: Project) -> None:
         Path(copy.folder, file).unlink()
     pruned = copy.run("python", "-m", "fashion.dvc_deps").stdout.splitlines()
     gone = ("evaluate@logistic", "export@logistic", "train_logistic")
-    gone = ("evaluate@logistic", "export@logistic", "train_logistic")
     assert sorted(pruned) == [f"dvc.lock: removed {name}" for name in gone]
     output = copy.run(*FASHION, "run").stdout
     assert not [stage for stage in stages_run(output) if stage.startswith("train_")]

@@ -73,6 +73,6 @@ def read_split(images: Path, labels: Path, classes: int) -> Split:
     if len(found) < classes:
         missing = sorted(set(range(classes)) - set(found.tolist()))
         raise UserError(
-            f"{labels}: no image has the label {missing}, expected every class of params.yaml: dataset.classes"
+            f"{labels}: no image has the labels {missing}; every class in params.yaml: dataset.classes must occur"
         )
     return Split(pixels, numbers)

@@ -11,6 +11,14 @@ import pandas as pd
 from fashion.evaluation.metrics import Probabilities
 from fashion.files import read_json
 
+FILES = (  # of each model; `make deps` makes every stage that imports this module depend on them
+    "reports/NAME/history.csv",
+    "reports/NAME/metrics.json",
+    "models/NAME/probabilities.npy",
+    "reports/NAME/export.json",
+    "models/NAME/exported_probabilities.npy",
+)
+
 
 @dataclass(frozen=True)
 class ModelResults:
@@ -33,11 +41,7 @@ class ModelResults:
     @classmethod
     def read(cls, name: str) -> "ModelResults":
         """Read the results of a model of the project in the current folder."""
-        reports, models = Path("reports", name), Path("models", name)
+        history, metrics, probabilities, export, exported = (Path(file.replace("NAME", name)) for file in FILES)
         return cls(
-            pd.read_csv(reports / "history.csv"),
-            read_json(reports / "metrics.json"),
-            np.load(models / "probabilities.npy"),
-            read_json(reports / "export.json"),
-            np.load(models / "exported_probabilities.npy"),
+            pd.read_csv(history), read_json(metrics), np.load(probabilities), read_json(export), np.load(exported)
         )

@@ -25,7 +25,7 @@ class Result:
         accuracies: test accuracy by seed; empty if no study trained it.
         train_time_ratio: training time relative to the tutorial CNN's, if it was measured.
         last_run: metrics of the root pipeline, as the evaluate stage writes them, if it trains this model.
-        commit: of the accuracies, if the code or the params of their trainings have changed since.
+        commit: of the accuracies, if the code or the params of their training runs have changed since.
     """
 
     name: str
@@ -58,12 +58,13 @@ def read(root: Path) -> list[Result]:
     if not (root / "params.yaml").exists():
         raise UserError(f"there is no params.yaml in {root.absolute()}; run this in the project's folder")
     params = read_yaml(root / "params.yaml")
-    reports = {name: root / "reports" / name / "metrics.json" for name in params.get("models", {})}
+    reports = {name: root / "reports" / name / "metrics.json" for name in params.get("models") or {}}
     runs = {name: read_json(path) for name, path in reports.items() if path.exists()}
     studied: dict[str, dict[int, Path]] = {}
     for path in root.glob("studies/*/*-*/metrics.json"):
         name, _, seed = path.parent.name.rpartition("-")
-        studied.setdefault(name, {})[int(seed)] = path
+        if seed.isdecimal():
+            studied.setdefault(name, {})[int(seed)] = path
     if not runs and not studied:
         raise UserError("there are no results yet; run `make`")
     benchmarks = root / "reports" / "benchmarks.json"
@@ -72,6 +73,9 @@ def read(root: Path) -> list[Result]:
     for name in runs | studied:
         paths = studied.get(name, {})
         metrics = {seed: read_json(path) for seed, path in sorted(paths.items())}
+        commits = (
+            _commit_if_stale(root, study, name, params) for study in {path.parents[1] for path in paths.values()}
+        )
         results.append(
             Result(
                 name,
@@ -79,7 +83,7 @@ def read(root: Path) -> list[Result]:
                 accuracies={seed: values["accuracy"] for seed, values in metrics.items()},
                 train_time_ratio=ratios.get(name),
                 last_run=runs.get(name),
-                commit=_commit_if_stale(root, next(iter(paths.values())).parents[1], name, params) if paths else None,
+                commit=next(filter(None, commits), None),
             )
         )
     return sorted(results, key=lambda result: (_best_known(result), result.name))
@@ -92,7 +96,7 @@ def _best_known(result: Result) -> float:
 
 
 def _commit_if_stale(root: Path, study: Path, model: str, params: Mapping[str, Any]) -> str | None:
-    """Return the commit of a study's results if the code or the params of the trainings of `model` have changed."""
+    """Return the commit of a study's results if the code or the params of the training runs of `model` have changed."""
     lock = Lock.read(study)
     for stage in lock.stages:
         if any(f"/{model}-" in out["path"] for out in lock.stages[stage].get("outs", ())):
@@ -118,7 +122,7 @@ def _hash(path: Path) -> str | None:
 
 
 def _last_commit(root: Path, path: Path) -> str:
-    """Return the last commit that changed a file, "unknown" if Git cannot tell.
+    """Return the last commit that changed a file, "unknown" if Git has no such commit.
 
     In a shallow clone, Git attributes older changes to the oldest commit that it has.
     """

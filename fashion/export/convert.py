@@ -1,6 +1,6 @@
 """Conversion of a trained model to LiteRT: raw pixels in, probabilities and features out.
 
-The model is rebuilt in float32 first: LiteRT does not load what is exported from bfloat16.
+The model is rebuilt in float32 first: LiteRT cannot load models exported from bfloat16.
 """
 
 import tempfile
@@ -52,7 +52,7 @@ def to_litert(model: keras.Model) -> bytes:
 
 
 def to_litert_int8(model: keras.Model, images: Images) -> bytes:
-    """Return `model` as a LiteRT file with int8 weights and activations, whose ranges are those seen on `images`.
+    """Return `model` as a LiteRT file with int8 weights and activations, with ranges calibrated on `images`.
 
     Source: B. Jacob et al., Quantization and training of neural networks for efficient integer-arithmetic-only
     inference, CVPR 2018.

@@ -55,7 +55,7 @@ class LiteRTModel:
                 interpreter.allocate_tensors()
                 self._run = interpreter.get_signature_runner()
         except (zipfile.BadZipFile, KeyError, ValueError) as error:
-            raise UserError(f"{name}: not a model of the export stage ({error}); run `dvc repro`") from error
+            raise UserError(f"{name}: not a model written by the export stage ({error}); run `dvc repro`") from error
         ((self._input, details),) = self._run.get_input_details().items()
         self.image_shape: tuple[int, int] = tuple(details["shape"][1:].tolist())
 

@@ -19,9 +19,9 @@ def check(expected: Probabilities, found: Probabilities, model: Path) -> None:
     difference = differences(expected, found)
     if difference["label_changes"] or not difference["largest_difference"] < TOLERANCE:  # also false for NaN
         raise UserError(
-            f"the LiteRT model made from {model} differs from it: probabilities by up to "
-            f"{difference['largest_difference']:.2g} (less than {TOLERANCE:g} is expected), and the labels of "
-            f"{difference['label_changes']} of {len(found):,} test images (0 is expected)"
+            f"the LiteRT model made from {model} does not match it: probabilities differ by up to "
+            f"{difference['largest_difference']:.2g} (expected: less than {TOLERANCE:g}), and "
+            f"{difference['label_changes']} of {len(found):,} labels differ (expected: 0)"
         )
 
 

@@ -20,7 +20,7 @@ WHITENING_IMAGES = 5000  # enough to estimate the covariance of 3 x 3 patches
 
 
 class Params(TrainingParams):
-    """What the convolutional network has beyond the shared params."""
+    """The network's own params, in addition to the shared ones."""
 
     whitening: bool
     filters: Widths

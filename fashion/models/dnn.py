@@ -10,7 +10,7 @@ from fashion.params import Fraction, Normalization, TrainingParams, Widths
 
 
 class Params(TrainingParams):
-    """What the dense network has beyond the shared params."""
+    """The network's own params, in addition to the shared ones."""
 
     hidden_units: Widths
     batch_normalization: Normalization

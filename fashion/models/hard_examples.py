@@ -1,4 +1,4 @@
-"""Hard-example mining: an epoch sees a fraction of the training images, most of them those with the highest loss.
+"""Hard-example mining: an epoch uses a fraction of the training images, most of them those with the highest loss.
 
 Source: selective backprop (Jiang et al., arXiv:1910.00762), here per epoch instead of per batch.
 """

@@ -3,39 +3,28 @@
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from types import ModuleType
+from typing import Any
 
-import keras
-
-from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.params import Params, TrainingParams
 from fashion.validation import merged, raise_problems, validated
 
 
-@runtime_checkable
-class Network(Protocol):
-    """A module that defines a network."""
-
-    @property
-    def Params(self) -> type[TrainingParams]:  # noqa: N802 - a class
-        """The schema of the network's params."""
-
-    def build(self, params: Any, train: Split) -> keras.Model:
-        """Return the untrained network: raw pixels (uint8, (n, height, width)) in, probabilities (n, classes) out."""
-
-
-def load(name: str) -> Network:
+def load(name: str) -> ModuleType:
     """Return the module of a network.
 
     Raises:
-        UserError: there is no such module, or it lacks `Params` or `build`.
+        UserError: there is no such module, it cannot be imported, or it lacks `Params` or `build`.
     """
     file = f"fashion/models/{name}.py"
     if not Path(__file__).with_name(f"{name}.py").exists():
         raise UserError(f"params.yaml: models.{name}: there is no {file}; write it, or remove the section")
-    module = importlib.import_module(f"fashion.models.{name}")
-    if not isinstance(module, Network):
+    try:
+        module = importlib.import_module(f"fashion.models.{name}")
+    except (ImportError, SyntaxError) as error:
+        raise UserError(f"{file} cannot be imported: {error}") from error
+    if not (hasattr(module, "Params") and hasattr(module, "build")):
         raise UserError(f"params.yaml: models.{name}: {file} must define Params and build")
     return module
 
@@ -54,7 +43,10 @@ def params_of(name: str, params: Params, changes: Mapping[str, Any] | None = Non
     if name not in params.models:
         raise UserError(f"params.yaml has no section models.{name}; it has {', '.join(params.models)}")
     values = merged(params.models[name], changes or {})
-    return validated(load(name).Params, values, f"params.yaml: models.{name}", separator=".")
+    params_of_network: TrainingParams = validated(
+        load(name).Params, values, f"params.yaml: models.{name}", separator="."
+    )
+    return params_of_network
 
 
 def check(params: Params, image_shape: tuple[int, int] | None = None) -> None:

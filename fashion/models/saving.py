@@ -1,4 +1,4 @@
-"""Model files (.keras) that are byte-identical for the same model, so that DVC sees no change after retraining it.
+"""Model files (.keras) that are byte-identical for the same model, so that DVC detects no change after retraining it.
 
 Keras' own files contain the date, the time stamps of the zip format and memory addresses.
 """

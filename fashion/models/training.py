@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import ModuleType
 
 import keras
 import pandas as pd
@@ -11,7 +12,6 @@ from fashion.data.dataset import Split
 from fashion.models import optimizers
 from fashion.models.hard_examples import HardExampleSampler, images_per_epoch
 from fashion.models.input_pipeline import batches
-from fashion.models.networks import Network
 from fashion.models.progress import Progress
 from fashion.params import TrainingParams
 from fashion.validation import raise_problems
@@ -20,15 +20,22 @@ STEPS_PER_EXECUTION = 10  # affects the speed only
 
 
 def train(
-    network: Network, params: TrainingParams, train: Split, validation: Split
+    network: ModuleType, params: TrainingParams, train: Split, validation: Split
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Build a network and train it with categorical cross-entropy.
+
+    Args:
+        network: a module such as `fashion.models.cnn`, with `build`.
+        params: of the training and of the network.
+        train: the training split.
+        validation: the validation split.
 
     Returns:
         The trained network and its history, a row per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy,
         learning_rate. As usual in Keras, loss and accuracy are averages over the augmented images of the epoch while
         the weights change; val_loss and val_accuracy are computed at its end. Both losses use the smoothed labels.
-        With `ema_momentum`, the returned network has the averaged weights; the history is that of the others.
+        With `ema_momentum`, the returned network has the averaged weights; the history is that of
+        the unaveraged weights.
     """
     model = build_and_compile(network, params, train)
     sampler = HardExampleSampler(params, train)
@@ -45,7 +52,7 @@ def train(
     return model, history
 
 
-def build_and_compile(network: Network, params: TrainingParams, train: Split) -> keras.Model:
+def build_and_compile(network: ModuleType, params: TrainingParams, train: Split) -> keras.Model:
     """Return the untrained network with its optimiser, loss and metric; sets Keras' seed and dtype policy.
 
     Raises:
@@ -56,7 +63,7 @@ def build_and_compile(network: Network, params: TrainingParams, train: Split) ->
     keras.utils.set_random_seed(params.seed)
     tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(dtype_policy(params.precision))
-    model = network.build(params, train)
+    model: keras.Model = network.build(params, train)
     steps = math.ceil(images_per_epoch(params.hard_examples, len(train.images)) / params.batch_size) * params.epochs
     model.compile(
         optimizer=optimizers.create(params, steps),
@@ -75,7 +82,7 @@ def dtype_policy(precision: str) -> str:
 
 
 def _has_bfloat16() -> bool:
-    """Tell whether this is an x86 processor with bfloat16 instructions, in AVX-512 or AMX."""
+    """Return whether this is an x86 processor with bfloat16 instructions, in AVX-512 or AMX."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:  # not Linux

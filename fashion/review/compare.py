@@ -115,7 +115,9 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
         test_set = head.test_set if head.test_set.labels is not None else base.test_set
         base, head = base.on(test_set), head.on(test_set)
     rules, labels = head.rules, head.test_set.labels
-    present = {name: replace(model, seeds=()) for name, model in head.models.items()}  # seeds of one say little of two
+    present = {
+        name: replace(model, seeds=()) for name, model in head.models.items()
+    }  # the seeds of one model do not apply to a pair
     names = [name for name in rules.models | base.rules.models if name in head.models or name in base.models]
     return ReviewResult(
         base,

@@ -16,7 +16,7 @@ def _failures(result: ReviewResult) -> Iterator[str]:
     if result.head.stale:
         yield stale_message(result.head.stale)
     if not result.same_test_set:
-        yield "the test sets differ or cannot be compared, so no model can be tested; a person must decide"
+        yield "the test sets differ or cannot be compared, so the models cannot be compared; review this change by hand"
     for model in result.models:
         if model.verdict == "worse" and model.paired:
             yield (

@@ -13,7 +13,7 @@ from fashion.review.compare import Comparison, PairedResult, ReviewResult
 from fashion.review.lock_diff import ABSENT
 
 DIGITS = {"accuracy": "{:.2%}", "loss": "{:.4f}", "calibration_error": "{:.2%}"}
-VERDICTS = ("worse", "removed", "not comparable", "better", "within noise", "unchanged", "new")  # the gravest first
+VERDICTS = ("worse", "removed", "not comparable", "better", "within noise", "unchanged", "new")  # most severe first
 ENOUGH_SEEDS = 3  # for a standard deviation
 LISTED = 12  # items in a line; the others are counted
 
@@ -64,9 +64,10 @@ def page(text: str) -> str:
 def _verdict(result: ReviewResult) -> str:
     """Return the line that a reviewer reads first."""
     groups = {verdict: [model.name for model in result.models if model.verdict == verdict] for verdict in VERDICTS}
-    words = {"within noise": "different within noise"}
-    parts = [f"{', '.join(names)}: {words.get(verdict, verdict)}" for verdict, names in groups.items() if names]
-    stale = "dvc.lock is out of date: these models were made before the latest changes. " if result.head.stale else ""
+    parts = [f"{', '.join(names)}: {verdict}" for verdict, names in groups.items() if names]
+    stale = (
+        "dvc.lock is out of date: these models were trained before the latest changes. " if result.head.stale else ""
+    )
     return stale + "; ".join(parts) + "."
 
 

@@ -59,7 +59,7 @@ class Revision:
         """
         lock = self._lock("dvc.lock")
         if lock is None:
-            raise UserError(f"{self.name} has no dvc.lock: it was never run with DVC; choose another revision")
+            raise UserError(f"{self.name} has no dvc.lock: so it has no results; choose another revision")
         return lock
 
     def _lock(self, path: str) -> Lock | None:
@@ -117,7 +117,7 @@ def merge_base(head: Revision, branch: str) -> Revision:
         if git(root, "rev-parse", "--revs-only", f"{name}^{{commit}}"):
             break
     else:
-        raise UserError(f"there is no branch {branch} or origin/{branch}; name the base (--base REV)")
+        raise UserError(f"there is no branch {branch} or origin/{branch}; set the base (--base REV)")
     shallow = git(root, "rev-parse", "--is-shallow-repository") == "true"
     found = git(
         root,

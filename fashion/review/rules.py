@@ -4,9 +4,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fashion.params import Bins, Classes, ModelName
+from fashion.params import Bins, Classes
 from fashion.review.revision import Revision
-from fashion.validation import Name, StrictModel, merged, parse_yaml, raise_problems, validated
+from fashion.validation import Name, StrictModel, matches, parse_yaml, raise_problems, validated
+
+ModelName = Annotated[str, matches("[A-Za-z0-9_.-]+", "letters, digits, _, . and -")]
 
 
 class ReviewedModel(StrictModel):
@@ -55,7 +57,8 @@ class Rules(StrictModel):
 def load_rules(revision: Revision) -> Rules | None:
     """Read the rules of a revision; None if it has no params.yaml or no section `review`.
 
-    A project with a section `models` need not name its models, classes and calibration bins again.
+    A project with the sections `models`, `dataset` and `evaluation` need not repeat its models, class names and
+    calibration bins in `review`.
 
     Raises:
         UserError: params.yaml is not YAML, or one line per key that is unknown, missing, of the wrong type or out of
@@ -67,7 +70,7 @@ def load_rules(revision: Revision) -> Rules | None:
         return None
     section = params["review"]
     if isinstance(section, dict):
-        section = merged(_defaults(params), section)
+        section = {**_defaults(params), **section}
     rules = validated(Rules, section, f"{name}: review", separator=".")
     raise_problems(
         f"{name}: review.min_accuracy.{model}: no such model; expected one of {', '.join(rules.models) or 'none'}"

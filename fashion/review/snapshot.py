@@ -31,7 +31,7 @@ class TestSet:
         images: uint8, (n, height, width) or (n, height, width, channels); None if there are none.
     """
 
-    __test__ = False  # no class of tests
+    __test__ = False  # not a pytest class
 
     md5: str | None
     labels: Labels | None
@@ -126,8 +126,8 @@ def take(root: Path, base: str | None, head: str | None, *, rebuild: bool) -> tu
         rebuild: whether to run the pipeline of a commit again if its outputs are missing.
 
     Raises:
-        UserError: there is no such revision, head has no rules, a revision has no dvc.lock, or a file has not the form
-            that the rules say.
+        UserError: there is no such revision, head has no rules, a revision has no dvc.lock, or a file does not
+            have the expected format.
     """
     if not (root / "params.yaml").is_file():
         raise UserError(f"{root.absolute()} has no params.yaml; run this in the project's folder")

@@ -106,7 +106,7 @@ def load_image(name: str, shape: tuple[int, int], background: preprocessing.Back
                 content = file.read(min(size, preprocessing.MAX_BYTES) + 1)
         return InputImage(shown, preprocessing.preprocess(content, shape, background))
     except IsADirectoryError as error:
-        raise UserError(f"{shown}: is a directory; name its files: {shown.rstrip('/')}/*") from error
+        raise UserError(f"{shown}: is a directory; pass its files: {shown.rstrip('/')}/*") from error
     except OSError as error:
         raise UserError(f"{shown}: {error.strerror or error}") from error
     except UserError as error:

@@ -70,7 +70,7 @@ def compare(trials: "pd.DataFrame") -> "pd.DataFrame":
 
 def markdown(table: "pd.DataFrame") -> str:
     """Return the table as Markdown, as in README.md."""
-    header = ("Variant", "Validation accuracy", "Points against the default", "Processor time", "Parameters")
+    header = ("Variant", "Validation accuracy", "Difference from default, points", "Processor time", "Parameters")
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for variant, row in table.iterrows():
         change = f"{row['points']:+.2f} ± {row['points_interval']:.2f}"
@@ -86,7 +86,7 @@ def draw(table: "pd.DataFrame") -> "Figure":
     figure = Figure(figsize=(9, 1.2 + 0.3 * len(table)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for ax, column, start, label in (
-        (panels[0], "points", 0, "validation accuracy, points against the default"),
+        (panels[0], "points", 0, "validation accuracy, difference from default, points"),
         (panels[1], "time", 1, "processor time of training, relative to the default"),
     ):
         ax.axvline(start, color="#8a8a8a", linewidth=1)

@@ -2,9 +2,9 @@
 
     python -m studies.gate.simulate
 
-Prints a Markdown table. Of two CNNs that differ only in the seed, exactly one classifies correctly 3.1 % of the 10,000
-test images (the mean of the ten pairs of seeds in studies/seeds). A simulated change draws at random whether an image
-is fixed, broken or neither.
+Prints a Markdown table. As with two seeds of the CNN, exactly one of the two models is correct on 3.1% of the 10,000
+test images (the mean of the ten pairs of seeds in studies/seeds). Whether a change fixes an image, breaks it, or
+neither is drawn at random.
 """
 
 import numpy as np
@@ -21,12 +21,12 @@ REVIEWS = 5000
 def main() -> None:
     """Print the table."""
     rng = np.random.default_rng(0)
-    print("| What changed | The gate fails |\n|---|---:|")
+    print("| Change in accuracy | Gate failures |\n|---|---:|")
     for name, change in {
-        "only the seed": 0.0,
-        "0.25 points lost": -0.0025,
-        "0.5 points lost": -0.005,
-        "1 point lost": -0.01,
+        "none (another seed)": 0.0,
+        "-0.25 points": -0.0025,
+        "-0.5 points": -0.005,
+        "-1 point": -0.01,
     }.items():
         print(f"| {name} | {failure_rate(change, rng):.1%} |")
 

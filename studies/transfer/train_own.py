@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from types import ModuleType
 
 from fashion.errors import run_command
 from fashion.params import load_params
@@ -32,7 +33,7 @@ def main() -> None:
     train, validation = dataset.load(args.train), dataset.load(args.validation)
     monitored = validation.take(np.arange(min(MAX_VALIDATION_IMAGES, len(validation.labels))))
 
-    def fit(name: str, network: networks.Network, indices: np.ndarray, seed: int) -> tuple[keras.Model, float]:
+    def fit(name: str, network: ModuleType, indices: np.ndarray, seed: int) -> tuple[keras.Model, float]:
         settings = networks.params_of(name, params, merged(study["own"]["changes"], {"seed": seed}))
         repeated = np.tile(indices, -(-study["own"]["min_images"] // len(indices)))
         model, _ = training.train(network, settings, train.take(repeated), monitored)
