@@ -26,15 +26,15 @@ def markdown(results: Mapping[str, Any]) -> str:
                 "## 1. Time to accuracy",
                 "T_ref is the training time of the CNN of the Keras tutorials: two convolutions with max pooling, a "
                 "third convolution and a dense layer; Adam, batches of 32, ten epochs, float32, TensorFlow's default "
-                "settings. " + " ".join(variants),
+                "settings. `demo` is the network of iterative/demo-fashion-mnist (section 5). " + " ".join(variants),
                 _time_to_accuracy(results),
-                f"A training of studies/deep takes {deep['seconds']:.0f} seconds, "
-                f"{results['train_time_ratio']['deep']:.1f} times T_ref (here {deep['tutorial_seconds']:.0f} seconds). "
-                f"This is extrapolated from the first {deep['timed_epochs']} of {deep['epochs']} epochs. "
+                f"One training run of studies/deep takes {deep['seconds']:.0f} s, "
+                f"{results['train_time_ratio']['deep']:.1f} times the T_ref of {deep['tutorial_seconds']:.0f} s measured "
+                f"with it; extrapolated from the first {deep['timed_epochs']} of {deep['epochs']} epochs. "
                 f"(Commit {deep['commit']}.)",
                 "## 2. Utilisation of the processor",
-                "Multiplications and additions of the convolutions and dense layers per second of training, compared "
-                "with a product of two 2048 x 2048 matrices in the same precision.",
+                "The table compares the FLOP/s of the convolutions and dense layers during training with those of a "
+                "product of two 2048 x 2048 matrices in the same precision.",
                 _utilisation(results["utilisation"]),
                 "## 3. Scaling with the number of images",
                 "One epoch of the CNN on one, two, four and eight copies of all training images, without "
@@ -68,7 +68,7 @@ def _median(trials: list[Mapping[str, Any]], key: str) -> float:
 
 def _time_to_accuracy(results: Mapping[str, Any]) -> str:
     return _table(
-        ["Model", "Test accuracy, mean", "of each seed", "Seconds, median", "of each seed", "Multiple of T_ref"],
+        ["Model", "Mean test accuracy", "Test accuracy by seed", "Median time, s", "Time by seed, s", "Time, x T_ref"],
         (
             [
                 name,

@@ -107,7 +107,7 @@ def test_report() -> None:
     assert "| cnn | +2.00 | 1.50 |" in lines
     assert "| 20 | 1.10 | 2 | 7 | 2.0 |" in lines
     for words in (
-        "takes 450 seconds, 4.5 times T_ref",
+        "takes 450 s, 4.5 times the T_ref of",
         "60 of 120 GFLOP/s, 50%",
         "a ratio of 1.50.",
         "0.25 to 0.50 s",
