@@ -246,6 +246,17 @@ def test_numbers(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not found or not missing(read_page), f"{page} lacks or misquotes: {found}"
 
 
+def is_part(part: Any, whole: Any) -> bool:
+    if not isinstance(part, dict):
+        return bool(part == whole)
+    return isinstance(whole, dict) and all(key in whole and is_part(value, whole[key]) for key, value in part.items())
+
+
+def test_readme_excerpt() -> None:
+    (excerpt,) = re.findall(r"```yaml\n(.*?)```", read_page("README.md"), re.S)
+    assert is_part(yaml.safe_load(excerpt), read_yaml(ROOT / "params.yaml"))
+
+
 def test_review_section() -> None:
     (example,) = re.findall(r"```yaml\n(.*?)```", read_page("docs/review.md"), re.S)
     validated(Rules, yaml.safe_load(example)["review"], "docs/review.md")

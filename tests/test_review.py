@@ -131,7 +131,7 @@ def test_stale(flowers: Flowers) -> None:
     reason = "dvc.lock is out of date: params.yaml: model, train.py changed since it was written; run `dvc repro`"
     assert done.stderr.startswith(f"error: {reason}")
     assert (
-        "**dvc.lock is out of date: these models were made before the latest changes. flowers: unchanged.**"
+        "**dvc.lock is out of date: the models were trained before the latest changes. flowers: unchanged.**"
         in done.stdout
     )
     assert f"Gate verdict: **fail**\n\n- {reason}" in done.stdout

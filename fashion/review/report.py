@@ -66,7 +66,7 @@ def _verdict(result: ReviewResult) -> str:
     groups = {verdict: [model.name for model in result.models if model.verdict == verdict] for verdict in VERDICTS}
     parts = [f"{', '.join(names)}: {verdict}" for verdict, names in groups.items() if names]
     stale = (
-        "dvc.lock is out of date: these models were trained before the latest changes. " if result.head.stale else ""
+        "dvc.lock is out of date: the models were trained before the latest changes. " if result.head.stale else ""
     )
     return stale + "; ".join(parts) + "."
 
@@ -102,9 +102,9 @@ def _accuracy(model: Comparison, pair: PairedResult) -> str:
         f"**{model.verdict}**: {pair.accuracy.fixed} fixed, {pair.accuracy.broken} broken, p = {model.p_adjusted:.2g}"
     ]
     if model.min_significant_change is not None:
-        parts.append(f"significant from {100 * model.min_significant_change:.2f} points")
+        parts.append(f"smallest significant change {100 * model.min_significant_change:.2f} points")
     if seeds := _seeds(model):
-        parts.append(f"{len(seeds)} seeds: ± {100 * statistics.stdev(seeds):.2f} points")
+        parts.append(f"standard deviation over {len(seeds)} seeds {100 * statistics.stdev(seeds):.2f} points")
     return "; ".join(parts)
 
 
