@@ -29,8 +29,8 @@ def markdown(results: Mapping[str, Any]) -> str:
                 "settings. `demo` is the network of iterative/demo-fashion-mnist (section 5). " + " ".join(variants),
                 _time_to_accuracy(results),
                 f"One training run of studies/deep takes {deep['seconds']:.0f} s, "
-                f"{results['train_time_ratio']['deep']:.1f} times the T_ref of {deep['tutorial_seconds']:.0f} s measured "
-                f"with it; extrapolated from the first {deep['timed_epochs']} of {deep['epochs']} epochs. "
+                f"{results['train_time_ratio']['deep']:.1f} times the T_ref of {deep['tutorial_seconds']:.0f} s "
+                f"measured with it; extrapolated from the first {deep['timed_epochs']} of {deep['epochs']} epochs. "
                 f"(Commit {deep['commit']}.)",
                 "## 2. Utilisation of the processor",
                 "The table compares the FLOP/s of the convolutions and dense layers during training with those of a "

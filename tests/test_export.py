@@ -92,5 +92,5 @@ def test_verify() -> None:
     path = Path("model.keras")
     verify.check(expected, expected + 1e-6, path)
     for wrong in (found, expected + 1e-4, expected * np.nan):
-        with pytest.raises(UserError, match=r"the LiteRT model made from model\.keras differs from it"):
+        with pytest.raises(UserError, match=r"the LiteRT model made from model\.keras does not match it"):
             verify.check(expected, wrong, path)

@@ -65,9 +65,7 @@ def _verdict(result: ReviewResult) -> str:
     """Return the line that a reviewer reads first."""
     groups = {verdict: [model.name for model in result.models if model.verdict == verdict] for verdict in VERDICTS}
     parts = [f"{', '.join(names)}: {verdict}" for verdict, names in groups.items() if names]
-    stale = (
-        "dvc.lock is out of date: the models were trained before the latest changes. " if result.head.stale else ""
-    )
+    stale = "dvc.lock is out of date: the models were trained before the latest changes. " if result.head.stale else ""
     return stale + "; ".join(parts) + "."
 
 
