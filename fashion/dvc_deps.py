@@ -86,10 +86,9 @@ class SourceTree:
         """
         if "cmd" not in stage:
             raise UserError(f"{name}: has no cmd")
-        words = shlex.split(stage["cmd"])
-        if "-m" not in words[:-1]:
+        words, script = shlex.split(stage["cmd"]), _script(stage)
+        if script is None:
             return {}
-        script = words[words.index("-m") + 1]
         if script not in self.imports.modules:
             raise UserError(f"{name}: there is no module {script}; correct the command, or remove the stage")
         written = [path for key in ("outs", "metrics", "plots") for path in _paths(stage.get(key, []))]
@@ -105,16 +104,36 @@ class SourceTree:
         return {"deps": [*inputs, *code], "params": [*self.params(script), *of_other_files]}
 
     def for_each_model(self, paths: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a mapping by path in which those of a model, such as reports/cnn/history.csv, are there for each."""
+        """Return a mapping by path in which those of a model, such as reports/cnn/history.csv, are there for each.
+
+        A path is one of a model if its second part is the name of a known model, or if such a path has the same others.
+        """
+        split = {path: _split(path) for path in paths}
+        patterns = {(folder, file) for folder, model, file in split.values() if model in self.known and file}
         result: dict[str, Any] = {}
         for path, value in paths.items():
-            folder, _, rest = path.partition("/")
-            model, _, file = rest.partition("/")
-            if model in self.known and file:
+            folder, _, file = split[path]
+            if (folder, file) in patterns:
                 result |= {f"{folder}/{name}/{file}": copy(value) for name in self.models}
             else:
                 result[path] = value
         return result
+
+    def check_models(self, stages: Mapping[str, Any]) -> None:
+        """Check that a stage trains each model.
+
+        Raises:
+            UserError: a model has no network or no stage.
+        """
+        scripts = {
+            script for entry in stages.values() if (script := _script(entry.get("do", entry)))
+        } & self.imports.modules
+        for name in self.models:
+            network = f"fashion.models.{name}"
+            if network not in self.imports.modules:
+                raise UserError(f"params.yaml: models.{name}: there is no fashion/models/{name}.py")
+            if not any(network in self.imports.find_modules_directly_imported_by(script) for script in scripts):
+                raise UserError(f"dvc.yaml: no stage trains the model {name}: add one whose script imports {network}")
 
 
 def write(pipeline: Path) -> list[str]:
@@ -149,18 +168,18 @@ def _updated(pipeline: Path, tree: SourceTree) -> tuple[Any, list[str]]:
                 stage[key] = needed
             else:
                 stage.insert(list(stage).index("cmd") + 1, key, needed)
-    charts = (chart for entry in content.get("plots", []) if isinstance(entry, dict) for chart in entry.values())
-    for chart in charts:
+    charts = (chart for entry in content.get("plots", []) if isinstance(entry, dict) for chart in entry.items())
+    for title, chart in charts:
         if isinstance(chart, dict) and isinstance(chart.get("y"), dict):
-            lines += _replace(chart["y"], tree.for_each_model(chart["y"]))
-    artifacts: dict[str, Any] = {}
-    for name, artifact in content.get("artifacts", {}).items():
-        if name in tree.known:
-            paths = tree.for_each_model({artifact["path"]: None})
-            artifacts |= {model: {**artifact, "path": path} for model, path in zip(tree.models, paths, strict=False)}
-        else:
-            artifacts[name] = artifact
-    lines += _replace(content.get("artifacts", {}), artifacts)
+            lines += _replace(f"plots: {title}: ", chart["y"], tree.for_each_model(chart["y"]))
+    artifacts = content.get("artifacts", {})
+    names = {artifact["path"]: name for name, artifact in artifacts.items()}
+    needed_artifacts = tree.for_each_model({artifact["path"]: artifact for artifact in artifacts.values()})
+    lines += _replace(
+        "artifacts: ",
+        artifacts,
+        {names.get(path, _split(path)[1]): {**artifact, "path": path} for path, artifact in needed_artifacts.items()},
+    )
     return content, lines
 
 
@@ -185,9 +204,9 @@ def _differences(prefix: str, old: Any, new: Any) -> list[str]:
     ]
 
 
-def _replace(entries: Any, needed: Mapping[str, Any]) -> list[str]:
+def _replace(prefix: str, entries: Any, needed: Mapping[str, Any]) -> list[str]:
     """Give a mapping the keys of another, keeping its own values; return a line for each key added or removed."""
-    lines = _differences("", entries, needed)
+    lines = _differences(prefix, entries, needed)
     for key in [key for key in entries if key not in needed]:
         del entries[key]
     for key in needed:
@@ -200,6 +219,19 @@ def _yaml() -> YAML:
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 1000  # no line breaks in commands
     return yaml
+
+
+def _split(path: str) -> tuple[str, str, str]:
+    """Return the folder, the second part and the rest of a path, such as reports, cnn, history.csv."""
+    folder, _, rest = path.partition("/")
+    name, _, file = rest.partition("/")
+    return folder, name, file
+
+
+def _script(stage: Mapping[str, Any]) -> str | None:
+    """Return the module that a stage runs with `python -m`, None if there is none."""
+    words = shlex.split(stage.get("cmd", ""))
+    return words[words.index("-m") + 1] if "-m" in words[:-1] else None
 
 
 def _paths(entries: list[Any]) -> Iterator[str]:

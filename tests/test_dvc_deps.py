@@ -57,13 +57,34 @@ def test_write(tmp_path: Path) -> None:
         f"train_{last}: deps: added fashion/models/{last}.py",
         f"plot: deps: added reports/{last}/history.csv",
         f"card: deps: added reports/{last}/history.csv",
-        f"added reports/{last}/history.csv",
-        f"added {last}",
+        f"plots: Loss: added reports/{last}/history.csv",
+        f"artifacts: added {last}",
     ]
     assert dvc_deps.write(broken) == []
     assert YAML(typ="safe").load(broken) == PIPELINE
     assert "&id" not in broken.read_text()
     assert len(broken.read_text().splitlines()) == len(text.splitlines())
+
+
+def test_model_that_was_never_trained(tmp_path: Path) -> None:
+    """Reverting its section removes it, although dvc.lock has no record of it."""
+    file, content = tmp_path / "dvc.yaml", YAML(typ="safe").load(ROOT / "dvc.yaml")
+    content["plots"][0]["Accuracy"]["y"]["reports/gone/history.csv"] = ["accuracy"]
+    content["artifacts"]["gone"] = {"type": "model", "path": "models/gone/model.tflite"}
+    YAML().dump(content, file)
+    assert dvc_deps.write(file) == ["plots: Accuracy: removed reports/gone/history.csv", "artifacts: removed gone"]
+    assert YAML(typ="safe").load(file) == PIPELINE
+
+
+def test_models_without_a_network_or_a_stage() -> None:
+    stages, first = PIPELINE["stages"], MODELS[0]
+    TREE.check_models(stages)
+    with pytest.raises(UserError, match=f"no stage trains the model {first}: add one whose script imports"):
+        TREE.check_models({name: stage for name, stage in stages.items() if name != f"train_{first}"})
+    tree = dvc_deps.SourceTree()
+    tree.models.append("rnn")
+    with pytest.raises(UserError, match=r"models\.rnn: there is no fashion/models/rnn\.py"):
+        tree.check_models(stages)
 
 
 OTHERS = {

@@ -188,7 +188,7 @@ def test_new_and_removed(flowers: Flowers) -> None:
 
 
 def test_bad_revisions(flowers: Flowers) -> None:
-    assert flowers.review("--base", "nowhere").stderr.startswith("error: there is no revision nowhere here")
+    assert flowers.review("--base", "nowhere").stderr.startswith("error: unknown revision nowhere")
     flowers.git("checkout", "--orphan", "empty")
     assert flowers.review().stderr.startswith("error: this repository has no commit yet")
     flowers.git("rm", "-rf", "--cached", ".")

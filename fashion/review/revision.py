@@ -100,7 +100,7 @@ def commit(root: Path, name: str) -> Revision:
     Raises:
         UserError: there is none.
     """
-    problem = f"there is no revision {name} here; `git log --all` lists them, `git fetch` gets new ones"
+    problem = f"unknown revision {name}; list revisions with `git log --all`, or run `git fetch`"
     found = git(root, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}", problem=problem)
     return Revision(root, found, found[:7] if found.startswith(name) else f"{name} ({found[:7]})")
 
@@ -141,14 +141,18 @@ def stale(root: Path) -> list[str]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    outputs = Lock.read(root).outputs
+    lock = Lock.read(root)
     try:
         with Repo(str(root)) as repo:
             status = repo.status(targets=["dvc.yaml"])
     except DvcException as error:
         raise UserError(f"`dvc status` failed: {error}") from error
     found = set()
-    for stage, problems in status.items():
+    for name, problems in status.items():
+        stage = name.rpartition(":")[2]
+        if stage not in lock.stages:
+            found.add(f"stage {stage}")
+            continue
         for problem in problems:
             if isinstance(problem, str):  # "changed command"
                 found.add(f"{stage}: {problem}")
@@ -156,7 +160,7 @@ def stale(root: Path) -> list[str]:
             for path, state in {**problem.get("changed deps", {}), **problem.get("changed outs", {})}.items():
                 if isinstance(state, dict):  # params
                     found |= {f"{path}: {key}" for key in state}
-                elif path not in outputs or state == "modified":
+                elif path not in lock.outputs or state == "modified":
                     found.add(path)
     return sorted(found)
 

@@ -51,7 +51,9 @@ class Classifier:
         names = exported_models(root, lock)
         model = model or names[-1]
         if model not in names:
-            raise UserError(f"no exported model {model}; available: {', '.join(names)}")
+            raise UserError(
+                f"no exported model {model}; available: {', '.join(names)}; `make` exports the models of params.yaml"
+            )
         path = f"models/{model}/model.tflite"
         self._model = LiteRTModel(read_output(root, lock, path), path)
         self._detector = OODDetector.from_bytes(read_output(root, lock, f"models/{model}/ood.npz"))
