@@ -51,5 +51,5 @@ def train(network: keras.Model, batch_size: int, split: Split, seed: int) -> Non
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
-    """Return pixels (uint8, (n, height, width)) as float32 in [0, 1], (n, height, width, 1)."""
-    return (images / 255).astype("float32")[..., None]
+    """Return pixels (uint8) as float32 in [0, 1]."""
+    return (images / 255).astype("float32")

@@ -6,8 +6,8 @@ import sys
 from base64 import b64encode
 from pathlib import Path
 
+from fashion.data import FORMAT_LIST
 from fashion.errors import UserError, run_command
-from fashion.serving import FORMAT_LIST
 
 BATCH_SIZE = 500  # images; large batches are fast, small ones show progress
 
@@ -71,6 +71,31 @@ def main() -> None:
     )
     demo.add_argument("--port", type=int, default=8000, help="port to listen on; 0 for any free port (default: 8000)")
     demo.set_defaults(command=show_demo)
+    dataset = commands.add_parser(
+        "dataset",
+        help="use your own images",
+        description="Describe a data set, and write the sections of params.yaml for it. A folder of image files is "
+        "copied to images/ and tracked by DVC.",
+    )
+    dataset.add_argument(
+        "path",
+        type=Path,
+        metavar="PATH",
+        help="folder of images in CLASS/, or in train/CLASS/ and test/CLASS/; or of four IDX files",
+    )
+    dataset.add_argument(
+        "--size",
+        type=int,
+        metavar="N",
+        help="height and width of the model input, in pixels (default: that of the images if all have one of at most "
+        "64, otherwise 32)",
+    )
+    dataset.add_argument("--grey", action="store_true", help="convert the images to greyscale")
+    dataset.add_argument(
+        "--flip", action="store_true", help="mirror images in training; not where left and right matter, as for digits"
+    )
+    dataset.add_argument("--name", help="name of the data set (default: that of the folder)")
+    dataset.set_defaults(command=configure_dataset)
     stale = commands.add_parser(
         "stale",
         help="exit with 1 if dvc.lock is out of date",
@@ -145,7 +170,7 @@ def show_predictions(args: argparse.Namespace) -> None:
     for start in range(0, max(1, len(args.images)), BATCH_SIZE):
         for name in args.images[start : start + BATCH_SIZE]:
             try:
-                images.append(load_image(name, classifier.image_shape, args.background))
+                images.append(load_image(name, classifier, args.background))
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)
                 failed = True
@@ -170,6 +195,14 @@ def show_demo(args: argparse.Namespace) -> None:
     from fashion.serving import app
 
     app.serve(Path(), args.port)
+
+
+def configure_dataset(args: argparse.Namespace) -> None:
+    """Set the project up for another data set, and print what was found and changed."""
+    from fashion.data import inspection
+
+    for line in inspection.configure(Path(), args.path, args.size, args.grey, args.flip, args.name):
+        print(line, flush=True)
 
 
 def check_lock(_args: argparse.Namespace) -> None:

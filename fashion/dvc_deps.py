@@ -8,6 +8,8 @@ A stage that runs `python -m MODULE` depends on
 - its module and every module of this project that this one imports, directly or not. A file with the name of a module
   (report.html beside report.py) belongs to it. Modules with nothing but a docstring, and the schema of params.yaml,
   whose values all come from params.yaml, are left out;
+- what `dataset.format` needs, if it is the fetch stage: the folder of images, the code that reads it and the section
+  `dataset`, or the code that downloads files; a change to the others must not download them again;
 - the results of each model, if it imports `fashion.evaluation.model_results`;
 - the params that its module reads: the sections that it takes from `load_params()` and, if it imports the network of a
   model (fashion/models/NAME.py), `models.NAME`; with any of the models, `training` too, whose keys they inherit.
@@ -30,13 +32,14 @@ from fashion.dvc import Lock
 from fashion.errors import UserError, run_command
 from fashion.evaluation import model_results
 from fashion.files import atomic_write
-from fashion.params import load_params
+from fashion.params import FolderParams, load_params
 from fashion.validation import read_yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("fashion", "stages", "studies")
 PIPELINES = (ROOT / "dvc.yaml", *sorted(ROOT.glob("studies/*/dvc.yaml")))
 SCHEMA = {"fashion.params", "fashion.validation"}
+FETCH = "stages.fetch"
 RESULTS = "fashion/evaluation/model_results.py"
 
 
@@ -45,12 +48,17 @@ class SourceTree:
 
     Attributes:
         models: the names in params.yaml.
+        folder: the folder of images that the fetch stage reads; None if it downloads files.
+        unused: the module that the fetch stage does not use.
         known: these and the names that dvc.lock still has.
     """
 
     def __init__(self) -> None:
         self.imports = grimp.build_graph(*PACKAGES, cache_dir=None)
-        self.models = list(load_params(ROOT / "params.yaml").models)
+        params = load_params(ROOT / "params.yaml")
+        self.models = list(params.models)
+        self.folder = params.fetch.folder if isinstance(params.fetch, FolderParams) else None
+        self.unused = "fashion.data.sources" if self.folder else "fashion.data.folder"
         locked = Lock.read(ROOT).stages if (ROOT / "dvc.lock").exists() else {}
         self.known = {*self.models, *(name.partition("@")[2] for name in locked)} - {""}
 
@@ -62,7 +70,7 @@ class SourceTree:
             reached |= found
             imported = {module for name in found for module in self.imports.find_modules_directly_imported_by(name)}
             parents = {name.rsplit(".", level)[0] for name in found for level in range(1, name.count(".") + 1)}
-            found = (imported | parents) - reached - SCHEMA
+            found = (imported | parents) - reached - SCHEMA - {self.unused}
         return sorted(file for name in reached for file in _files(name))
 
     def params(self, script: str) -> list[str]:
@@ -73,6 +81,8 @@ class SourceTree:
             for node in ast.walk(tree)
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
         }
+        if script == FETCH and not self.folder:
+            sections.discard("dataset")
         imported = self.imports.find_modules_directly_imported_by(script)
         networks = {f"models.{name}" for name in self.models if f"fashion.models.{name}" in imported}
         shared = {"training"} if networks or "models" in sections else set()
@@ -98,6 +108,8 @@ class SourceTree:
             if "/" in word and "=" not in word and not any(f"{path}/".startswith(f"{word}/") for path in written)
         ]
         code = self.code(script)
+        if script == FETCH and self.folder:
+            inputs.append(self.folder)
         if RESULTS in code:
             inputs += [path.replace("NAME", model) for model in self.models for path in model_results.FILES]
         of_other_files = [entry for entry in stage.get("params", []) if not isinstance(entry, str)]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, Strict
+from pydantic import AfterValidator, Field, Strict, field_validator
 
 from fashion.errors import UserError
 from fashion.validation import Name, StrictModel, matches, merged, raise_problems, read_yaml, validated
@@ -39,6 +39,7 @@ Source = Annotated[
 ]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
 Widths = Annotated[tuple[Annotated[int, Field(gt=0, le=65_536)], ...], Strict(False)]
+Side = Annotated[int, Field(gt=0, le=1024)]
 Pixels = Annotated[int, Field(ge=0, le=256)]
 Bins = Annotated[int, Field(gt=0, le=1000)]
 Normalization = Literal["fused", "keras", "none"]
@@ -48,10 +49,28 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 
 
 class DatasetParams(StrictModel):
-    """The name of the data set and of its classes."""
+    """The data set: its name, format, image size and classes.
+
+    Attributes:
+        name: of the data set.
+        format: idx, or folder for one folder of image files per class.
+        height: of the model input, in pixels.
+        width: of the model input, in pixels.
+        channels: of the model input: 1 (greyscale) or 3 (RGB).
+        classes: names of the classes, in the order of the labels.
+    """
 
     name: Name
+    format: Literal["idx", "folder"]
+    height: Side
+    width: Side
+    channels: Literal[1, 3]
     classes: Classes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height and width of the model input, in pixels, and its number of channels."""
+        return self.height, self.width, self.channels
 
 
 class RawFile(StrictModel):
@@ -72,12 +91,28 @@ class RawFiles(StrictModel):
 
 
 class FetchParams(StrictModel):
-    """Where the data come from."""
+    """Where the data come from; for `dataset.format: idx`."""
 
     sources: Annotated[tuple[Source, ...], Strict(False), AfterValidator(_not_empty)]
     timeout: Annotated[float, Field(gt=0, le=3600)]
     retries: Annotated[int, Field(ge=0, le=10)]
     files: RawFiles
+
+
+class FolderParams(StrictModel):
+    """The folder of images; for `dataset.format: folder`.
+
+    Attributes:
+        folder: in the project's folder.
+        unreadable: number of image files that may be unreadable.
+        test_fraction: fraction of each class that becomes the test set; unused if the folder has a test set.
+        seed: of the choice of the test images.
+    """
+
+    folder: FileName
+    unreadable: Annotated[int, Field(ge=0)]
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
 
 
 class ValidationParams(StrictModel):
@@ -117,6 +152,7 @@ class TrainingParams(StrictModel):
     hard_examples: HardExampleParams
     augmentation: AugmentationParams
     label_smoothing: Fraction
+    class_weights: Literal["none", "balanced"]
     optimizer: Literal["adam", "muon"]
     learning_rate: LearningRate
     adam_learning_rate: LearningRate
@@ -126,9 +162,9 @@ class TrainingParams(StrictModel):
     precision: Literal["float32", "bfloat16", "auto"]
     seed: Seed
 
-    def image_problems(self, image_shape: tuple[int, int]) -> list[str]:
-        """Return a line for each key that does not fit images of that height and width, in pixels."""
-        size, images = min(image_shape), f"images of {image_shape[0]} x {image_shape[1]} pixels"
+    def image_problems(self, image_shape: tuple[int, int, int]) -> list[str]:
+        """Return a line for each key that does not fit images of that height, width and number of channels."""
+        size, images = min(image_shape[:2]), f"images of {image_shape[0]} x {image_shape[1]} pixels"
         translate, cutout = self.augmentation.translate, self.augmentation.cutout
         lines = []
         if translate >= size:
@@ -151,6 +187,7 @@ class EvaluationParams(StrictModel):
 class ExportParams(StrictModel):
     """The export of the trained models."""
 
+    preprocessing: Literal["fashion-mnist", "resize"]
     representative_images: Count
     ood_rate: Fraction
 
@@ -159,7 +196,7 @@ class Params(StrictModel):
     """The whole of params.yaml; each of `models` has the keys of `training`, overridden by its own."""
 
     dataset: DatasetParams
-    fetch: FetchParams
+    fetch: FetchParams | FolderParams
     validation: ValidationParams
     audit: AuditParams
     training: TrainingParams
@@ -168,20 +205,45 @@ class Params(StrictModel):
     export: ExportParams
     review: dict[str, Any]
 
+    @field_validator("fetch", mode="plain")
+    @classmethod
+    def _check_fetch(cls, values: Any) -> FetchParams | FolderParams:
+        """Report problems of the schema that fits the keys, not of both."""
+        is_folder = isinstance(values, Mapping) and "folder" in values
+        return (FolderParams if is_folder else FetchParams).model_validate(values)
+
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml.
 
     Raises:
-        UserError: as for `read_yaml`, or one line per key that is unknown, missing, of the wrong type or out of bounds.
+        UserError: as for `read_yaml` or `check_params`.
     """
-    params = validated(Params, read_yaml(path), path.name)
+    return check_params(read_yaml(path), path.name)
+
+
+def check_params(values: Any, name: str) -> Params:
+    """Return the content of a params.yaml as `Params`.
+
+    Raises:
+        UserError: one line, starting with `name`, per key that is unknown, missing, of the wrong type or out of bounds.
+    """
+    params = validated(Params, values, name)
+    dataset = params.dataset
+    if isinstance(params.fetch, FolderParams) != (dataset.format == "folder"):
+        expected = FolderParams if dataset.format == "folder" else FetchParams
+        raise UserError(
+            f"{name}: fetch: found the keys {', '.join(values['fetch'])}; dataset.format: {dataset.format} expects "
+            f"{', '.join(expected.model_fields)}; `fashion dataset PATH` writes both sections"
+        )
+    if dataset.format == "idx" and dataset.channels != 1:
+        raise UserError(f"{name}: dataset.channels: found {dataset.channels}, expected 1: IDX images are greyscale")
     shared = params.training.model_dump(mode="json")
-    models = {name: merged(shared, own) for name, own in params.models.items()}
+    models = {model: merged(shared, own) for model, own in params.models.items()}
     problems = []
-    for name, model in models.items():
+    for model, keys in models.items():
         try:
-            check_shared_keys(model, f"{path.name}: models.{name}")
+            check_shared_keys(keys, f"{name}: models.{model}")
         except UserError as error:
             problems.append(str(error))
     raise_problems(problems)
@@ -197,11 +259,11 @@ def check_shared_keys(model: Mapping[str, Any], name: str) -> TrainingParams:
     return validated(TrainingParams, {key: model[key] for key in TrainingParams.model_fields}, name, separator=".")
 
 
-def check_params_fit(image_shape: tuple[int, int], training_images: int, path: Path = Path("params.yaml")) -> None:
+def check_params_fit(image_shape: tuple[int, int, int], training_images: int, path: Path = Path("params.yaml")) -> None:
     """Check the params whose limits depend on the images, including those of later stages.
 
     Args:
-        image_shape: height and width of the images, in pixels.
+        image_shape: height and width of the images, in pixels, and their number of channels.
         training_images: number of images in the training split.
         path: params.yaml.
 
@@ -214,6 +276,8 @@ def check_params_fit(image_shape: tuple[int, int], training_images: int, path: P
         for name, model in params.models.items()
         for line in check_shared_keys(model, name).image_problems(image_shape)
     ]
+    if params.export.preprocessing == "fashion-mnist" and image_shape[2] != 1:
+        problems.append("export.preprocessing: fashion-mnist makes greyscale images; use resize")
     if params.export.representative_images > training_images:
         problems.append(
             f"export.representative_images: {params.export.representative_images:,} exceeds the {training_images:,} "

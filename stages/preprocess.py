@@ -3,14 +3,14 @@
 import argparse
 from pathlib import Path
 
-from fashion.errors import run_command
-from fashion.params import check_params_fit, load_params
+from fashion.errors import UserError, run_command
+from fashion.params import DatasetParams, check_params_fit, load_params
 
 
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m stages.preprocess", description=__doc__)
-    parser.add_argument("raw", type=Path, help="folder with the four IDX files")
+    parser.add_argument("raw", type=Path, help="folder that the fetch stage wrote")
     parser.add_argument("train", type=Path, help="training split to write (.npz)")
     parser.add_argument("validation", type=Path, help="validation split to write (.npz)")
     parser.add_argument("test", type=Path, help="test split to write (.npz)")
@@ -25,8 +25,15 @@ def main() -> None:
     from fashion.files import write_json
 
     classes = params.dataset.classes
-    labelled = idx.read_split(args.raw / "train_images.idx", args.raw / "train_labels.idx", len(classes))
-    test = idx.read_split(args.raw / "test_images.idx", args.raw / "test_labels.idx", len(classes))
+    if params.dataset.format == "folder":
+        labelled, test = (dataset.load(args.raw / f"{part}.npz") for part in ("train", "test"))
+    else:
+        labelled, test = (
+            idx.read_split(args.raw / f"{part}_images.idx", args.raw / f"{part}_labels.idx", len(classes))
+            for part in ("train", "test")
+        )
+    check_image_shape("training", labelled.image_shape, params.dataset)
+    check_image_shape("test", test.image_shape, params.dataset)
     training, validation = stratified_split(labelled.labels, params.validation.images, params.validation.seed)
     fonts.check(classes)
     check_params_fit(labelled.image_shape, len(training))
@@ -36,6 +43,20 @@ def main() -> None:
     dataset.save(splits[1], args.validation)
     dataset.save(splits[2], args.test)
     write_json(args.audit, audit(*splits, classes, params.audit.near_duplicate_distance))
+
+
+def check_image_shape(name: str, found: tuple[int, int, int], expected: DatasetParams) -> None:
+    """Check that images have the size and the channels in params.yaml.
+
+    Raises:
+        UserError: they do not.
+    """
+    if found != (expected.height, expected.width, expected.channels):
+        height, width, channels = found
+        raise UserError(
+            f"the {name} images have height {height}, width {width} and channels {channels}, expected "
+            f"{expected.height}, {expected.width} and {expected.channels}: correct dataset in params.yaml"
+        )
 
 
 if __name__ == "__main__":

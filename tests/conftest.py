@@ -54,8 +54,11 @@ SMALL_NETWORKS = {"hidden_units": [16], "filters": [4, 8]}
 FILES = {f"{part}_{kind}": f"lines-{part}.{kind}" for part in ("train", "test") for kind in ("images", "labels")}
 
 
-def draw_lines(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return noisy images, uint8 (count, *SHAPE), of a vertical, horizontal or diagonal line, and their labels."""
+def draw_lines(count: int, seed: int, channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Return noisy images of a vertical, horizontal or diagonal line, and their labels.
+
+    The images are uint8 (count, *SHAPE, channels), each in a random colour if there are several channels.
+    """
     generator = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.uint8) % len(CLASSES)
     images = generator.integers(0, 80, (count, *SHAPE)).astype(np.uint8)
@@ -67,7 +70,8 @@ def draw_lines(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
                 image[at : at + 2, :] = 220
             case _:
                 image[np.arange(20), (np.arange(20) + at) % 24] = 220
-    return images, labels
+    colours = generator.uniform(0.4, 1, (count, 1, 1, channels)) if channels > 1 else 1
+    return (images[..., None] * colours).astype(np.uint8), labels
 
 
 @contextmanager
@@ -118,7 +122,7 @@ def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("by-hand")
     for part, count, seed in (("train", 360, 1), ("test", 90, 2)):
         images, labels = draw_lines(count, seed)
-        (folder / FILES[f"{part}_images"]).write_bytes(idx.encode(images))
+        (folder / FILES[f"{part}_images"]).write_bytes(idx.encode(images[..., 0]))
         (folder / FILES[f"{part}_labels"]).write_bytes(idx.encode(labels))
     return folder
 
@@ -126,7 +130,8 @@ def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_params(raw_folder: Path) -> dict[str, Any]:
     """Return the project's params with the small data set and short trainings."""
     params: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
-    params["dataset"] = {"name": "Lines", "classes": CLASSES}
+    height, width = SHAPE
+    params["dataset"] |= {"name": "Lines", "height": height, "width": width, "classes": CLASSES}
     params["fetch"]["sources"] = ["env:FASHION_MNIST_DIR"]
     params["fetch"]["files"] = {
         key: {"name": name, "length": len(content), "sha256": hashlib.sha256(content).hexdigest()}

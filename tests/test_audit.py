@@ -10,7 +10,7 @@ CLASSES = ("even", "odd")
 
 
 def split(count: int, seed: int) -> Split:
-    images = np.random.default_rng(seed).integers(0, 256, (count, 4, 5)).astype(np.uint8)
+    images = np.random.default_rng(seed).integers(0, 256, (count, 4, 5, 1)).astype(np.uint8)
     return Split(images, (np.arange(count) % 2).astype(np.uint8))
 
 
@@ -30,7 +30,7 @@ def test_duplicates() -> None:
     test.images[2] = validation.images[4]
     validation.images[0] = train.images[0]
     test.images[9] = train.images[9]
-    test.images[9, 0, 0] ^= 8  # one of 20 pixels differs by 8: a distance of 8 / sqrt(20) = 1.789 grey levels
+    test.images[9, 0, 0, 0] ^= 8  # one of 20 pixels differs by 8: a distance of 8 / sqrt(20) = 1.789 grey levels
 
     found = audit(train, validation, test, CLASSES, near_duplicate_distance=2.0)
     assert found["images"]["train"] == {"even": 20, "odd": 20}

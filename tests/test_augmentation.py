@@ -9,7 +9,7 @@ import tensorflow as tf
 from fashion.models.augmentation import augment
 from fashion.params import AugmentationParams
 
-IMAGES = np.random.default_rng(1).integers(1, 256, (300, 7, 9)).astype(np.uint8)
+IMAGES = np.random.default_rng(1).integers(1, 256, (300, 7, 9, 3)).astype(np.uint8)
 NONE = AugmentationParams(flip=False, translate=0, cutout=0)
 
 
@@ -26,18 +26,18 @@ def test_none() -> None:
 
 def test_flip() -> None:
     changed = augmented(NONE.model_copy(update={"flip": True}))
-    mirrored = (changed == IMAGES[:, :, ::-1]).all(axis=(1, 2))
-    same = (changed == IMAGES).all(axis=(1, 2))
+    mirrored = (changed == IMAGES[:, :, ::-1]).all(axis=(1, 2, 3))
+    same = (changed == IMAGES).all(axis=(1, 2, 3))
     assert (mirrored ^ same).all()
     assert mirrored.mean() == pytest.approx(0.5, abs=0.1)
 
 
 def test_translate() -> None:
     changed = augmented(NONE.model_copy(update={"translate": 2}))
-    padded = np.pad(IMAGES, ((0, 0), (2, 2), (2, 2)))
+    padded = np.pad(IMAGES, ((0, 0), (2, 2), (2, 2), (0, 0)))
     found = np.zeros((5, 5), int)
     for down, right in itertools.product(range(5), range(5)):
-        found[down, right] = (changed == padded[:, down : down + 7, right : right + 9]).all(axis=(1, 2)).sum()
+        found[down, right] = (changed == padded[:, down : down + 7, right : right + 9]).all(axis=(1, 2, 3)).sum()
     assert found.sum() == len(IMAGES)
     assert found.min() > 0
 
@@ -47,8 +47,8 @@ def test_cutout() -> None:
     corners = set()
     for image, before in zip(changed, IMAGES, strict=True):
         hidden = image != before
-        rows, columns = np.flatnonzero(hidden.any(axis=1)), np.flatnonzero(hidden.any(axis=0))
-        assert (len(rows), len(columns), hidden.sum()) == (3, 3, 9)
+        rows, columns = np.flatnonzero(hidden.any(axis=(1, 2))), np.flatnonzero(hidden.any(axis=(0, 2)))
+        assert (len(rows), len(columns), hidden.sum()) == (3, 3, 27)
         assert (image[hidden] == 0).all()
         corners.add((rows[0], columns[0]))
     assert corners == set(itertools.product(range(5), range(7)))
@@ -57,4 +57,4 @@ def test_cutout() -> None:
 def test_seed() -> None:
     params = AugmentationParams(flip=True, translate=1, cutout=2)
     np.testing.assert_array_equal(augmented(params, 1), augmented(params, 1))
-    assert (augmented(params, 1) != augmented(params, 2)).any(axis=(1, 2)).mean() > 0.9
+    assert (augmented(params, 1) != augmented(params, 2)).any(axis=(1, 2, 3)).mean() > 0.9

@@ -8,15 +8,17 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from fashion.data import dataset
-from fashion.serving import preprocessing
+from fashion.data import dataset, images
+from fashion.serving import app
 from tests.conftest import MODELS, ROOT, served_demo
+from tests.test_demo import ResizeDemo, served
 
 pytestmark = pytest.mark.browser
 
@@ -42,6 +44,11 @@ BRIGHTNESS = """image => {
     context.drawImage(image, 0, 0, 28, 28);
     const reds = context.getImageData(0, 0, 28, 28).data.filter((_, i) => i % 4 === 0);
     return reds.reduce((sum, red) => sum + red, 0) / (255 * reds.length);
+}"""
+COLOUR = """image => {
+    const context = Object.assign(document.createElement("canvas"), {width: 1, height: 1}).getContext("2d");
+    context.drawImage(image, 0, 0, 1, 1);
+    return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
 }"""
 FIXED_RANDOM = "let state = 1; Math.random = () => (state = (state * 16807) % 2147483647) / 2147483647"
 
@@ -70,12 +77,19 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(params=["desktop"])
 def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """Return the page, on a desktop by default; an external request or a message on its console fails the test."""
-    phone = request.param == "phone"
+    """Return the page, on a desktop by default."""
+    with opened(browser, address, request.param) as page:
+        yield page
+
+
+@contextmanager
+def opened(browser: Browser, address: str, device: str = "desktop") -> Iterator[Page]:
+    """Open a page; an external request or a message on its console fails the test."""
+    phone = device == "phone"
     context = browser.new_context(
         viewport={"width": 390, "height": 844} if phone else {"width": 1100, "height": 900},
         has_touch=phone,
-        color_scheme="dark" if request.param == "dark" else "light",
+        color_scheme="dark" if device == "dark" else "light",
     )
     urls: list[str] = []
     messages: list[str] = []
@@ -95,7 +109,7 @@ def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iter
 def boot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file of test image 0, an ankle boot."""
     path = tmp_path_factory.mktemp("images") / "boot.png"
-    Image.fromarray(dataset.load(ROOT / "data" / "test.npz").images[0]).save(path)
+    Image.fromarray(dataset.load(ROOT / "data" / "test.npz").images[0, ..., 0]).save(path)
     return path
 
 
@@ -141,7 +155,7 @@ def test_invalid_file(page: Page, boot: Path, tmp_path: Path) -> None:
 
 
 def test_file_too_large(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "large.png").write_bytes(bytes(preprocessing.MAX_BYTES + 1))
+    (tmp_path / "large.png").write_bytes(bytes(images.MAX_BYTES + 1))
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url))
     page.set_input_files("#file", tmp_path / "large.png")
@@ -219,7 +233,7 @@ def test_drawing(page: Page) -> None:
 
 
 def test_error_cancels_pending_request(page: Page, boot: Path, tmp_path: Path) -> None:
-    (tmp_path / "large.png").write_bytes(bytes(preprocessing.MAX_BYTES + 1))
+    (tmp_path / "large.png").write_bytes(bytes(images.MAX_BYTES + 1))
     page.route("**/predict*", lambda _route: None)  # never responds
     with page.expect_request("**/predict*"):
         page.set_input_files("#file", boot)
@@ -259,6 +273,28 @@ def test_keyboard(page: Page, boot: Path) -> None:
     page.keyboard.type("1")
     page.keyboard.press("Enter")
     expect(page.locator("#actual")).to_have_text("Actual: Pullover")
+
+
+def test_colour(browser: Browser, tmp_path: Path) -> None:
+    Image.new("RGB", (240, 200), (200, 100, 50)).save(tmp_path / "image.png")
+    with served(app.application(ResizeDemo(channels=3))) as address, opened(browser, address) as page:
+        for selector in ("#drawing", "#background"):
+            expect(page.locator(selector)).to_be_hidden()
+        sections = page.locator(".inputs section:visible").all()
+        left, right = (section.bounding_box() for section in sections)
+        assert left
+        assert right
+        assert left["width"] == right["width"] > 500
+        page.set_input_files("#file", tmp_path / "image.png")
+        expect(page.locator("#models .label")).to_have_count(1)
+        assert page.locator("#input").evaluate(COLOUR) == [200, 100, 50]
+
+
+def test_drawing_without_background(browser: Browser) -> None:
+    with served(app.application(ResizeDemo(channels=1))) as address, opened(browser, address) as page:
+        expect(page.locator("#background")).to_be_hidden()
+        page.locator("#canvas").click()
+        expect(page.locator("#models .label")).to_have_count(1)
 
 
 @pytest.mark.parametrize("page", ["phone"], indirect=True)

@@ -9,7 +9,7 @@ import pytest
 from fashion.data import dataset
 from fashion.errors import UserError
 
-SPLIT = dataset.Split(np.arange(24, dtype=np.uint8).reshape(4, 2, 3), np.array([0, 1, 2, 1], np.uint8))
+SPLIT = dataset.Split(np.arange(24, dtype=np.uint8).reshape(4, 2, 1, 3), np.array([0, 1, 2, 1], np.uint8))
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_round_trip(tmp_path: Path) -> None:
     loaded = dataset.load(tmp_path / "split.npz")
     np.testing.assert_array_equal(loaded.images, SPLIT.images)
     np.testing.assert_array_equal(loaded.labels, SPLIT.labels)
-    assert (loaded.image_shape, loaded.num_classes) == ((2, 3), 3)
+    assert (loaded.image_shape, loaded.num_classes) == ((2, 1, 3), 3)
 
 
 def test_reproducible_bytes(tmp_path: Path) -> None:

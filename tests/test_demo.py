@@ -13,24 +13,25 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
+import uvicorn
 import yaml
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 from starlette.applications import Starlette
 
-from fashion.data import dataset
+from fashion.data import dataset, images
 from fashion.dvc import Lock, md5
 from fashion.errors import UserError
-from fashion.serving import app, preprocessing
-from fashion.serving.classifier import Classifier
-from tests.conftest import CLASSES, FASHION, MODELS, SHAPE, Project, served_demo
+from fashion.serving import app
+from fashion.serving.classifier import Classifier, Predictions
+from tests.conftest import CLASSES, FASHION, MODELS, SHAPE, Project, draw_lines, served_demo
 
 HOST = (b"host", app.HOST.encode())
 
@@ -53,13 +54,27 @@ def image(splits: dict[str, dataset.Split]) -> bytes:
     return png(splits["test"].images[0])
 
 
+@contextmanager
+def served(application: Starlette) -> Iterator[str]:
+    """Serve an application in this process, and yield its address."""
+    server = uvicorn.Server(uvicorn.Config(application, lifespan="off", log_config=None))
+    with socket.create_server((app.HOST, 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield f"http://{app.HOST}:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(30)
+
+
 def png(pixels: np.ndarray) -> bytes:
-    Image.fromarray(pixels).save(file := io.BytesIO(), "PNG")
+    Image.fromarray(pixels[..., 0]).save(file := io.BytesIO(), "PNG")
     return file.getvalue()
 
 
 def decode(content: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(content)))
+    return np.asarray(Image.open(io.BytesIO(content)))[..., None]
 
 
 def decode_url(url: str) -> np.ndarray:
@@ -81,7 +96,7 @@ def test_image(project: Project, address: str, image: bytes) -> None:
         assert model["in_distribution"] == expected.in_distribution[0]
         assert len(model["nearest"]) == app.NEAREST_IMAGES
         assert {nearest["label"] for nearest in model["nearest"]} <= set(CLASSES)
-        assert decode_url(model["nearest"][0]["image"]).shape == SHAPE
+        assert decode_url(model["nearest"][0]["image"]).shape == (*SHAPE, 1)
 
 
 def test_test_image(address: str, splits: dict[str, dataset.Split]) -> None:
@@ -105,6 +120,40 @@ def test_nearest_neighbours() -> None:
     expected = NearestNeighbors(n_neighbors=5).fit(train.astype(np.float64)).kneighbors(test, return_distance=False)
     search = app.NearestNeighbours(train)
     assert [search(features, 5).tolist() for features in test] == expected.tolist()
+
+
+class ResizeDemo(app.Demo):
+    """A demo of a stub model, with the preprocessing method resize."""
+
+    def __init__(self, channels: int) -> None:
+        self.classes, self.image_shape, self.preprocessing = CLASSES, (*SHAPE, channels), "resize"
+        self.train, self.test = (dataset.Split(*draw_lines(count, count, channels)) for count in (60, 30))
+        self._models: dict[str, Any] = {"stub": stub_model}
+        self._neighbours = {"stub": app.NearestNeighbours(stub_model(self.train.images).features)}
+
+
+def stub_model(images: np.ndarray) -> Predictions:
+    """Stand in for a model: the mean colour is the features."""
+    features = images.mean(axis=(1, 2)).astype(np.float32)
+    return Predictions(np.full((len(images), 3), 1 / 3, np.float32), features, np.ones(len(images), bool))
+
+
+@pytest.fixture(scope="module")
+def colour_address() -> Iterator[str]:
+    """Return the URL of the demo of the stub model."""
+    with served(app.application(ResizeDemo(channels=3))) as address:
+        yield address
+
+
+def test_colour(colour_address: str) -> None:
+    pixels = draw_lines(1, 1, channels=3)[0][0]
+    Image.fromarray(pixels).save(file := io.BytesIO(), "PNG")
+    result = requests.post(f"{colour_address}/predict", data=file.getvalue(), timeout=30).json()
+    np.testing.assert_array_equal(decode_url(result["input"])[..., 0], pixels)
+    assert decode_url(result["models"][0]["nearest"][0]["image"]).shape[:3] == (*SHAPE, 3)
+    response = requests.post(f"{colour_address}/predict?background=dark", data=file.getvalue(), timeout=30)
+    error = "the model resizes images with any background; do not set the background"
+    assert (response.status_code, response.json()) == (400, {"error": error})
 
 
 def test_all_are_neighbours() -> None:
@@ -152,7 +201,7 @@ def connection(address: str) -> Iterator[http.client.HTTPConnection]:
 
 def test_content_length_too_large(connection: http.client.HTTPConnection) -> None:
     connection.putrequest("POST", "/predict")
-    connection.putheader("Content-Length", str(preprocessing.MAX_BYTES + 1))
+    connection.putheader("Content-Length", str(images.MAX_BYTES + 1))
     connection.endheaders()
     response = connection.getresponse()
     assert response.status == 413
@@ -172,7 +221,7 @@ def test_stream_too_large(connection: http.client.HTTPConnection) -> None:
             sent += 1
     except OSError:  # the server closed the connection
         pass
-    assert preprocessing.MAX_BYTES // 2**20 <= sent < 200
+    assert images.MAX_BYTES // 2**20 <= sent < 200
 
 
 def test_disconnect_during_upload(address: str, image: bytes, connection: http.client.HTTPConnection) -> None:

@@ -4,7 +4,7 @@ import ast
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -170,12 +170,13 @@ def test_only_stages_load_params() -> None:
         assert names(ast.parse(path.read_text()), "load_params") == [], path
 
 
-def keys(section: type[BaseModel]) -> Iterator[str]:
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from keys(field.annotation)
-        else:
-            yield name
+def keys(section: Any) -> Iterator[str]:
+    for schema in get_args(section) or (section,):  # a section may have several forms
+        for name, field in schema.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                yield from keys(field.annotation)
+            else:
+                yield name
 
 
 SECTIONS: dict[str, tuple[Any, list[str]]] = {

@@ -8,64 +8,75 @@ import keras
 import numpy as np
 import pytest
 
+from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.evaluation import calibration, metrics
 from fashion.export import convert, litert, verify
 from fashion.models import networks, training
 from tests.conftest import MODELS
-from tests.test_models import TRAIN, VALIDATION, small_params
+from tests.test_models import COLOUR_TRAIN, COLOUR_VALIDATION, TRAIN, VALIDATION, small_params
 
 CLASSES = ["upright", "level", "slope"]
 
 
+@pytest.fixture(scope="module", params=[(TRAIN, VALIDATION), (COLOUR_TRAIN, COLOUR_VALIDATION)], ids=["grey", "colour"])
+def splits(request: pytest.FixtureRequest) -> tuple[Split, Split]:
+    """Return training and validation images."""
+    splits: tuple[Split, Split] = request.param
+    return splits
+
+
 @pytest.fixture(scope="module", params=MODELS)
-def trained(request: pytest.FixtureRequest) -> keras.Model:
+def trained(request: pytest.FixtureRequest, splits: tuple[Split, Split]) -> keras.Model:
     """Return a network trained in bfloat16, which LiteRT cannot load without conversion."""
     params = small_params(request.param).model_copy(update={"precision": "bfloat16", "epochs": 1})
-    return training.train(networks.load(request.param), params, TRAIN, VALIDATION)[0]
+    return training.train(networks.load(request.param), params, *splits)[0]
 
 
-def test_float32(trained: keras.Model) -> None:
+def test_float32(trained: keras.Model, splits: tuple[Split, Split]) -> None:
+    images = splits[1].images
     rebuilt = convert.to_float32(trained)
     assert {layer.dtype_policy.name for layer in rebuilt.layers[1:]} == {"float32"}
-    np.testing.assert_allclose(
-        rebuilt.predict(VALIDATION.images, verbose=0), trained.predict(VALIDATION.images, verbose=0), atol=0.05
-    )
+    np.testing.assert_allclose(rebuilt.predict(images, verbose=0), trained.predict(images, verbose=0), atol=0.05)
 
-    expected_features, logits = convert.features_and_logits(rebuilt, VALIDATION.images)
+    expected_features, logits = convert.features_and_logits(rebuilt, images)
     content, again = (
-        litert.with_labels(convert.to_litert(convert.with_temperature(convert.to_float32(trained), 0.5)), CLASSES)
+        litert.with_metadata(
+            convert.to_litert(convert.with_temperature(convert.to_float32(trained), 0.5)), CLASSES, "resize"
+        )
         for _ in range(2)
     )
     assert content == again
     model = litert.LiteRTModel(content, "model.tflite")
-    assert model.classes == CLASSES
-    assert model.image_shape == TRAIN.image_shape
-    probabilities, features = model(VALIDATION.images)
+    assert (model.classes, model.preprocessing) == (CLASSES, "resize")
+    assert model.image_shape == images.shape[1:]
+    probabilities, features = model(images)
     np.testing.assert_allclose(probabilities, calibration.probabilities(logits, 0.5), atol=1e-5)
     np.testing.assert_allclose(features, expected_features, atol=1e-4)
-    np.testing.assert_allclose(model(VALIDATION.images[:1])[0], probabilities[:1], atol=1e-6)
+    np.testing.assert_allclose(model(images[:1])[0], probabilities[:1], atol=1e-6)
 
 
-def test_int8(trained: keras.Model) -> None:
+def test_int8(trained: keras.Model, splits: tuple[Split, Split]) -> None:
+    train, validation = splits
     calibrated = convert.with_temperature(convert.to_float32(trained), 1.0)
-    content = litert.with_labels(convert.to_litert_int8(calibrated, TRAIN.images[:100]), CLASSES)
-    probabilities, _ = litert.LiteRTModel(content, "model.int8.tflite")(VALIDATION.images)
-    expected = calibrated.predict(VALIDATION.images, verbose=0)["probabilities"]
+    content = litert.with_metadata(convert.to_litert_int8(calibrated, train.images[:100]), CLASSES, "resize")
+    probabilities, _ = litert.LiteRTModel(content, "model.int8.tflite")(validation.images)
+    expected = calibrated.predict(validation.images, verbose=0)["probabilities"]
     assert np.abs(probabilities - expected).mean() < 0.03
     assert not np.allclose(probabilities, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("content", [b"", b"no model", litert.with_labels(b"no model", CLASSES)])
+@pytest.mark.parametrize("content", [b"", b"no model", litert.with_metadata(b"no model", CLASSES, "resize")])
 def test_not_a_model(content: bytes) -> None:
     with pytest.raises(UserError, match=r"m\.tflite: not a model written by the export stage \(.*\); run `dvc repro`"):
         litert.LiteRTModel(content, "m.tflite")
 
 
-def test_labels() -> None:
+def test_metadata() -> None:
     names = ["a\rb", "c\x85d", "e\u2028f", "g h"]
-    with zipfile.ZipFile(io.BytesIO(litert.with_labels(b"model", names))) as archive:
+    with zipfile.ZipFile(io.BytesIO(litert.with_metadata(b"model", names, "fashion-mnist"))) as archive:
         assert archive.read(litert.LABELS).decode().split("\n") == names
+        assert archive.read(litert.PREPROCESSING) == b"fashion-mnist"
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])

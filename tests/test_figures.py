@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,3 +140,11 @@ def test_page_escapes_names() -> None:
     assert "&lt;b&gt;Lines&lt;/b&gt;" in page
     assert "<b>Lines" not in page
     assert "123 kB" in page
+
+
+def test_page_unequal_classes() -> None:
+    results = models("dnn")
+    metrics = {**results["dnn"].metrics, "balanced_accuracy": 0.12345, "macro_f1": 0.23456}
+    results = {"dnn": replace(results["dnn"], metrics=metrics)}
+    page = report.page(DATA, results, dict.fromkeys(report.draw(DATA, results, bins=5), b""), bins=5)
+    assert "<td>12.35%</td><td>23.46%</td>" in page

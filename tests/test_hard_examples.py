@@ -12,7 +12,7 @@ from fashion.params import AugmentationParams, HardExampleParams, TrainingParams
 from tests.test_models import PARAMS
 
 COUNT = 100
-SPLIT = Split(np.arange(COUNT, dtype=np.uint8).repeat(4).reshape(COUNT, 2, 2), np.arange(COUNT, dtype=np.uint8) % 2)
+SPLIT = Split(np.arange(COUNT, dtype=np.uint8).repeat(4).reshape(COUNT, 2, 2, 1), np.arange(COUNT, dtype=np.uint8) % 2)
 
 
 def settings(fraction: float, hard: float, every: int, **changes: Any) -> TrainingParams:
@@ -91,5 +91,5 @@ def test_batches() -> None:
     for indices in (np.arange(50), np.arange(50, COUNT)):
         sampler.indices.assign(indices)
         images = np.concatenate([batch for batch, _ in data.as_numpy_iterator()])
-        assert sorted(images[:, 0, 0]) == list(indices)
-        assert list(images[:, 0, 0]) != list(indices)
+        assert sorted(images[:, 0, 0, 0]) == list(indices)
+        assert list(images[:, 0, 0, 0]) != list(indices)

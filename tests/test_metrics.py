@@ -31,6 +31,21 @@ def test_summary() -> None:
         assert tuple(summary[name]) == CLASSES
 
 
+def test_unequal_classes() -> None:
+    probabilities, labels = predictions()
+    kept = np.flatnonzero((labels != 0) | (np.arange(len(labels)) % 10 == 0))
+    probabilities, labels = probabilities[kept], labels[kept]
+    predicted = probabilities.argmax(axis=1)
+    summary = metrics.summary(probabilities, labels, CLASSES, bins=10)
+    balanced_accuracy = oracle.balanced_accuracy_score(labels, predicted)
+    assert summary["balanced_accuracy"] == pytest.approx(balanced_accuracy, abs=1e-6)
+    assert summary["balanced_accuracy"] != summary["accuracy"]
+    assert summary["macro_f1"] == pytest.approx(oracle.f1_score(labels, predicted, average="macro"), abs=1e-6)
+    np.testing.assert_allclose(
+        metrics.f1(metrics.confusion_matrix(probabilities, labels)), oracle.f1_score(labels, predicted, average=None)
+    )
+
+
 def test_confusion_matrix() -> None:
     probabilities, labels = predictions()
     np.testing.assert_array_equal(
@@ -48,6 +63,7 @@ def test_class_never_predicted() -> None:
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2]], np.float32)
     summary = metrics.summary(probabilities, np.array([0, 1], np.uint8), ("cat", "dog"), bins=5)
     assert summary["precision"] == {"cat": 0.5, "dog": 0.0}
+    assert (summary["balanced_accuracy"], summary["macro_f1"]) == (0.5, pytest.approx(1 / 3, abs=1e-6))
 
 
 @pytest.mark.parametrize(

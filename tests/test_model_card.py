@@ -61,9 +61,11 @@ def test_counts(written: str) -> None:
     lines = written.splitlines()
     assert f"| CNN | 1,234 | `models/cnn/model.tflite` | 5 kB | {proportion(7, 10)} | 0.510 | 2.6% |" in lines
     assert f"| CNN | 1,234 | `models/cnn/model.int8.tflite` | 5 kB | {proportion(6, 10)} | 0.510 | 2.6% |" in lines
-    assert f"| a | 4 | {proportion(3, 4)} | {proportion(3, 5)} |" in lines
-    assert f"| b | 4 | {proportion(2, 4)} | {proportion(2, 3)} |" in lines
-    assert f"| c | 2 | {proportion(2, 2)} | {proportion(2, 2)} |" in lines
+    assert f"| a | 4 | {proportion(3, 4)} | {proportion(3, 5)} | 66.7% |" in lines
+    assert f"| b | 4 | {proportion(2, 4)} | {proportion(2, 3)} | 57.1% |" in lines
+    assert f"| c | 2 | {proportion(2, 2)} | {proportion(2, 2)} | 100.0% |" in lines
+    assert "| **Mean** | | 75.0% | | 74.6% |" in lines
+    assert "the same number of each class" not in written, "the training split of `AUDIT` has unequal classes"
     assert (
         "- Most frequent misclassifications of the CNN: b classified as a (2 of 4), a classified as b (1 of 4)."
         in lines

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
+from sklearn.utils.class_weight import compute_class_weight
 
 from fashion.data.dataset import Split
 from fashion.errors import UserError
@@ -21,6 +22,7 @@ from fashion.validation import merged
 from tests.conftest import MODELS, ROOT, SMALL_NETWORKS, draw_lines
 
 TRAIN, VALIDATION = Split(*draw_lines(300, 1)), Split(*draw_lines(60, 2))
+COLOUR_TRAIN, COLOUR_VALIDATION = Split(*draw_lines(300, 1, channels=3)), Split(*draw_lines(60, 2, channels=3))
 SETTINGS = {
     "epochs": 4,
     "batch_size": 25,
@@ -46,9 +48,10 @@ NETWORK, PARAMS = networks.load(FIRST), small_params(FIRST)
 EACH = pytest.mark.parametrize("name", MODELS)
 
 
-def test_input_and_output() -> None:
+@pytest.mark.parametrize(("train", "validation"), [(TRAIN, VALIDATION), (COLOUR_TRAIN, COLOUR_VALIDATION)])
+def test_input_and_output(train: Split, validation: Split) -> None:
     for name in MODELS:
-        probabilities = networks.load(name).build(small_params(name), TRAIN).predict(VALIDATION.images, verbose=0)
+        probabilities = networks.load(name).build(small_params(name), train).predict(validation.images, verbose=0)
         assert probabilities.shape == (60, 3)
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
@@ -58,6 +61,11 @@ def test_constant_images(name: str) -> None:
     grey = Split(np.full_like(TRAIN.images, 7), TRAIN.labels)
     with pytest.raises(UserError, match="every pixel of the training images is 7"):
         networks.load(name).build(small_params(name), grey)
+
+
+def test_colour_images() -> None:
+    _, history = training.train(NETWORK, PARAMS, COLOUR_TRAIN, COLOUR_VALIDATION)
+    assert history["val_accuracy"].iloc[-1] > 0.5
 
 
 @EACH
@@ -166,9 +174,36 @@ def test_number_of_parameters() -> None:
 @pytest.mark.skipif("cnn" not in MODELS, reason="the CNN only")
 def test_cnn_image_size() -> None:
     params = small_params("cnn").model_copy(update={"filters": (4,) * 5})
-    assert [line.split(":")[0] for line in params.image_problems((20, 24))] == ["filters"]
-    assert [line.split(":")[0] for line in params.image_problems((2, 2))] == [
+    assert [line.split(":")[0] for line in params.image_problems((20, 24, 1))] == ["filters"]
+    assert [line.split(":")[0] for line in params.image_problems((2, 2, 1))] == [
         "augmentation.cutout",
         "filters",
         "whitening",
     ]
+
+
+def test_class_weights() -> None:
+    """A rare class gains recall; the validation loss is unweighted."""
+    unequal = TRAIN.take(np.flatnonzero((TRAIN.labels < 2) | (np.arange(300) % 10 == 2)))
+    whole_epochs = PARAMS.hard_examples.model_copy(update={"epoch_fraction": 1.0})
+    loss, recall = {}, {}
+    for choice in ("none", "balanced"):
+        params = PARAMS.model_copy(update={"class_weights": choice, "hard_examples": whole_epochs})
+        model, history = training.train(NETWORK, params, unequal, VALIDATION)
+        predicted = model.predict(VALIDATION.images, verbose=0)
+        unweighted = keras.losses.CategoricalCrossentropy(label_smoothing=params.label_smoothing)
+        expected = float(unweighted(np.eye(3, dtype=np.float32)[VALIDATION.labels], predicted))
+        assert history["val_loss"].iloc[-1] == pytest.approx(expected, rel=1e-4)
+        loss[choice] = history["loss"].iloc[0]
+        recall[choice] = (predicted[VALIDATION.labels == 2].argmax(axis=1) == 2).mean()
+    assert loss["none"] != loss["balanced"]
+    assert recall["none"] < recall["balanced"]
+
+
+def test_class_weights_as_in_scikit_learn() -> None:
+    labels = np.repeat([0, 1, 2], [7, 2, 1]).astype(np.uint8)
+    split = Split(TRAIN.images[: len(labels)], labels)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    balanced = PARAMS.model_copy(update={"class_weights": "balanced"})
+    assert training.class_weights(balanced, split) == pytest.approx(dict(enumerate(expected)))
+    assert training.class_weights(PARAMS, split) is None

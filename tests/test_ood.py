@@ -10,14 +10,14 @@ from fashion.export.ood import OODDetector, TiedGaussians
 from tests.conftest import draw_lines
 
 TRAIN, VALIDATION = Split(*draw_lines(900, 1)), Split(*draw_lines(300, 2))
-NOISE = np.random.default_rng(3).integers(0, 256, (100, 20, 24), dtype=np.uint8)
+NOISE = np.random.default_rng(3).integers(0, 256, (100, 20, 24, 1), dtype=np.uint8)
 
 
 def features(images: np.ndarray) -> np.ndarray:
     """Stand in for a network: two features that separate the lines, and one that does not."""
     pixels = images.astype(np.float32) / 255
-    columns, rows = pixels.mean(axis=1).max(axis=1), pixels.mean(axis=2).max(axis=1)
-    return np.stack([columns, rows, pixels.mean(axis=(1, 2))], axis=1)
+    columns, rows = pixels.mean(axis=(1, 3)).max(axis=1), pixels.mean(axis=(2, 3)).max(axis=1)
+    return np.stack([columns, rows, pixels.mean(axis=(1, 2, 3))], axis=1)
 
 
 UNCALIBRATED = OODDetector.fit(TRAIN.images, features(TRAIN.images), TRAIN.labels)
@@ -53,9 +53,18 @@ def test_in_distribution() -> None:
     detector = calibrated(0.01)
     assert detector.in_distribution(VALIDATION.images, features(VALIDATION.images)).mean() > 0.97
     assert not detector.in_distribution(NOISE, features(NOISE)).any()
-    squares = np.zeros((1, 20, 24), np.uint8)
+    squares = np.zeros((1, 20, 24, 1), np.uint8)
     squares[:, 5:15, 5:15] = 220
     assert not detector.in_distribution(squares, features(squares)).any()
+
+
+def test_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The detector compares the means of blocks, the last of which may be incomplete."""
+    monkeypatch.setattr(ood, "MAX_VALUES", 30)
+    images = np.random.default_rng(4).integers(0, 256, (9, 5, 8, 3)).astype(np.uint8)
+    padded = np.pad(images.astype(np.float32), ((0, 0), (0, 1), (0, 1), (0, 0)))
+    expected = [padded[:, i : i + 3, j : j + 3].mean(axis=(1, 2)) for i in (0, 3) for j in (0, 3, 6)]
+    np.testing.assert_allclose(ood._flat(images), np.concatenate(expected, axis=1), rtol=1e-6)
 
 
 def test_uncalibrated() -> None:

@@ -14,8 +14,10 @@ from PIL import Image
 
 from fashion import cli
 from fashion.data import dataset
+from fashion.errors import UserError
+from fashion.serving.classifier import Classifier
 from fashion.serving.figures import prediction_grid
-from fashion.serving.predict import InputImage, Prediction
+from fashion.serving.predict import InputImage, Prediction, load_image
 from tests.conftest import CLASSES, FASHION, MODELS, Project
 
 
@@ -45,6 +47,9 @@ class Command:
         return Result(*self.capsys.readouterr(), code)
 
 
+ADVICE = "`make` exports the models of params.yaml"
+
+
 @pytest.fixture
 def predict(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     return Command(project, monkeypatch, capsys)
@@ -55,7 +60,7 @@ def image_file(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """Return a PNG file of test image 0."""
     test = dataset.load(project.folder / "data" / "test.npz")
     path = tmp_path_factory.mktemp("images") / "line.png"
-    Image.fromarray(test.images[0]).save(path)
+    Image.fromarray(test.images[0, ..., 0]).save(path)
     return path
 
 
@@ -144,6 +149,17 @@ def test_background(predict: Command, image_file: Path) -> None:
     assert automatic == dark != light
 
 
+def test_resizing_model(image_file: Path) -> None:
+    classifier = object.__new__(Classifier)  # without a model
+    classifier.image_shape, classifier.preprocessing = (10, 12, 3), "resize"
+    image = load_image(str(image_file), classifier, None)
+    assert image.pixels.shape == (10, 12, 3)
+    with pytest.raises(
+        UserError, match=r"line\.png: the model resizes images with any background; do not set the back"
+    ):
+        load_image(str(image_file), classifier, "dark")
+
+
 def test_figure(predict: Command, image_file: Path, tmp_path: Path) -> None:
     assert predict("--figure", tmp_path / "out.png", "--test-index", "0", image_file).code == 0
     assert Image.open(io.BytesIO((tmp_path / "out.png").read_bytes())).format == "PNG"
@@ -151,10 +167,10 @@ def test_figure(predict: Command, image_file: Path, tmp_path: Path) -> None:
 
 def test_figure_text() -> None:
     ranking = (("level", 0.8), ("slope", 0.2))
-    pixels = np.zeros((20, 24), np.uint8)
+    grey, colour = (np.zeros((20, 24, channels), np.uint8) for channels in (1, 3))
     predictions = [
-        Prediction(InputImage("folder/PXL_20240612_184512345.PORTRAIT.jpg", pixels), ranking, True, None),
-        Prediction(InputImage("test image 3", pixels, 1), ranking, False, "slope"),
+        Prediction(InputImage("folder/PXL_20240612_184512345.PORTRAIT.jpg", colour), ranking, True, None),
+        Prediction(InputImage("test image 3", grey, 1), ranking, False, "slope"),
     ]
     first, second = prediction_grid(predictions).axes
     assert first.get_title() == "PXL_20240612_18451234…"
@@ -177,7 +193,7 @@ def test_imports(project: Project) -> None:
         ([], "no image given; pass a file or --test-index N"),
         (["--test-index", "90"], "no test image 90; the indices are 0 to 89"),
         (["--test-index", "-1"], "no test image -1; the indices are 0 to 89"),
-        (["--model", "rnn", "--test-index", "0"], f"no exported model rnn; available: {', '.join(MODELS)}"),
+        (["--model", "rnn", "--test-index", "0"], f"no exported model rnn; available: {', '.join(MODELS)}; {ADVICE}"),
         (
             ["--test-index", "0", "--figure", "out.jpg"],
             "out.jpg: --figure writes a PNG file; its name must end in .png",

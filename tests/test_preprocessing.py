@@ -4,6 +4,7 @@ import io
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from fashion.data import FORMATS, images
+from fashion.data.resizing import resize
 from fashion.errors import UserError
-from fashion.serving import FORMATS, preprocessing
+from fashion.serving import preprocessing
 
-SHAPE = (28, 28)
+SHAPE = (28, 28, 1)
 
 
 def encode(image: Image.Image, file_format: str = "PNG", **options: Any) -> bytes:
@@ -27,7 +30,7 @@ def encode(image: Image.Image, file_format: str = "PNG", **options: Any) -> byte
 
 def shirt() -> np.ndarray:
     """Return an image like those of the data set: bright on black, as high as the frame, with a dark stripe."""
-    pixels = np.zeros(SHAPE, np.uint8)
+    pixels = np.zeros(SHAPE[:2], np.uint8)
     pixels[:, 6:22] = 180
     pixels[2:9, 2:26] = 255
     pixels[12:15, 6:22] = 60
@@ -44,26 +47,33 @@ def on_canvas(image: Image.Image, size: tuple[int, int], position: tuple[int, in
     return canvas
 
 
+def preprocessed(content: bytes, background: preprocessing.Background | None = None) -> np.ndarray:
+    pixels = preprocessing.preprocess(content, SHAPE, "fashion-mnist", background)
+    assert (pixels.shape, pixels.dtype.name) == (SHAPE, "uint8")
+    return pixels[..., 0]
+
+
 def is_shirt(content: bytes, background: preprocessing.Background | None = None) -> bool:
     """Return whether the model input is the shirt, up to the effects of resizing and sharpening."""
-    difference = np.abs(preprocessing.preprocess(content, SHAPE, background).astype(float) - shirt())
+    difference = np.abs(preprocessed(content, background).astype(float) - shirt())
     return bool(difference.mean() < 12)
 
 
 NEGATIVE = Image.eval(enlarged(), lambda grey: 255 - grey)
+PNG = encode(NEGATIVE)
 ROTATED = Image.Exif()
 ROTATED[0x0112] = 6  # by 90 degrees
 PHOTOS = Path(__file__).parent / "photos"
 
 
 def test_right_size() -> None:
-    np.testing.assert_array_equal(preprocessing.preprocess(encode(Image.fromarray(shirt())), SHAPE), shirt())
+    np.testing.assert_array_equal(preprocessed(encode(Image.fromarray(shirt()))), shirt())
 
 
 def test_right_size_light_background() -> None:
     content = encode(Image.fromarray(255 - shirt()))
-    np.testing.assert_array_equal(preprocessing.preprocess(content, SHAPE), shirt())
-    np.testing.assert_array_equal(preprocessing.preprocess(content, SHAPE, "dark"), 255 - shirt())
+    np.testing.assert_array_equal(preprocessed(content), shirt())
+    np.testing.assert_array_equal(preprocessed(content, "dark"), 255 - shirt())
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -120,11 +130,11 @@ def test_sixteen_bits() -> None:
     ],
 )
 def test_background_option(image: Image.Image, background: preprocessing.Background) -> None:
-    cropped = np.asarray(Image.fromarray(shirt()[2:, 2:26]).resize(SHAPE, Image.Resampling.BOX))
-    pixels = preprocessing.preprocess(encode(image), SHAPE, background)
+    cropped = np.asarray(Image.fromarray(shirt()[2:, 2:26]).resize(SHAPE[:2], Image.Resampling.BOX))
+    pixels = preprocessed(encode(image), background)
     expected = cropped if image.size[0] < 300 else shirt()
     assert np.abs(pixels.astype(float) - expected).mean() < 40
-    wrong = preprocessing.preprocess(encode(image), SHAPE, "dark" if background == "light" else "light")
+    wrong = preprocessed(encode(image), "dark" if background == "light" else "light")
     assert np.abs(wrong.astype(float) - expected).mean() > 60
 
 
@@ -142,7 +152,7 @@ def test_transparent_white_clothing() -> None:
     assert is_shirt(encode(white), "dark")
     assert is_shirt(encode(white))
     with pytest.raises(UserError, match="only background found"):
-        preprocessing.preprocess(encode(white), SHAPE, "light")
+        preprocessed(encode(white), "light")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -151,7 +161,7 @@ def test_exif_orientation(orientation: int) -> None:
     exif[0x0112] = orientation
     content = encode(NEGATIVE.crop((0, 0, 300, 200)), exif=exif)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-    np.testing.assert_array_equal(np.asarray(preprocessing.decode(content)), np.asarray(expected))
+    np.testing.assert_array_equal(np.asarray(images.decode(content)), np.asarray(expected))
 
 
 @pytest.mark.parametrize("options", [{}, {"dpi": (72, 72)}])
@@ -167,11 +177,54 @@ def test_damaged_exif(file_format: str, exif: bytes, options: dict[str, Any]) ->
     "path", sorted(PHOTOS.glob("*.jpg")) + sorted(PHOTOS.glob("*.webp")), ids=lambda path: path.stem
 )
 def test_photos(path: Path) -> None:
-    pixels = preprocessing.preprocess(path.read_bytes(), SHAPE)
+    pixels = preprocessed(path.read_bytes())
     assert pixels.max() > 250
     assert 0.05 < (pixels > 0).mean() < 0.95  # a white shirt on light grey leaves little but its edges
     rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
     assert max(np.ptp(rows), np.ptp(columns)) >= 26, "the clothing fills the frame"
+
+
+@pytest.mark.parametrize("shape", [(20, 24, 1), (20, 24, 3)])
+@pytest.mark.parametrize("size", [(24, 20), (240, 200), (600, 200), (50, 300), (12, 10), (9000, 8)])
+def test_resize(shape: tuple[int, int, int], size: tuple[int, int]) -> None:
+    """The image keeps its aspect ratio, fills the frame in one direction and is centred on black."""
+    pixels = preprocessing.preprocess(encode(Image.new("RGB", size, (200, 100, 50))), shape, "resize")
+    assert (pixels.shape, pixels.dtype.name) == (shape, "uint8")
+    colour = (
+        (200, 100, 50) if shape[2] == 3 else (Image.new("RGB", (1, 1), (200, 100, 50)).convert("L").getpixel((0, 0)),)
+    )
+    filled = (pixels == colour).all(axis=2)
+    rows, columns = filled.any(axis=1), filled.any(axis=0)
+    scale = min(24 / size[0], 20 / size[1])
+    assert (rows.sum(), columns.sum()) == (max(1, round(size[1] * scale)), max(1, round(size[0] * scale)))
+    assert (filled == rows[:, None] & columns).all()
+    assert (pixels[~filled] == 0).all()
+    for side in (rows, columns):
+        before, after = np.flatnonzero(side)[0], len(side) - 1 - np.flatnonzero(side)[-1]
+        assert 0 <= after - before <= 1
+
+
+def test_resize_right_size() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 24, 3)).astype(np.uint8)
+    content = encode(Image.fromarray(pixels))
+    np.testing.assert_array_equal(preprocessing.preprocess(content, (20, 24, 3), "resize"), pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resize_as_in_training(channels: int, tmp_path: Path) -> None:
+    shape = (20, 24, channels)
+    transparent = Image.new("RGBA", (60, 50), (200, 100, 50, 0))
+    transparent.paste((200, 100, 50, 255), (10, 10, 40, 40))
+    for content in (*VALID, encode(transparent), *(path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg")))):
+        (tmp_path / "image").write_bytes(content)
+        expected = resize(images.open_image(tmp_path / "image"), shape)
+        np.testing.assert_array_equal(preprocessing.preprocess(content, shape, "resize"), expected)
+
+
+@pytest.mark.parametrize("background", ["light", "dark"])
+def test_resize_background(background: preprocessing.Background) -> None:
+    with pytest.raises(UserError, match=r"^the model resizes images with any background; do not set the background$"):
+        preprocessing.preprocess(PNG, SHAPE, "resize", background)
 
 
 def test_multi_picture_photo() -> None:
@@ -197,7 +250,6 @@ WITHOUT_PALETTE = (
     + chunk(b"IEND", b"")
 )
 FRAMES = {"save_all": True, "append_images": [enlarged()], "duration": 100}
-PNG = encode(NEGATIVE)
 
 
 @pytest.mark.parametrize(
@@ -219,14 +271,14 @@ PNG = encode(NEGATIVE)
         (png_of_size(2**31 - 1, 1), "2,147,483,647 x 1 pixels; the limits"),
         (WITHOUT_PALETTE, "damaged image ("),
         (SCANS[:-2] + 200 * SCANS[SCANS.rfind(b"\xff\xda") : -2], "206 JPEG scans and Exif segments; the limit is 100"),
-        (bytes(preprocessing.MAX_BYTES + 1), "33,554,433 bytes; the limit is 33,554,432: use a smaller file"),
+        (bytes(images.MAX_BYTES + 1), "33,554,433 bytes; the limit is 33,554,432: use a smaller file"),
     ],
 )
 def test_invalid_files(content: bytes, message: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(UserError) as caught:
-            preprocessing.preprocess(content, SHAPE)
+            preprocessed(content)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
@@ -270,8 +322,5 @@ def mutated(draw: st.DrawFn) -> bytes:
 def test_fuzzed_files(content: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        try:
-            pixels = preprocessing.preprocess(content, SHAPE)
-        except UserError:
-            return
-    assert (pixels.shape, pixels.dtype.name) == (SHAPE, "uint8")
+        with suppress(UserError):
+            preprocessed(content)

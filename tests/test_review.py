@@ -120,6 +120,19 @@ def test_min_accuracy(flowers: Flowers) -> None:
     assert flowers.review("--gate").returncode == 0, "it is optional"
 
 
+def test_unequal_classes(flowers: Flowers) -> None:
+    """Balanced accuracy and macro F1 have rows only if the classes of the test set are unequal in size."""
+    assert "balanced accuracy" not in flowers.review().stdout
+    script = flowers.folder / "train.py"
+    script.write_text(script.read_text().replace("np.arange(150) % 3", "np.arange(150) % 7 % 3"))
+    flowers.change()
+    flowers.change(columns=1)
+    done = flowers.review("--base", "HEAD~1")
+    assert done.returncode == 0, done.stderr
+    metrics = [line.split(" | ")[1] for line in done.stdout.splitlines() if " points | " in line]
+    assert metrics[:3] == ["accuracy", "balanced accuracy", "macro F1"]
+
+
 def test_stale(flowers: Flowers) -> None:
     with (flowers.folder / "train.py").open("a") as file:
         file.write("# another line\n")

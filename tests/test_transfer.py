@@ -24,7 +24,7 @@ from fashion.validation import read_yaml
 from studies.transfer import assemble, evaluate_all, features, methods, summary, train_own, train_transfer, trials
 from studies.transfer.backbones import BACKBONES, Backbone
 from studies.transfer.methods import METHODS, Inputs
-from tests.conftest import ROOT, SHAPE, draw_lines
+from tests.conftest import ROOT, draw_lines
 
 DIRECTORY = ROOT / "studies" / "transfer"
 TRAIN, VALIDATION, TEST = Split(*draw_lines(240, 1)), Split(*draw_lines(90, 2)), Split(*draw_lines(60, 3))
@@ -78,7 +78,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("parts")
     keras.utils.set_random_seed(1)
     layers = keras.layers
-    frozen = [layers.Reshape((*SHAPE, 1)), layers.Rescaling(1 / 128, -127 / 128), layers.Conv2D(4, 4, 2)]
+    frozen = [layers.Rescaling(1 / 128, -127 / 128), layers.Conv2D(4, 4, 2)]
     trainable = [
         layers.DepthwiseConv2D(3, name="depthwise"),
         layers.Conv2D(8, 1, name="pointwise"),
@@ -86,7 +86,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         layers.ReLU(6),
         layers.GlobalMaxPooling2D(),
     ]
-    shape, dtype = SHAPE, "uint8"
+    shape, dtype = TRAIN.image_shape, "uint8"
     for name, stack in (("frozen", frozen), ("trainable", trainable)):
         outputs = inputs = keras.Input(shape, dtype=dtype)
         for layer in stack:

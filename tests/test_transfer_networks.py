@@ -104,8 +104,8 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES if name
 def test_two_parts(name: str) -> None:
     backbone = BACKBONES[name]
     keras.utils.set_random_seed(1)
-    frozen, trainable = backbones.split(backbone, (28, 28), SIZE, None)
-    images = np.random.default_rng(1).integers(0, 256, (2, 28, 28)).astype(np.uint8)
+    frozen, trainable = backbones.split(backbone, (28, 28, 1), SIZE, None)
+    images = np.random.default_rng(1).integers(0, 256, (2, 28, 28, 1)).astype(np.uint8)
     maps = np.asarray(frozen(images, training=False))  # Keras' Resizing would turn the training mode on
     features = np.asarray(trainable(maps, training=False))
     assert features.shape == (2, 1280)
@@ -114,7 +114,7 @@ def test_two_parts(name: str) -> None:
     assert trainable.count_params() > 1_000_000
     assert {layer.name for layer in frozen.layers}.isdisjoint(layer.name for layer in trainable.layers)
 
-    resized = keras.ops.image.resize(images[..., None].astype(np.float32), (SIZE, SIZE)).numpy()
+    resized = keras.ops.image.resize(images.astype(np.float32), (SIZE, SIZE)).numpy()
     keras.utils.set_random_seed(1)
     whole = backbone.build(SIZE, None)
     expected = np.asarray(whole(np.repeat(resized, 3, axis=-1) * backbone.scale + backbone.offset, training=False))

@@ -68,13 +68,13 @@ def _near_duplicates(train: Split, validation: Split, test: Split, limit: float)
 
 
 def nearest(
-    images: Images, others: UInt8[np.ndarray, "m height width"]
+    images: Images, others: UInt8[np.ndarray, "m height width channels"]
 ) -> tuple[Int64[np.ndarray, "n"], Float64[np.ndarray, "n"]]:
     """Return, for each image, the index of the nearest of `others` and its distance.
 
     The distance is the root-mean-square difference of the pixels, in grey levels (0 to 255). The nearest b of a
     maximises ab - |b|^2 / 2, computed as a matrix product in float32 of whole numbers of at most 128 in size: this is
-    exact, and so the same on every machine, for images of up to 1,023 pixels (128^2 * 1,023 < 2^24).
+    exact, and so the same on every machine, for images of up to 1,023 values (128^2 * 1,023 < 2^24).
     """
     a = images.reshape(len(images), -1).astype(np.float32) - 128
     b = others.reshape(len(others), -1).astype(np.float32) - 128

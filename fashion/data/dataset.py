@@ -12,8 +12,9 @@ from jaxtyping import Int64, Shaped, UInt8
 from fashion.errors import UserError
 from fashion.files import atomic_write, zip_archive
 
-Image = UInt8[np.ndarray, "height width"]
-Images = UInt8[np.ndarray, "n height width"]
+Image = UInt8[np.ndarray, "height width channels"]  # 1 channel (greyscale) or 3 (RGB)
+Images = UInt8[np.ndarray, "n height width channels"]
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class Split:
     labels: UInt8[np.ndarray, "n"]
 
     @property
-    def image_shape(self) -> tuple[int, int]:
-        """Height and width of an image, in pixels."""
-        return self.images.shape[1], self.images.shape[2]
+    def image_shape(self) -> Shape:
+        """Height and width of an image, in pixels, and its number of channels."""
+        _, height, width, channels = self.images.shape
+        return height, width, channels
 
     @property
     def num_classes(self) -> int:

@@ -75,4 +75,4 @@ def read_split(images: Path, labels: Path, classes: int) -> Split:
         raise UserError(
             f"{labels}: no image has the labels {missing}; every class in params.yaml: dataset.classes must occur"
         )
-    return Split(pixels, numbers)
+    return Split(pixels[..., None], numbers)

@@ -244,8 +244,11 @@ def grid(
 
 
 def show(ax: Axes, image: Image) -> None:
-    """Draw an image; 0 is white and 255 is black."""
-    ax.imshow(image, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+    """Draw an image: RGB as it is, greyscale inverted (0 is white)."""
+    if image.shape[-1] == 1:
+        ax.imshow(image[..., 0], cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+    else:
+        ax.imshow(image, interpolation="nearest")
 
 
 def heading(ax: Axes, text: str) -> None:

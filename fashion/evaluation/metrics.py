@@ -9,6 +9,8 @@ from scipy.stats import binomtest
 
 Probabilities = Shaped[np.ndarray, "n classes"]
 Labels = Shaped[np.ndarray, "n"]
+Confusion = Int64[np.ndarray, "classes classes"]
+ByClass = Float64[np.ndarray, "classes"]
 
 
 def summary(probabilities: Probabilities, labels: Labels, classes: tuple[str, ...], bins: int) -> dict[str, Any]:
@@ -21,30 +23,53 @@ def summary(probabilities: Probabilities, labels: Labels, classes: tuple[str, ..
         bins: number of bins of the calibration error.
 
     Returns:
-        Accuracy with its 95 % interval, cross-entropy, calibration error, and recall and precision by class (0 for a
-        class that is never predicted), rounded to six decimals.
+        Accuracy with its 95 % interval, balanced accuracy, macro-averaged F1, cross-entropy, calibration error, and
+        recall and precision by class (0 for a class that is never predicted), rounded to six decimals.
     """
     matrix = confusion_matrix(probabilities, labels)
     correct = int(np.trace(matrix))
     low, high = wilson_interval(correct, len(labels))
     with np.errstate(invalid="ignore"):  # a class that is never predicted: 0 / 0
-        recall = np.diag(matrix) / matrix.sum(axis=1)
         precision = np.nan_to_num(np.diag(matrix) / matrix.sum(axis=0))
     return {
         "accuracy": round(correct / len(labels), 6),
         "accuracy_interval": {"low": round(low, 6), "high": round(high, 6)},
+        "balanced_accuracy": round(balanced_accuracy(matrix), 6),
+        "macro_f1": round(macro_f1(matrix), 6),
         "loss": round(cross_entropy(probabilities, labels), 6),
         "calibration_error": round(calibration_error(probabilities, labels, bins), 6),
-        "recall": {name: round(float(value), 6) for name, value in zip(classes, recall, strict=True)},
+        "recall": {name: round(float(value), 6) for name, value in zip(classes, recall(matrix), strict=True)},
         "precision": {name: round(float(value), 6) for name, value in zip(classes, precision, strict=True)},
     }
 
 
-def confusion_matrix(probabilities: Probabilities, labels: Labels) -> Int64[np.ndarray, "classes classes"]:
+def confusion_matrix(probabilities: Probabilities, labels: Labels) -> Confusion:
     """Return the number of images of each actual class (row) that are predicted as each class (column)."""
     classes = probabilities.shape[1]
     pairs = labels.astype(np.int64) * classes + probabilities.argmax(axis=1)
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def balanced_accuracy(matrix: Confusion) -> float:
+    """Return the mean recall of the classes that occur, from a confusion matrix."""
+    return float(np.nanmean(recall(matrix)))
+
+
+def macro_f1(matrix: Confusion) -> float:
+    """Return the mean F1 score of the classes that occur or are predicted, from a confusion matrix."""
+    return float(np.nanmean(f1(matrix)))
+
+
+def recall(matrix: Confusion) -> ByClass:
+    """Return the fraction of each class's images that are predicted as it; NaN for a class without images."""
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        return np.asarray(np.diag(matrix) / matrix.sum(axis=1))
+
+
+def f1(matrix: Confusion) -> ByClass:
+    """Return the harmonic mean of each class's recall and precision; NaN if it neither occurs nor is predicted."""
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        return np.asarray(2 * np.diag(matrix) / (matrix.sum(axis=0) + matrix.sum(axis=1)))
 
 
 def confusion_csv(probabilities: Probabilities, labels: Labels, classes: tuple[str, ...]) -> str:

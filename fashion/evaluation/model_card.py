@@ -10,16 +10,14 @@ from typing import Any
 import jinja2
 import numpy as np
 import yaml
-from jaxtyping import Int64
 
+from fashion.evaluation import metrics
 from fashion.evaluation.markdown import escape
-from fashion.evaluation.metrics import Labels, Probabilities, confusion_matrix, wilson_interval
+from fashion.evaluation.metrics import Confusion, Labels, Probabilities, confusion_matrix, wilson_interval
 from fashion.evaluation.model_results import ModelResults
 
 SHOWN_MISTAKES = 5
 MID_CONFIDENCE = (0.7, 0.95)  # the range of confidence whose accuracy the card reports
-
-Confusion = Int64[np.ndarray, "classes classes"]
 
 
 def model_card(
@@ -56,9 +54,12 @@ def model_card(
         classes=classes,
         audit=audit,
         images={split: sum(counts.values()) for split, counts in audit["images"].items()},
+        equal_classes={split: len(set(counts.values())) == 1 for split, counts in audit["images"].items()},
         params=params,
         models=models,
         by_class={model: _by_class(matrix, classes) for model, matrix in matrices.items()},
+        balanced_accuracy={model: metrics.balanced_accuracy(matrix) for model, matrix in matrices.items()},
+        macro_f1={model: metrics.macro_f1(matrix) for model, matrix in matrices.items()},
         mistakes={model: _mistakes(matrix, classes) for model, matrix in matrices.items()},
         mid_confidence=MID_CONFIDENCE,
         mid_confident={model: _mid_confident(found.exported_probabilities, labels) for model, found in models.items()},
@@ -82,9 +83,10 @@ def _mid_confident(probabilities: Probabilities, labels: Labels) -> tuple[int, f
     return int(chosen.sum()), float(confidence[chosen].mean()) if chosen.any() else 0.0, int(correct[chosen].sum())
 
 
-def _by_class(matrix: Confusion, classes: tuple[str, ...]) -> list[tuple[str, int, int, int]]:
-    """Return the name of each class and its number of correct predictions, of images, and of predictions."""
-    columns = (counts.tolist() for counts in (np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)))
+def _by_class(matrix: Confusion, classes: tuple[str, ...]) -> list[tuple[str, int, int, int, float]]:
+    """Return the name of each class, its number of correct predictions, of images and of predictions, and its F1."""
+    counts = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    columns = (column.tolist() for column in (*counts, metrics.f1(matrix)))
     return list(zip(classes, *columns, strict=True))
 
 

@@ -46,9 +46,9 @@ def export(
     detector = OODDetector.fit(train.images, features, train.labels)
     detector = detector.calibrate(validation.images, validation_features, params.ood_rate)
     calibrated = convert.with_temperature(trained, temperature)
-    float32 = litert.with_labels(convert.to_litert(calibrated), classes)
+    float32 = litert.with_metadata(convert.to_litert(calibrated), classes, params.preprocessing)
     representative = train.images[: params.representative_images]
-    int8 = litert.with_labels(convert.to_litert_int8(calibrated, representative), classes)
+    int8 = litert.with_metadata(convert.to_litert_int8(calibrated, representative), classes, params.preprocessing)
 
     expected = calibration.probabilities(test_logits, temperature)
     probabilities, test_features = litert.LiteRTModel(float32, "model.tflite")(test.images)

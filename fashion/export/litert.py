@@ -1,7 +1,7 @@
 """Running exported models with LiteRT, without TensorFlow.
 
-The class names are in the file: a zip archive at its end holds labels.txt with a name per line, as in LiteRT's metadata
-format.
+The class names and the preprocessing of image files are in the file: a zip archive at its end holds labels.txt with a
+name per line, as in LiteRT's metadata format, and preprocessing.txt with the method.
 """
 
 import io
@@ -19,13 +19,21 @@ from fashion.silence import silence_stderr
 
 BATCH_SIZE = 500
 LABELS = "labels.txt"
+PREPROCESSING = "preprocessing.txt"
 
 
-def with_labels(content: bytes, classes: Sequence[str]) -> bytes:
-    """Return a LiteRT file with its class names added, in the order of the outputs."""
+def with_metadata(content: bytes, classes: Sequence[str], preprocessing: str) -> bytes:
+    """Return a LiteRT file with metadata added.
+
+    Args:
+        content: the whole of the file.
+        classes: the class names, in the order of the outputs.
+        preprocessing: the method that makes a model input from an image file.
+    """
     file = io.BytesIO(content)
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr(zipfile.ZipInfo(LABELS), "\n".join(classes))
+        archive.writestr(zipfile.ZipInfo(PREPROCESSING), preprocessing)
     return file.getvalue()
 
 
@@ -34,7 +42,8 @@ class LiteRTModel:
 
     Attributes:
         classes: the class names, in the order of the outputs.
-        image_shape: height and width of the input images, in pixels.
+        preprocessing: the method that makes a model input from an image file.
+        image_shape: height, width and number of channels of the input images.
     """
 
     def __init__(self, content: bytes, name: str) -> None:
@@ -50,6 +59,7 @@ class LiteRTModel:
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 self.classes = archive.read(LABELS).decode().split("\n")
+                self.preprocessing = archive.read(PREPROCESSING).decode()
             with silence_stderr():
                 interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
                 interpreter.allocate_tensors()
@@ -57,7 +67,7 @@ class LiteRTModel:
         except (zipfile.BadZipFile, KeyError, ValueError) as error:
             raise UserError(f"{name}: not a model written by the export stage ({error}); run `dvc repro`") from error
         ((self._input, details),) = self._run.get_input_details().items()
-        self.image_shape: tuple[int, int] = tuple(details["shape"][1:].tolist())
+        self.image_shape: tuple[int, int, int] = tuple(details["shape"][1:].tolist())
 
     def __call__(self, images: Images) -> tuple[Float32[np.ndarray, "n classes"], Float32[np.ndarray, "n features"]]:
         """Return the probabilities and the features of at least one image."""

@@ -16,6 +16,7 @@ Vectors = Float[np.ndarray, "n size"]
 Labels = UInt8[np.ndarray, "n"]
 
 EPSILON = 1e-30
+MAX_VALUES = 4096  # per image, in the comparison by pixels; the covariance of more would be slow and large
 SHRINKAGE = 0.001  # of the covariance towards a multiple of the identity: some pixels are always black
 
 
@@ -54,7 +55,7 @@ class OODDetector:
     """Detects images that are unlike the training images.
 
     Attributes:
-        pixels: of the training images, a Gaussian per class.
+        pixels: of the training images, reduced to at most `MAX_VALUES` values, a Gaussian per class.
         features: of the training images, a Gaussian per class.
         background: of the features of all training images, a single Gaussian.
         thresholds: the distances in pixels and in features above which an image is out of distribution.
@@ -111,5 +112,15 @@ class OODDetector:
             return cls(pixels, features, background, arrays["thresholds"])
 
 
-def _flat(images: Images) -> Float[np.ndarray, "n pixels"]:
-    return images.reshape(len(images), -1).astype(np.float32)
+def _flat(images: Images) -> Float[np.ndarray, "n values"]:
+    """Return the pixels of each image; of a large image, the means of square blocks of them."""
+    count, height, width, channels = images.shape
+    side = 1
+    while -(-height // side) * -(-width // side) * channels > MAX_VALUES:
+        side += 1
+    if side == 1:
+        return images.reshape(count, -1).astype(np.float32)
+    padded = np.pad(images, [(0, 0), (0, -height % side), (0, -width % side), (0, 0)])
+    blocks = padded.reshape(count, -(-height // side), side, -(-width // side), side, channels)
+    means: np.ndarray = blocks.mean(axis=(2, 4), dtype=np.float32).reshape(count, -1)
+    return means

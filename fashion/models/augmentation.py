@@ -12,11 +12,11 @@ def augment(images: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> t
     The cutout square is black too and lies wholly within the image (DeVries and Taylor, arXiv:1708.04552).
 
     Args:
-        images: uint8 (n, height, width).
+        images: uint8 (n, height, width, channels).
         params: what to do.
         seed: an integer; the same seed gives the same result.
     """
-    count, (height, width) = tf.shape(images)[0], images.shape[1:]
+    count, (height, width) = tf.shape(images)[0], images.shape[1:3]
     seeds = iter(tf.unstack(tf.random.experimental.stateless_split([seed, 0], 5)))
 
     def draw(bound: int) -> tf.Tensor:
@@ -27,11 +27,12 @@ def augment(images: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> t
     sources = tf.where(draw(2) == 1, columns[::-1], columns) if params.flip else tf.tile(columns[None], (count, 1))
     if params.translate or params.flip:
         margin = params.translate
-        images = tf.pad(images, [[0, 0], [margin, margin], [margin, margin]])
+        images = tf.pad(images, [[0, 0], [margin, margin], [margin, margin], [0, 0]])
         images = tf.gather(images, rows + draw(2 * margin + 1), axis=1, batch_dims=1)
         images = tf.gather(images, sources + draw(2 * margin + 1), axis=2, batch_dims=1)
     if size := params.cutout:
         top, left = draw(height - size + 1), draw(width - size + 1)
         hidden_rows, hidden_columns = (rows >= top) & (rows < top + size), (columns >= left) & (columns < left + size)
-        images = tf.where(hidden_rows[:, :, None] & hidden_columns[:, None, :], tf.zeros_like(images), images)
+        hidden = hidden_rows[:, :, None, None] & hidden_columns[:, None, :, None]
+        images = tf.where(hidden, tf.zeros_like(images), images)
     return images

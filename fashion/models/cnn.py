@@ -29,10 +29,10 @@ class Params(TrainingParams):
     batch_normalization: Normalization
     dropout: Fraction
 
-    def image_problems(self, image_shape: tuple[int, int]) -> list[str]:
-        """Return a line for each key that does not fit images of that height and width, in pixels."""
+    def image_problems(self, image_shape: tuple[int, int, int]) -> list[str]:
+        """Return a line for each key that does not fit images of that height, width and number of channels."""
         lines = super().image_problems(image_shape)
-        size, images = min(image_shape), f"images of {image_shape[0]} x {image_shape[1]} pixels"
+        size, images = min(image_shape[:2]), f"images of {image_shape[0]} x {image_shape[1]} pixels"
         if len(self.filters) > (blocks := size.bit_length() - 1):
             lines.append(
                 f"filters: {images} are too small for {len(self.filters)} blocks, each of which halves them; "
@@ -47,11 +47,10 @@ class Params(TrainingParams):
 
 
 def build(params: Params, train: Split) -> keras.Model:
-    """Return the untrained network: raw pixels (uint8, (n, height, width)) in, probabilities (n, classes) out."""
-    height, width = train.image_shape
-    inputs = keras.Input((height, width), dtype="uint8")
+    """Return the untrained network: pixels (uint8, (n, height, width, channels)) in, probabilities (n, classes) out."""
+    inputs = keras.Input(train.image_shape, dtype="uint8")
     standardize = standardization(train.images)
-    x = layers.Reshape((height, width, 1))(standardize(inputs))
+    x = standardize(inputs)
     kernel = whitening_kernel(standardize(train.images[:WHITENING_IMAGES]).numpy(), KERNEL_SIZE)
     first = layers.Conv2D(kernel.shape[-1], KERNEL_SIZE, padding="same", activation="relu", name="first")
     x = first(x)

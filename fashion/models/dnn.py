@@ -18,7 +18,7 @@ class Params(TrainingParams):
 
 
 def build(params: Params, train: Split) -> keras.Model:
-    """Return the untrained network: raw pixels (uint8, (n, height, width)) in, probabilities (n, classes) out."""
+    """Return the untrained network: pixels (uint8, (n, height, width, channels)) in, probabilities (n, classes) out."""
     model = keras.Sequential(name="dnn")
     model.add(keras.Input(train.image_shape, dtype="uint8"))
     model.add(standardization(train.images))

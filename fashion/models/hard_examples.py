@@ -17,7 +17,8 @@ class HardExampleSampler(keras.callbacks.Callback):
     """Chooses the training images of each epoch: the hardest ones, and others at random.
 
     Every `refresh_every` epochs, the training images are ranked by the probability that the model assigns to their
-    class, without augmentation. Until the first ranking, all images of an epoch are drawn at random.
+    class, without augmentation and without class weights. Until the first ranking, all images of an epoch are drawn at
+    random.
 
     Attributes:
         indices: the images of the current epoch, int64 (m,).

@@ -10,7 +10,7 @@ from fashion.params import TrainingParams
 def batches(
     split: Split, params: TrainingParams, *, training: bool = False, indices: tf.Variable | None = None
 ) -> tf.data.Dataset:
-    """Return batches of images, uint8 (n, height, width), and one-hot labels, float32 (n, classes).
+    """Return batches of images, uint8 (n, height, width, channels), and one-hot labels, float32 (n, classes).
 
     Args:
         split: the images.

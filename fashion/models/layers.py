@@ -51,31 +51,37 @@ def normalization(kind: Literal["fused", "keras", "none"]) -> keras.layers.Layer
 
 
 def standardization(images: Images) -> keras.layers.Layer:
-    """Return a layer that scales pixels (uint8) to mean 0 and standard deviation 1 over `images`.
+    """Return a layer that scales each channel of pixels (uint8) to mean 0 and standard deviation 1 over `images`.
 
     Raises:
-        UserError: all pixels are equal.
+        UserError: all pixels of a channel are equal.
     """
-    mean, deviation = float(images.mean()), float(images.std())
-    if deviation == 0:
-        raise UserError(f"every pixel of the training images is {images.flat[0]}, so there is nothing to learn")
-    return keras.layers.Rescaling(1 / deviation, -mean / deviation)
+    mean, deviation = images.mean(axis=(0, 1, 2)), images.std(axis=(0, 1, 2))
+    for channel in np.flatnonzero(deviation == 0):
+        value = images[0, 0, 0, channel]
+        raise UserError(
+            f"every pixel of the training images is {value} in channel {channel + 1} of {len(mean)}: there is "
+            "nothing to learn from; use other images"
+        )
+    return keras.layers.Rescaling((1 / deviation).tolist(), (-mean / deviation).tolist())
 
 
 def whitening_kernel(
-    pixels: Float[np.ndarray, "n height width"], size: int
-) -> Float[np.ndarray, "size size 1 filters"]:
+    pixels: Float[np.ndarray, "n height width channels"], size: int
+) -> Float[np.ndarray, "size size channels filters"]:
     """Return filters that map patches of `size` x `size` pixels to uncorrelated features of equal variance.
 
     The filters are the eigenvectors of the patches' covariance, each divided by its standard deviation, except the
     weakest, which is mostly noise; and their negatives, so that no information is lost in the ReLU that follows:
-    2 (size * size - 1) filters. From David Page's cifar10-fast (https://github.com/davidcpage/cifar10-fast), as in
-    cifar10-airbench.
+    2 (size * size * channels - 1) filters. From David Page's cifar10-fast
+    (https://github.com/davidcpage/cifar10-fast), as in cifar10-airbench.
     """
-    patches = np.lib.stride_tricks.sliding_window_view(pixels, (size, size), axis=(1, 2)).reshape(-1, size * size)
+    channels = pixels.shape[-1]
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size), axis=(1, 2))
+    patches = np.moveaxis(windows, 3, -1).reshape(-1, size * size * channels)
     variances, directions = np.linalg.eigh(patches.T @ patches / len(patches))
     filters = (directions / np.sqrt(variances + 5e-4))[:, 1:]  # in the order of variance, the smallest first
-    return np.concatenate([filters, -filters], axis=1).reshape(size, size, 1, -1)
+    return np.concatenate([filters, -filters], axis=1).reshape(size, size, channels, -1)
 
 
 @keras.saving.register_keras_serializable("fashion")

@@ -49,12 +49,12 @@ def params_of(name: str, params: Params, changes: Mapping[str, Any] | None = Non
     return params_of_network
 
 
-def check(params: Params, image_shape: tuple[int, int] | None = None) -> None:
+def check(params: Params, image_shape: tuple[int, int, int] | None = None) -> None:
     """Check the params of all networks, so that a mistake is reported before the first of them is trained.
 
     Args:
         params: the whole of params.yaml.
-        image_shape: height and width of the images, in pixels, if they are known.
+        image_shape: height, width and number of channels of the images, if they are known.
 
     Raises:
         UserError: one line per key that is wrong or does not fit the images.

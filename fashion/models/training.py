@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
@@ -34,6 +35,7 @@ def train(
         The trained network and its history, a row per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy,
         learning_rate. As usual in Keras, loss and accuracy are averages over the augmented images of the epoch while
         the weights change; val_loss and val_accuracy are computed at its end. Both losses use the smoothed labels.
+        With `class_weights: balanced`, loss is weighted by class; accuracy, val_loss and val_accuracy are not.
         With `ema_momentum`, the returned network has the averaged weights; the history is that of
         the unaveraged weights.
     """
@@ -44,6 +46,7 @@ def train(
         epochs=params.epochs,
         validation_data=batches(validation, params),
         shuffle=False,  # the input pipeline shuffles
+        class_weight=class_weights(params, train),
         callbacks=[LearningRate(), Progress(sampler.indices.shape[0], params.batch_size, params.epochs), sampler],
         verbose=0,
     )
@@ -72,6 +75,18 @@ def build_and_compile(network: ModuleType, params: TrainingParams, train: Split)
         steps_per_execution=STEPS_PER_EXECUTION,
     )
     return model
+
+
+def class_weights(params: TrainingParams, train: Split) -> dict[int, float] | None:
+    """Return the weight of each class in the training loss, None for equal weights.
+
+    With `class_weights: balanced`, every class has the same total weight over the training split, and the mean weight
+    of an image is 1: n / (classes * images of the class), as in scikit-learn.
+    """
+    if params.class_weights == "none":
+        return None
+    counts = np.bincount(train.labels)
+    return dict(enumerate((counts.sum() / (len(counts) * counts)).tolist()))
 
 
 def dtype_policy(precision: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fashion.evaluation import significance
-from fashion.evaluation.metrics import Labels, Probabilities
+from fashion.evaluation.metrics import Labels, Probabilities, balanced_accuracy, confusion_matrix, macro_f1
 from fashion.evaluation.significance import Interval, McNemar
 from fashion.review import lock_diff
 from fashion.review.lock_diff import LockDiff
@@ -114,6 +114,7 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
     if same_test_set:  # one of the two files may be missing here
         test_set = head.test_set if head.test_set.labels is not None else base.test_set
         base, head = base.on(test_set), head.on(test_set)
+    base, head = _with_class_means(base), _with_class_means(head)
     rules, labels = head.rules, head.test_set.labels
     present = {
         name: replace(model, seeds=()) for name, model in head.models.items()
@@ -136,6 +137,21 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
         lock=lock_diff.compare(base.lock, head.lock),
         rules=lock_diff.differences(*(lock_diff.flat(s.rules.model_dump(), "review") for s in (base, head))),
     )
+
+
+def _with_class_means(snapshot: Snapshot) -> Snapshot:
+    """Add balanced accuracy and macro F1 to the metrics, if the classes of the test set are unequal in size."""
+    labels = snapshot.test_set.labels
+    if labels is None or len(set(np.bincount(labels, minlength=len(snapshot.rules.classes)).tolist())) == 1:
+        return snapshot
+    models = {}
+    for name, model in snapshot.models.items():
+        added = {}
+        if model.predictions is not None:
+            matrix = confusion_matrix(model.predictions, labels)
+            added = {"balanced_accuracy": balanced_accuracy(matrix), "macro_f1": macro_f1(matrix)}
+        models[name] = replace(model, metrics={**model.metrics, **added})
+    return replace(snapshot, models=models)
 
 
 def _compare(

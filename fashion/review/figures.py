@@ -76,7 +76,7 @@ def _most_changed(
     figure, axes = grid(1, len(pair.most_changed), cell=(1.75, 2.6), title=title)
     for ax, index in zip(axes.flat, pair.most_changed, strict=True):
         actual = int(labels[index])
-        show(ax, images[index])
+        show(ax, images[index] if images.ndim == 4 else images[index, ..., None])
         heading(ax, f"{index}: {classes[actual]}")
         for line, (end, probabilities) in enumerate({"base": pair.base[index], "head": pair.head[index]}.items()):
             predicted = int(probabilities.argmax())

@@ -12,7 +12,14 @@ from fashion.evaluation.markdown import code, escape
 from fashion.review.compare import Comparison, PairedResult, ReviewResult
 from fashion.review.lock_diff import ABSENT
 
-DIGITS = {"accuracy": "{:.2%}", "loss": "{:.4f}", "calibration_error": "{:.2%}"}
+DIGITS = {  # in the order of the rows
+    "accuracy": "{:.2%}",
+    "balanced_accuracy": "{:.2%}",
+    "macro_f1": "{:.2%}",
+    "loss": "{:.4f}",
+    "calibration_error": "{:.2%}",
+}
+OPTIONAL = ("balanced_accuracy", "macro_f1")  # no row if neither side has a value
 VERDICTS = ("worse", "removed", "not comparable", "better", "within noise", "unchanged", "new")  # most severe first
 ENOUGH_SEEDS = 3  # for a standard deviation
 LISTED = 12  # items in a line; the others are counted
@@ -82,16 +89,22 @@ def _warnings(result: ReviewResult) -> list[str]:
 
 def _rows(model: Comparison) -> list[tuple[str, ...]]:
     """Return a row per metric."""
+    verdicts = {"accuracy": _accuracy, "loss": _loss, "calibration_error": _calibration}
     rows: list[tuple[str, ...]] = []
-    for metric, verdict_on in {"accuracy": _accuracy, "loss": _loss, "calibration_error": _calibration}.items():
+    for metric, digits in DIGITS.items():
         before, after = (side.metrics.get(metric) if side else None for side in (model.base, model.head))
-        shown = ("-" if value is None else DIGITS[metric].format(value) for value in (before, after))
+        if metric in OPTIONAL and before is None and after is None:
+            continue
+        shown = ("-" if value is None else digits.format(value) for value in (before, after))
         change = "-"
         if before is not None and after is not None:
             change = f"{after - before:+.4f}" if metric == "loss" else _points(after - before)
         name = f"**{escape(model.name)}**" if metric == "accuracy" else ""
-        verdict = verdict_on(model, model.paired) if model.paired and not model.paired.unchanged else ""
-        rows.append((name, metric.replace("_", " "), *shown, change, verdict or (name and model.verdict)))
+        verdict = ""
+        if model.paired and not model.paired.unchanged and metric in verdicts:
+            verdict = verdicts[metric](model, model.paired)
+        title = metric.replace("_", " ").replace("f1", "F1")
+        rows.append((name, title, *shown, change, verdict or (name and model.verdict)))
     return rows
 
 

@@ -201,6 +201,7 @@ def rebuilt(revision: Revision) -> Iterator[Revision]:
         git(revision.root, *no_hooks, "worktree", "add", "--detach", str(tree), str(revision.commit))
         run(*dvc, "cache", "dir", "--local", str(revision._cache.parents[1]))
         run(*dvc, "pull", "--run-cache", "--allow-missing")  # fails without a remote; `dvc repro` makes what it lacks
+        run(*dvc, "checkout", "--allow-missing")  # a folder of images, which no stage makes
         if run(*dvc, "repro"):
             raise UserError(f"`dvc repro` failed at {revision.name}")
         yield Revision(root, revision.commit, revision.name, rebuilt=True)

@@ -46,7 +46,8 @@ class TestSet:
             return True
         if self.images is None or other.images is None or self.labels is None or other.labels is None:
             return False
-        return np.array_equal(self.images, other.images) and np.array_equal(self.labels, other.labels)
+        ours, theirs = (images.reshape(len(images), -1) for images in (self.images, other.images))  # any channels
+        return np.array_equal(ours, theirs) and np.array_equal(self.labels, other.labels)
 
 
 @dataclass(frozen=True)

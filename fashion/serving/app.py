@@ -23,10 +23,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
-from fashion.data import dataset
+from fashion.data import FORMAT_LIST, FORMATS, dataset, images
 from fashion.dvc import Lock, read_output
 from fashion.errors import UserError
-from fashion.serving import FORMAT_LIST, FORMATS, preprocessing
+from fashion.serving import preprocessing
 from fashion.serving.classifier import Classifier, exported_models
 
 HOST = "127.0.0.1"
@@ -56,6 +56,8 @@ class Demo:
 
     Attributes:
         classes: the class names, in the order of the probabilities.
+        image_shape: height, width and number of channels of the input images.
+        preprocessing: the method that makes a model input from an image file.
         train: the training images.
         test: the test images.
     """
@@ -77,7 +79,7 @@ class Demo:
             read_output(root, lock, path)  # raises if it was altered
         self.train, self.test = dataset.load(root / "data/train.npz"), dataset.load(root / "data/test.npz")
         first = next(iter(self._models.values()))
-        self.classes, self._shape = first.classes, first.image_shape
+        self.classes, self.image_shape, self.preprocessing = first.classes, first.image_shape, first.preprocessing
 
     def predict(self, content: bytes, background: preprocessing.Background | None) -> dict[str, Any]:
         """Return the predictions for an image file, as a JSON object.
@@ -85,7 +87,8 @@ class Demo:
         Raises:
             UserError: as for `preprocessing.preprocess`.
         """
-        return self._predict(preprocessing.preprocess(content, self._shape, background), None)
+        pixels = preprocessing.preprocess(content, self.image_shape, self.preprocessing, background)
+        return self._predict(pixels, None)
 
     def predict_test_image(self, index: int) -> dict[str, Any]:
         """Return the predictions for a test image and its actual class, as a JSON object."""
@@ -131,7 +134,7 @@ def application(demo: Demo) -> Starlette:
     async def page(request: Request) -> Response:
         values = {
             "demo": demo,
-            "max_bytes": preprocessing.MAX_BYTES,
+            "max_bytes": images.MAX_BYTES,
             "formats": FORMAT_LIST,
             "media_types": ",".join(f"image/{name.lower()}" for name in FORMATS),
         }
@@ -141,7 +144,7 @@ def application(demo: Demo) -> Starlette:
         if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return _error(403, "cross-site request refused")
         if (content := await _read_body(request)) is None:
-            return _error(413, f"file too large; the limit is {preprocessing.MAX_BYTES:,} bytes: use a smaller file")
+            return _error(413, f"file too large; the limit is {images.MAX_BYTES:,} bytes: use a smaller file")
         background = request.query_params.get("background", "")
         if background not in BACKGROUNDS:
             raise UserError(f"unknown background {background!r}; expected light or dark")
@@ -201,12 +204,12 @@ def serve(root: Path, port: int) -> None:
 
 async def _read_body(request: Request) -> bytes | None:
     """Return the body of a request, or None as soon as it is known to exceed the limit."""
-    if int(request.headers.get("content-length", 0)) > preprocessing.MAX_BYTES:
+    if int(request.headers.get("content-length", 0)) > images.MAX_BYTES:
         return None
     content = bytearray()
     async for chunk in request.stream():
         content += chunk
-        if len(content) > preprocessing.MAX_BYTES:
+        if len(content) > images.MAX_BYTES:
             return None
     return bytes(content)
 
@@ -216,7 +219,7 @@ def _error(status: int, message: str) -> JSONResponse:
 
 
 def _png(image: dataset.Image) -> bytes:
-    Image.fromarray(image).save(file := io.BytesIO(), "PNG")
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file := io.BytesIO(), "PNG")
     return file.getvalue()
 
 

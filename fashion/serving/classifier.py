@@ -34,7 +34,8 @@ class Classifier:
 
     Attributes:
         classes: the class names, in the order of the probabilities.
-        image_shape: height and width of the input images, in pixels.
+        preprocessing: the method that makes a model input from an image file, for `preprocessing.preprocess`.
+        image_shape: height, width and number of channels of the input images.
     """
 
     def __init__(self, root: Path, lock: Lock, model: str | None = None) -> None:
@@ -57,7 +58,8 @@ class Classifier:
         path = f"models/{model}/model.tflite"
         self._model = LiteRTModel(read_output(root, lock, path), path)
         self._detector = OODDetector.from_bytes(read_output(root, lock, f"models/{model}/ood.npz"))
-        self.classes, self.image_shape = self._model.classes, self._model.image_shape
+        self.classes, self.preprocessing = self._model.classes, self._model.preprocessing
+        self.image_shape = self._model.image_shape
 
     def __call__(self, images: Images) -> Predictions:
         """Return the predictions for at least one image."""

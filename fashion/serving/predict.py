@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fashion.data import dataset
+from fashion.data import dataset, images
 from fashion.errors import UserError
 from fashion.serving import preprocessing
 from fashion.serving.classifier import Classifier
@@ -85,12 +85,12 @@ def load_test_images(root: Path, indices: Sequence[int], classifier: Classifier)
     return [InputImage(f"test image {index}", test.images[index], int(test.labels[index])) for index in indices]
 
 
-def load_image(name: str, shape: tuple[int, int], background: preprocessing.Background | None) -> InputImage:
+def load_image(name: str, classifier: Classifier, background: preprocessing.Background | None) -> InputImage:
     """Load and preprocess an image file; `-` is standard input.
 
     Args:
         name: path of the file.
-        shape: height and width of the model input, in pixels.
+        classifier: the model to preprocess it for.
         background: as for `preprocessing.preprocess`.
 
     Raises:
@@ -99,12 +99,13 @@ def load_image(name: str, shape: tuple[int, int], background: preprocessing.Back
     shown = os.fsencode(name).decode(errors="backslashreplace")  # file names may be any bytes
     try:
         if name == STANDARD_INPUT:
-            content = sys.stdin.buffer.read(preprocessing.MAX_BYTES + 1)
+            content = sys.stdin.buffer.read(images.MAX_BYTES + 1)
         else:
             with Path(name).open("rb") as file:
-                size = os.fstat(file.fileno()).st_size or preprocessing.MAX_BYTES  # 0 for a pipe
-                content = file.read(min(size, preprocessing.MAX_BYTES) + 1)
-        return InputImage(shown, preprocessing.preprocess(content, shape, background))
+                size = os.fstat(file.fileno()).st_size or images.MAX_BYTES  # 0 for a pipe
+                content = file.read(min(size, images.MAX_BYTES) + 1)
+        pixels = preprocessing.preprocess(content, classifier.image_shape, classifier.preprocessing, background)
+        return InputImage(shown, pixels)
     except IsADirectoryError as error:
         raise UserError(f"{shown}: is a directory; pass its files: {shown.rstrip('/')}/*") from error
     except OSError as error:

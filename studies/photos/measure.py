@@ -23,6 +23,7 @@ from fashion.serving.classifier import Classifier, exported_models
 from fashion.serving.preprocessing import preprocess
 
 PHOTOS = Path("tests/photos")
+METHOD = "fashion-mnist"  # of preprocessing
 FONTS = sorted(
     Path(mpl.get_data_path(), "fonts", "ttf").glob("DejaVuS*[!y].ttf")
 )  # not ...Display, which has no digits
@@ -58,18 +59,22 @@ def main() -> None:
     print("|---" * (1 + 2 * len(classifiers)) + "|")
     for name, render in RENDERINGS.items():
         random = np.random.default_rng(2)
-        print_row(name, [preprocess(render(image, random), shape) for image in split.images], split.labels)
+        print_row(
+            name, [preprocess(render(image[..., 0], random), shape, METHOD) for image in split.images], split.labels
+        )
     paths = sorted(path for path in PHOTOS.iterdir() if path.suffix in {".jpg", ".webp"})
     print_row(
         f"{PHOTOS} ({len(paths)} images)",
-        [preprocess(path.read_bytes(), shape) for path in paths],
+        [preprocess(path.read_bytes(), shape, METHOD) for path in paths],
         np.array([_label(path, next(iter(classifiers.values())).classes) for path in paths]),
     )
     for name, draw in OTHERS.items():
         random = np.random.default_rng(3)
         print_row(name, [draw(random, shape) for _ in range(args.images)])
     if args.others:
-        print_row(f"{len(args.others)} other images", [preprocess(path.read_bytes(), shape) for path in args.others])
+        print_row(
+            f"{len(args.others)} other images", [preprocess(path.read_bytes(), shape, METHOD) for path in args.others]
+        )
 
 
 def _label(path: Path, classes: Sequence[str]) -> int:
@@ -115,20 +120,20 @@ RENDERINGS: dict[str, Render] = {
 }
 
 
-def _digit(random: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    canvas = Image.new("L", shape[::-1])
+def _digit(random: np.random.Generator, shape: dataset.Shape) -> dataset.Image:
+    canvas = Image.new("L", shape[1::-1])
     font = ImageFont.truetype(FONTS[random.integers(len(FONTS))], int(random.integers(18, 26)))
     centre = (shape[1] / 2 + random.integers(-2, 3), shape[0] / 2 + random.integers(-2, 3))
     ImageDraw.Draw(canvas).text(centre, str(random.integers(10)), fill=255, font=font, anchor="mm")
-    return np.asarray(canvas)
+    return np.asarray(canvas)[..., None]
 
 
-def _smooth(random: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def _smooth(random: np.random.Generator, shape: dataset.Shape) -> dataset.Image:
     coarse = Image.fromarray(random.integers(0, 256, (7, 7), np.uint8))
-    return np.asarray(coarse.resize(shape[::-1], Image.Resampling.BICUBIC))
+    return np.asarray(coarse.resize(shape[1::-1], Image.Resampling.BICUBIC))[..., None]
 
 
-OTHERS: dict[str, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]] = {
+OTHERS: dict[str, Callable[[np.random.Generator, dataset.Shape], dataset.Image]] = {
     "digits in several fonts": _digit,
     "noise": lambda random, shape: random.integers(0, 256, shape, np.uint8),
     "smooth noise": _smooth,

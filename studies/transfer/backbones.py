@@ -49,24 +49,24 @@ BACKBONES = {
 
 
 def split(
-    backbone: Backbone, image_shape: tuple[int, int], size: int, weights: Weights
+    backbone: Backbone, image_shape: tuple[int, int, int], size: int, weights: Weights
 ) -> tuple[keras.Model, keras.Model]:
     """Return a backbone for greyscale images in two parts, of which fine-tuning trains the second.
 
     Args:
         backbone: the network.
-        image_shape: height and width of the images, in pixels.
+        image_shape: height, width and number of channels (1) of the images.
         size: height and width that the images are resized to.
         weights: pretrained or random.
 
     Returns:
-        The frozen part: raw pixels (uint8, (n, height, width)) in, feature maps (n, h, w, filters) out. The trainable
-        part: feature maps in, features (n, features) out.
+        The frozen part: raw pixels (uint8, (n, height, width, 1)) in, feature maps (n, h, w, filters) out. The
+        trainable part: feature maps in, features (n, features) out.
     """
     network = backbone.build(size, weights)
     maps = network.get_layer(backbone.last_frozen).output
     images = keras.Input(image_shape, dtype="uint8")
-    resized = layers.Resizing(size, size)(layers.Reshape((*image_shape, 1))(images))
+    resized = layers.Resizing(size, size)(images)
     pixels = layers.Rescaling(backbone.scale, backbone.offset)(layers.Concatenate()([resized, resized, resized]))
     frozen = keras.Model(images, keras.Model(network.input, maps, name="backbone")(pixels), name="frozen")
     return frozen, keras.Model(maps, network.output, name="trainable")

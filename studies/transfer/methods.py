@@ -62,7 +62,7 @@ class Inputs:
     def images(self, indices: Indices, mirrored: Mirrored) -> Images:
         """Return training images, each mirrored or not."""
         images = self.train.images[indices]
-        return np.asarray(np.where(mirrored[:, None, None], images[:, :, ::-1], images))
+        return np.asarray(np.where(mirrored[:, None, None, None], images[:, :, ::-1], images))
 
 
 def probe(inputs: Inputs, indices: Indices, _seed: int) -> tuple[keras.Model, float]:

@@ -164,7 +164,7 @@ canvas.addEventListener("lostpointercapture", () => {
   const signal = startRequest();
   canvas.toBlob((drawing) => {
     if (signal.aborted) return;
-    predict(drawing, "dark");
+    predict(drawing, document.body.dataset.preprocessing === "resize" ? "" : "dark");
     uploaded = null;
   });
 });

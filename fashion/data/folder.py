@@ -1,0 +1,260 @@
+"""Data sets of image files: CLASS/* or train/CLASS/* and test/CLASS/*."""
+
+import os
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+from PIL import Image
+
+from fashion.data import dataset
+from fashion.data.dataset import Shape, Split
+from fashion.data.images import open_image
+from fashion.data.resizing import resize
+from fashion.errors import UserError
+
+LAYOUT = "expected images in CLASS/, or in train/CLASS/ and test/CLASS/"
+PARTS = ("train", "test")
+IGNORED = ("Thumbs.db", "desktop.ini")  # of Windows; names that start with a dot are ignored, too
+MAX_LINES = 20  # of a list of problems
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image file; `label` is the index of its class, `part` is train, test, or empty without these folders."""
+
+    path: Path
+    label: int
+    part: str
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """A folder of image files.
+
+    Attributes:
+        classes: sorted names of the classes.
+        files: sorted by part, class and name.
+    """
+
+    classes: tuple[str, ...]
+    files: tuple[ImageFile, ...]
+
+
+def scan(folder: Path) -> ImageFolder:
+    """List the classes and files of a folder, without reading the files.
+
+    Raises:
+        UserError: a line per file or folder that is not where it should be, or per class with too few images.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: {'a file' if folder.exists() else 'no such folder'}; {LAYOUT}")
+    problems = _Problems(folder)
+    top = problems.subfolders(folder)
+    parts = {"": folder}
+    if set(PARTS) & {path.name for path in top} and any(
+        path.is_dir() for part in PARTS for path in _visible(folder / part)
+    ):
+        parts = {part: folder / part for part in PARTS}
+        for path in top:
+            if path.name not in PARTS:
+                problems.add(path, "a folder beside train/ and test/; move its images into these, or move it out")
+        for part in PARTS:
+            if not (folder / part).is_dir():
+                problems.add(folder / part, "no such folder; add it, or move the class folders up, beside each other")
+    found: dict[str, dict[str, list[Path]]] = {}
+    for part, path in parts.items():
+        classes = problems.subfolders(path) if part else top
+        found[part] = {one.name: problems.images(one) for one in classes}
+    problems.end()
+    names = tuple(sorted({name for classes in found.values() for name in classes}))
+    if not any(paths for classes in found.values() for paths in classes.values()):
+        raise UserError(f"{folder}: no images; {LAYOUT}")
+    if len(names) < 2:
+        raise UserError(f"{folder}: one class, {names[0]}; expected at least two; {LAYOUT}")
+    files = tuple(
+        ImageFile(path, names.index(name), part)
+        for part, classes in found.items()
+        for name in sorted(classes)
+        for path in classes[name]
+    )
+    check_counts(folder, names, files)
+    return ImageFolder(names, files)
+
+
+def check_counts(folder: Path, classes: Sequence[str], files: Iterable[ImageFile]) -> None:
+    """Check that every split can have an image of each class.
+
+    Raises:
+        UserError: a line per class with too few images.
+    """
+    counts = Counter((file.part, file.label) for file in files)
+    parts = {part for part, _ in counts}
+    needed = {"": (3, "for training, validation and test"), "train": (2, "for training and validation")}
+    problems = _Problems(folder)
+    for part in ("",) if parts == {""} else PARTS:
+        for label, name in enumerate(classes):
+            least, purpose = needed.get(part, (1, "for the test set"))
+            if (count := counts[part, label]) < least:
+                found = f"{count} readable image{'' if count == 1 else 's'}"
+                problems.add(
+                    Path(folder, part, name),
+                    f"{found}, expected at least {least} {purpose}; add images, or remove the class",
+                )
+    problems.end()
+
+
+def read(
+    folder: Path, classes: tuple[str, ...], shape: Shape, unreadable: int, test_fraction: float, seed: int
+) -> tuple[Split, Split]:
+    """Return the labelled images (for training and validation) and the test images of a folder.
+
+    Args:
+        folder: CLASS/*, or train/CLASS/* and test/CLASS/*.
+        classes: expected names of the class folders, in the order of the labels.
+        shape: height and width of the images, in pixels, and their number of channels.
+        unreadable: number of files that may be unreadable.
+        test_fraction: fraction of each class that becomes the test set, if the folder has none.
+        seed: of the random choice of the test images.
+
+    Raises:
+        UserError: as for `scan`, the class folders are not `classes`, or more files are unreadable.
+    """
+    listed = scan(folder)
+    if listed.classes != classes:
+        missing, unknown = sorted(set(classes) - set(listed.classes)), sorted(set(listed.classes) - set(classes))
+        differences = [f"no folder {name}" for name in missing] + [f"an unknown folder {name}" for name in unknown]
+        raise UserError(
+            f"{folder}: {', '.join(differences) or 'the folders in another order'}; params.yaml: dataset.classes "
+            f"must be the names of the class folders, sorted: {', '.join(listed.classes)}"
+        )
+    results = decode_all(listed.files, lambda image: resize(image, shape))
+    failures = {file.path: result for file, result in results if isinstance(result, UserError)}
+    lines = [f"{path}: {error}" for path, error in failures.items()]
+    if len(failures) > unreadable:
+        raise UserError(
+            "\n".join(shortened(lines))
+            + f"\n{len(failures):,} unreadable image{'' if len(failures) == 1 else 's'} in {folder}, expected at most "
+            f"{unreadable:,}; repair or remove them, or raise fetch.unreadable in params.yaml"
+        )
+    for line in lines:
+        print(f"left out: {line}", flush=True)
+    readable = [(file, result) for file, result in results if not isinstance(result, UserError)]
+    files = [file for file, _ in readable]
+    check_counts(folder, classes, files)
+    split = Split(np.stack([image for _, image in readable]), np.array([file.label for file in files], np.uint8))
+    test = np.array([file.part == "test" for file in files])
+    if not test.any():
+        test[_test_images(split.labels, test_fraction, seed)] = True
+    return split.take(np.flatnonzero(~test)), split.take(np.flatnonzero(test))
+
+
+def save(labelled: Split, test: Split, raw: Path) -> None:
+    """Write the labelled and the test images to `raw`, as train.npz and test.npz."""
+    for part, split in zip(PARTS, (labelled, test), strict=True):
+        dataset.save(split, raw / f"{part}.npz")
+
+
+def decode_all(
+    files: Sequence[ImageFile], function: Callable[[Image.Image], T]
+) -> list[tuple[ImageFile, T | UserError]]:
+    """Return the value of `function` for each decoded image, or the error for an unreadable file."""
+
+    def decode(file: ImageFile) -> tuple[ImageFile, T | UserError]:
+        try:
+            return file, function(open_image(file.path))
+        except UserError as error:
+            return file, error
+
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(os.cpu_count()) as pool:  # about metadata
+        return list(pool.map(decode, files))
+
+
+def shortened(lines: Sequence[str]) -> list[str]:
+    """Return the first lines, and how many are left out."""
+    more = len(lines) - MAX_LINES
+    return [*lines[:MAX_LINES], *([f"... and {more:,} more"] if more > 0 else [])]
+
+
+def test_count(images: int, fraction: float) -> int:
+    """Return the number of test images of a class: at least one, and all but two at most."""
+    return min(max(1, round(fraction * images)), images - 2)
+
+
+def _test_images(labels: UInt8[np.ndarray, "n"], fraction: float, seed: int) -> Int64[np.ndarray, "t"]:
+    """Return the indices of a random fraction of each class."""
+    generator = np.random.default_rng(seed)
+    of_classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    return np.concatenate([generator.permutation(of)[: test_count(len(of), fraction)] for of in of_classes])
+
+
+class _Problems:
+    """The problems of a folder, one line each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder.resolve()
+        self.lines: list[str] = []
+
+    def add(self, path: Path, problem: str) -> None:
+        self.lines.append(f"{os.fsencode(path).decode(errors='backslashreplace')}: {problem}")
+
+    def end(self) -> None:
+        if self.lines:
+            raise UserError("\n".join(shortened(self.lines)))
+
+    def subfolders(self, folder: Path) -> list[Path]:
+        """Return the folders in a folder, and note all else."""
+        folders = []
+        for path in self._entries(folder):
+            if path.is_dir():
+                folders.append(path)
+            else:
+                self.add(path, f"a file in place of a folder; {LAYOUT}: move it out")
+        return folders
+
+    def images(self, folder: Path) -> list[Path]:
+        """Return the files of a class folder, and note all else."""
+        files = []
+        for path in self._entries(folder):
+            if path.is_dir():
+                self.add(path, f"a folder inside a class folder; {LAYOUT}: move its images up")
+            else:
+                files.append(path)
+        return files
+
+    def _entries(self, folder: Path) -> Iterator[Path]:
+        names: dict[str, Path] = {}
+        for path in _visible(folder):
+            try:
+                path.name.encode()
+            except UnicodeEncodeError:  # os.fsdecode marks such bytes with surrogates
+                self.add(path, "the name is not UTF-8; rename it")
+                continue
+            same = names.setdefault(unicodedata.normalize("NFC", path.name).casefold(), path)
+            if same != path:
+                self.add(path, f"differs from {same.name} in case only, which not all systems allow; rename one")
+            elif not self._inside(path):
+                self.add(path, "a link to something outside the folder, or to nothing; replace it with a copy")
+            else:
+                yield path
+
+    def _inside(self, path: Path) -> bool:
+        target = path.resolve()
+        in_cache = target.parts[-4:-2] == ("files", "md5")  # of DVC, with `cache.type: symlink`
+        return target.exists() and (in_cache or target.is_relative_to(self.root))
+
+
+def _visible(folder: Path) -> list[Path]:
+    """Return the sorted content of a folder, without hidden files; nothing if it is not a folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in IGNORED)

@@ -1,0 +1,337 @@
+"""`fashion dataset`: describe a data set, and write the sections of params.yaml for it."""
+
+import gzip
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from ruamel.yaml import YAML
+
+from fashion.data import folder, idx
+from fashion.data.dataset import Shape
+from fashion.data.resizing import resize
+from fashion.errors import UserError
+from fashion.files import atomic_write
+from fashion.params import RawFiles, check_params
+from fashion.validation import parse_yaml, read_yaml
+
+IMAGES = "images"  # the folder in the project
+OWN_SIZE = 64  # pixels; images of one size, at most this, keep it by default
+DEFAULT_SIZE = 32
+VALIDATION_FRACTION = 0.1
+TEST_FRACTION = 0.2
+VARIABLE = "FASHION_MNIST_DIR"  # that names the folder of IDX files
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set.
+
+    Attributes:
+        format: idx or folder.
+        classes: names of the classes.
+        shape: height, width and channels of the model input.
+        labelled: number of images of each class for training and validation.
+        fetch: text of the section `fetch`.
+        lines: description.
+        next_command: runs the pipeline.
+    """
+
+    format: str
+    classes: tuple[str, ...]
+    shape: Shape
+    labelled: tuple[int, ...]
+    fetch: str
+    lines: list[str]
+    next_command: str = "make"
+
+
+def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, name: str | None) -> Iterator[str]:
+    """Set a project up for a data set: params.yaml and, for a folder of images, `images/` and images.dvc.
+
+    Args:
+        root: folder of the project.
+        path: folder of image files, or of four IDX files.
+        size: height and width of the model input, in pixels; by default that of small images of one size, or 32.
+        grey: whether the model input is greyscale; by default if all images are.
+        flip: whether training mirrors images.
+        name: of the data set; that of the folder by default.
+
+    Yields:
+        Lines that describe the data set and what changed.
+
+    Raises:
+        UserError: the folder is no data set, params.yaml is wrong, or DVC fails; params.yaml is unchanged.
+    """
+    values = read_yaml(root / "params.yaml")
+    check_params(values, "params.yaml")
+    if size is not None and not 8 <= size <= 1024:
+        raise UserError(f"--size: found {size}, expected 8 to 1024 pixels")
+    files = _idx_files(path) if path.is_dir() else {}
+    if files and (size or grey):
+        raise UserError("--size and --grey are for folders of image files; IDX files are used as they are")
+    found = _inspect_idx(path, files) if files else _inspect_folder(path, size, grey)
+    yield from found.lines
+    yield ""
+    in_place = path.resolve() == (root / IMAGES).resolve() and values["dataset"]["format"] == "folder"
+    name = name or (values["dataset"]["name"] if in_place else path.resolve().name)
+    text = _edited((root / "params.yaml").read_text(encoding="utf-8"), found, name, flip)
+    new = parse_yaml(text, "params.yaml")
+    check_params(new, "params.yaml")
+    if found.format == "folder":
+        yield from _add_images(root, path)
+    with atomic_write(root / "params.yaml") as file:
+        file.write(text.encode())
+    yield from _changes(values, new)
+    tracked = "images.dvc, .gitignore, " if found.format == "folder" else ""
+    yield ""
+    yield f"Now run: make deps && {found.next_command}"
+    yield f"Then commit {tracked}params.yaml, dvc.yaml, dvc.lock and reports/."
+
+
+def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:
+    listed = folder.scan(path)
+
+    def describe(image: Image.Image) -> tuple[tuple[int, int], bool]:
+        small = resize(image, (64, 64, 3))
+        return image.size, bool((small == small[..., :1]).all())
+
+    results = folder.decode_all(listed.files, describe)
+    failures = {file.path: result for file, result in results if isinstance(result, UserError)}
+    readable = [(file, *result) for file, result in results if not isinstance(result, UserError)]
+    folder.check_counts(path, listed.classes, [file for file, _, _ in readable])
+    sizes = Counter(pixels for _, pixels, _ in readable)
+    colour = sum(not is_grey for _, _, is_grey in readable)
+    if size is None:
+        first = next(iter(sizes))
+        one_size = len(sizes) == 1 and min(first) >= 8 and max(first) <= OWN_SIZE
+        width, height = first if one_size else (DEFAULT_SIZE, DEFAULT_SIZE)
+    else:
+        height = width = size
+    files = [file for file, _, _ in readable]
+    split = any(file.part for file in files)  # into training and test images
+    counts = Counter((file.part, file.label) for file in files)
+    labels = range(len(listed.classes))
+    if split:
+        labelled = tuple(counts["train", label] for label in labels)
+        held_out = f"{sum(labelled):,} for training, {len(files) - sum(labelled):,} for the test set"
+    else:
+        labelled = tuple(counts["", label] - folder.test_count(counts["", label], TEST_FRACTION) for label in labels)
+        held_out = f"no folder test; {len(files) - sum(labelled):,} become the test set"
+    lines = [
+        f"{len(files):,} images in {len(listed.classes)} classes: {held_out}",
+        *(
+            f"  {name}: " + " + ".join(f"{counts[part, label]:,}" for part in (folder.PARTS if split else [""]))
+            for label, name in enumerate(listed.classes)
+        ),
+        _describe_sizes(sizes),
+        f"{colour:,} in colour, {len(files) - colour:,} greyscale",
+        *_describe_duplicates(files),
+    ]
+    if failures:
+        lines += [
+            f"{len(failures):,} unreadable, to be left out:",
+            *(f"  {line}" for line in folder.shortened([f"{file}: {error}" for file, error in failures.items()])),
+        ]
+    fetch = (
+        f"fetch:\n  folder: {IMAGES} # CLASS/*, or train/CLASS/* and test/CLASS/*; tracked by DVC\n"
+        f"  unreadable: {len(failures)} # image files, at most; they are left out\n"
+        f"  test_fraction: {TEST_FRACTION} # of each class, if there is no folder test\n"
+        "  seed: 2017 # of the choice of the test images\n"
+    )
+    channels = 1 if grey or not colour else 3
+    return Found("folder", listed.classes, (height, width, channels), labelled, fetch, lines)
+
+
+def _describe_sizes(sizes: Mapping[tuple[int, int], int]) -> str:
+    if len(sizes) == 1:
+        ((width, height),) = sizes
+        return f"all {width:,} x {height:,} pixels"
+    widths, heights = zip(*sizes, strict=True)
+    return (
+        f"{len(sizes):,} sizes: {min(widths):,} to {max(widths):,} pixels wide, "
+        f"{min(heights):,} to {max(heights):,} pixels high"
+    )
+
+
+def _describe_duplicates(files: list[folder.ImageFile]) -> Iterator[str]:
+    groups: dict[str, list[folder.ImageFile]] = {}
+    for file in files:
+        groups.setdefault(hashlib.sha256(file.path.read_bytes()).hexdigest(), []).append(file)
+    yield f"{len(files) - len(groups):,} identical to another file"
+    for what, attribute in (("more than one class", "label"), ("the training and the test images", "part")):
+        examples = [{getattr(file, attribute): file.path for file in group} for group in groups.values()]
+        if both := [example for example in examples if len(example) > 1]:
+            yield f"  in {what}: {len(both):,}, such as {' and '.join(map(str, both[0].values()))}"
+
+
+def _add_images(root: Path, path: Path) -> Iterator[str]:
+    """Copy a folder to `images/`, unless it is there, and track it with DVC."""
+    target = root / IMAGES
+    copied = path.resolve() != target.resolve()
+    if copied:
+        if target.exists() or target.is_symlink():
+            raise UserError(
+                f"{target} exists; to use {path} in its place, run `dvc remove images.dvc` and delete the folder"
+            )
+        temporary = root / f".{IMAGES}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            for file in folder.scan(path).files:
+                copy = temporary / file.path.relative_to(path)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file.path, copy)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    command = [sys.executable, "-m", "dvc", "add", IMAGES]
+    done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    if done.returncode:
+        if copied:
+            shutil.rmtree(target)
+        message = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
+        raise UserError(f"`dvc add {IMAGES}` failed: {message}")
+    yield f"{f'copied to {IMAGES}/, ' if copied else ''}tracked by DVC: {IMAGES}.dvc"
+
+
+def _idx_files(path: Path) -> dict[str, list[Path]]:
+    """Return the IDX files of a folder by the keys of `RawFiles`; nothing if it has folders, or no such name."""
+    files: dict[str, list[Path]] = {}
+    if any(child.is_dir() and not child.name.startswith(".") for child in path.iterdir()):
+        return files
+    for file in sorted(path.iterdir()):
+        part = re.search(r"train|t10k|test", file.name.lower())
+        kind = re.search(r"(images|labels)(?!.*\.(png|jpe?g|webp)$)", file.name.lower())
+        if part and kind and file.is_file():
+            files.setdefault(f"{'train' if part[0] == 'train' else 'test'}_{kind[1]}", []).append(file)
+    return files
+
+
+def _inspect_idx(path: Path, files: Mapping[str, list[Path]]) -> Found:
+    contents: dict[str, bytes] = {}
+    fetch = (
+        f"fetch:\n  sources: # tried in this order\n    - env:{VARIABLE} # the folder that this environment variable "
+        "names\n  timeout: 20 # seconds without a response\n  retries: 1 # per file, after the first attempt\n"
+        "  files: # length in bytes and SHA-256 of the uncompressed files\n"
+    )
+    for key in RawFiles.model_fields:
+        if len(matching := files.get(key, [])) != 1:
+            names = ", ".join(file.name for file in matching) or "none"
+            raise UserError(
+                f"{path}: {names} for {key}, expected one file with train or test (or t10k) and images or labels in "
+                "its name, in IDX format, gzipped or not"
+            )
+        content = matching[0].read_bytes()
+        try:
+            content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise UserError(f"{matching[0]}: corrupt ({error})") from error
+        contents[key] = content
+        name = json.dumps(matching[0].name.removesuffix(".gz"), ensure_ascii=False)
+        digest = hashlib.sha256(content).hexdigest()
+        fetch += f"    {key}:\n      name: {name}\n      length: {len(content)}\n      sha256: {digest}\n"
+    arrays = {
+        key: idx.decode(content, 3 if "images" in key else 1, str(files[key][0])) for key, content in contents.items()
+    }
+    train, test = (arrays[f"{part}_images"] for part in folder.PARTS)
+    if train.shape[1:] != test.shape[1:]:
+        raise UserError(f"{path}: training images of {train.shape[1:]} pixels, test images of {test.shape[1:]}")
+    counts = {}
+    number = int(max(arrays[f"{part}_labels"].max() for part in folder.PARTS)) + 1
+    for part in folder.PARTS:
+        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+        if len(images) != len(labels):
+            raise UserError(f"{path}: {len(images):,} {part} images, but {len(labels):,} labels")
+        counts[part] = np.bincount(labels, minlength=number)
+        if not counts[part].all():
+            raise UserError(
+                f"{path}: no {part} image has the label {counts[part].argmin()}; expected each up to {number - 1}"
+            )
+    if number < 2 or counts["train"].min() < 2:
+        raise UserError(f"{path}: expected at least two classes, each with at least two training images")
+    height, width = train.shape[1:]
+    lines = [
+        f"{len(train):,} training and {len(test):,} test images in {number} classes",
+        *(f"  {label}: {counts['train'][label]:,} + {counts['test'][label]:,}" for label in range(number)),
+        f"all {width} x {height} pixels, greyscale",
+        f"{sum(map(len, (train, test))) - len({image.tobytes() for part in (train, test) for image in part}):,} "
+        "identical to another image",
+        "IDX files have no class names; edit dataset.classes in params.yaml",
+    ]
+    classes = tuple(map(str, range(number)))
+    command = f"{VARIABLE}={path.resolve()} make"
+    return Found("idx", classes, (height, width, 1), tuple(counts["train"].tolist()), fetch, lines, command)
+
+
+def _edited(text: str, found: Found, name: str, flip: bool) -> str:
+    """Return the text of a params.yaml for a data set, with its comments."""
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 1000
+    content = yaml.load(text)
+    old_classes = tuple(content["dataset"]["classes"])
+    # JSON texts are YAML; a section's text ends with the blank line before the next one.
+    height, width, channels = found.shape
+    classes = old_classes if found.format == "idx" and len(old_classes) == len(found.classes) else found.classes
+    dataset = (
+        f"dataset:\n  name: {json.dumps(name, ensure_ascii=False)}\n"
+        f"  format: {found.format} # idx, or folder: image files in one folder per class\n"
+        f"  height: {height} # pixels\n  width: {width}\n  channels: {channels} # 1 greyscale, 3 RGB\n"
+        "  classes: # in the order of the labels, from 0\n"
+        + "".join(f"    - {json.dumps(one, ensure_ascii=False)}\n" for one in classes)
+    )
+    for section in (dataset, found.fetch):
+        key = section.partition(":")[0]
+        content[key] = yaml.load(section + "\n")[key]
+    total, smallest = sum(found.labelled), min(found.labelled)
+    # So many that every class has a validation image
+    validation = max(round(VALIDATION_FRACTION * total), -(-total // smallest))
+    _set(content["validation"], "images", validation)
+    export = content["export"]
+    _set(export, "preprocessing", "resize")
+    _set(export, "representative_images", min(export["representative_images"], total - validation))
+    _set(content["review"], "min_accuracy", {})
+    side = min(height, width)
+    for model in (content["training"], *content["models"].values()):
+        augmentation = model.get("augmentation", {})
+        if "flip" in augmentation:
+            _set(augmentation, "flip", flip)
+        for key in {"translate", "cutout"} & set(augmentation):
+            _set(augmentation, key, min(augmentation[key], side - 1))
+        if "filters" in model:
+            del model["filters"][side.bit_length() - 1 :]
+    yaml.dump(content, stream := StringIO())
+    return stream.getvalue()
+
+
+def _set(section: Any, key: str, value: Any) -> None:
+    """Set a value, with its comment right behind it."""
+    section[key] = value
+    if key in section.ca.items and (comment := section.ca.items[key][2]):
+        comment.column = 0
+
+
+def _changes(old: Any, new: Any, key: str = "params.yaml: ") -> Iterator[str]:
+    """Yield a line for each value that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            prefix = key if key.endswith(": ") else f"{key}."
+            if name not in new:
+                yield f"{prefix}{name}: removed"
+            else:
+                yield from _changes(old.get(name), new[name], f"{prefix}{name}")
+    elif old != new:
+        after = json.dumps(new, ensure_ascii=False)
+        yield f"{key}: {after}" if old is None else f"{key}: {json.dumps(old, ensure_ascii=False)} -> {after}"

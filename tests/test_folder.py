@@ -1,0 +1,294 @@
+"""Folders of image files: layout, decoding, the test set, and every mistake."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fashion.data import folder
+from fashion.data.dataset import Split
+from fashion.data.images import open_image
+from fashion.errors import UserError
+
+COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 40), "red": (230, 30, 20)}
+CLASSES = tuple(COLOURS)
+SHAPE = (12, 16, 3)
+
+
+def write_images(target: Path, counts: dict[str, int], seed: int = 0) -> Path:
+    """Write noisy PNG files of different sizes, each of the colour of its class."""
+    generator = np.random.default_rng(seed)
+    for name, count in counts.items():
+        (target / name).mkdir(parents=True)
+        for index in range(count):
+            height, width = generator.integers(10, 20, 2)
+            pixels = COLOURS[name] + generator.integers(-20, 20, (height, width, 3))
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(target / name / f"{index:03}.png")
+    return target
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """Return a folder without a test set."""
+    return write_images(tmp_path / "colours", {"red": 5, "green": 10, "blue": 7})
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Path:
+    """Return a folder with a test set."""
+    write_images(tmp_path / "split" / "train", dict.fromkeys(CLASSES, 4))
+    write_images(tmp_path / "split" / "test", dict.fromkeys(CLASSES, 2), seed=1)
+    return tmp_path / "split"
+
+
+def read(path: Path, unreadable: int = 0, seed: int = 1) -> tuple[Split, Split]:
+    return folder.read(path, CLASSES, SHAPE, unreadable, 0.2, seed)
+
+
+def error_of(path: Path) -> str:
+    with pytest.raises(UserError) as error:
+        read(path)
+    return str(error.value).replace(f"{path}", "FOLDER")
+
+
+def test_order(flat: Path) -> None:
+    listed = folder.scan(flat)
+    assert listed.classes == CLASSES
+    assert [str(file.path.relative_to(flat)) for file in listed.files] == [
+        f"{name}/{index:03}.png" for name, count in zip(CLASSES, (7, 10, 5), strict=True) for index in range(count)
+    ]
+
+
+def test_read(flat: Path) -> None:
+    labelled, test = read(flat)
+    assert np.bincount(test.labels).tolist() == [1, 2, 1]
+    assert np.bincount(labelled.labels).tolist() == [6, 8, 4]
+    for part in (labelled, test):
+        assert part.images.dtype == part.labels.dtype == np.uint8
+        assert part.image_shape == SHAPE
+        centres = part.images[:, 6, 8].astype(int)
+        assert np.abs(centres - np.array(list(COLOURS.values()))[part.labels]).max() < 40
+
+
+def test_same_again(flat: Path) -> None:
+    for again, first in zip(read(flat), read(flat), strict=True):
+        assert np.array_equal(again.images, first.images)
+    assert not np.array_equal(read(flat)[1].images, read(flat, seed=2)[1].images)
+
+
+def test_own_test_set(split: Path) -> None:
+    labelled, test = read(split)
+    assert np.bincount(labelled.labels).tolist() == [4, 4, 4]
+    assert np.bincount(test.labels).tolist() == [2, 2, 2]
+
+
+def test_class_named_train(tmp_path: Path) -> None:
+    """Folders train and test with images in them are classes."""
+    write_images(tmp_path / "vehicles", {"red": 3, "blue": 3})
+    (tmp_path / "vehicles" / "red").rename(tmp_path / "vehicles" / "train")
+    assert folder.scan(tmp_path / "vehicles").classes == ("blue", "train")
+
+
+def test_hidden_files(flat: Path) -> None:
+    (flat / ".DS_Store").write_bytes(b"?")
+    (flat / "red" / "._000.png").write_bytes(b"?")
+    (flat / "red" / "Thumbs.db").write_bytes(b"?")
+    (flat / ".cache").mkdir()
+    assert len(folder.scan(flat).files) == 22
+
+
+def test_dvc_links(flat: Path, tmp_path: Path) -> None:
+    """With `cache.type: symlink`, the files are links to DVC's cache."""
+    cached = tmp_path / "cache" / "files" / "md5" / "ab" / "cdef"
+    cached.parent.mkdir(parents=True)
+    (flat / "red" / "000.png").rename(cached)
+    (flat / "red" / "000.png").symlink_to(cached)
+    assert len(folder.scan(flat).files) == 22
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "I;16"])
+def test_formats(tmp_path: Path, suffix: str, mode: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    image = Image.new("I;16", (30, 20), 40_000) if mode == "I;16" else Image.new("RGB", (30, 20), "red").convert(mode)
+    try:
+        image.save(path)
+    except (OSError, ValueError):
+        pytest.skip(f"{suffix} has no {mode}")
+    assert open_image(path).mode in ("L", "RGB")
+    assert open_image(path).size == (30, 20)
+
+
+def test_transparent(tmp_path: Path) -> None:
+    Image.new("RGBA", (9, 9), (255, 0, 0, 0)).save(tmp_path / "image.png")
+    assert open_image(tmp_path / "image.png").getpixel((4, 4)) == (255, 255, 255)
+
+
+def test_exif_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "image.jpg", exif=exif)
+    assert open_image(tmp_path / "image.jpg").size == (20, 30)
+
+
+def animation(path: Path) -> None:
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
+    frames[0].save(path, format="WebP", save_all=True, append_images=frames[1:])
+
+
+UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (lambda path: path.write_bytes(b""), "empty file"),
+    "text": (lambda path: path.write_text("no image"), "not a PNG, JPEG or WebP image"),
+    "gif": (lambda path: Image.new("L", (9, 9)).save(path, format="GIF"), "not a PNG, JPEG or WebP image"),
+    "damaged": (lambda path: path.write_bytes(path.read_bytes()[:200]), "damaged image (image file is trunc"),
+    "large": (lambda path: Image.new("1", (16_001, 1)).save(path), "16,001 x 1 pixels; the limits are 64,000,000"),
+    "animated": (animation, "animated image"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_unreadable(flat: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    damage, reason = UNREADABLE[kind]
+    damage(flat / "green" / "003.png")
+    first, last = error_of(flat).splitlines()
+    assert first.startswith(f"FOLDER/green/003.png: {reason}")
+    assert last == (
+        "1 unreadable image in FOLDER, expected at most 0; repair or remove them, or raise fetch.unreadable in "
+        "params.yaml"
+    )
+    labelled, test = read(flat, unreadable=1)
+    assert len(labelled.labels) + len(test.labels) == 21
+    assert capsys.readouterr().out.startswith(f"left out: {flat / 'green' / '003.png'}: {reason}")
+
+
+def test_too_few_readable(flat: Path) -> None:
+    for index in range(3):
+        (flat / "red" / f"00{index}.png").write_bytes(b"")
+    with pytest.raises(UserError, match="red: 2 readable images, expected at least 3 for training, validation and"):
+        read(flat, unreadable=3)
+
+
+def not_utf8(path: Path) -> None:
+    Path(os.fsdecode(bytes(path / "red") + b"/caf\xe9.png")).write_bytes(b"")
+
+
+def emptied(path: Path) -> None:
+    for file in path.rglob("*.png"):
+        file.unlink()
+
+
+def only_red(path: Path) -> None:
+    for name in ("green", "blue"):
+        for file in (path / name).iterdir():
+            file.unlink()
+        (path / name).rmdir()
+
+
+def replaced(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.write_bytes(b"")
+
+
+def keep(path: Path, count: int) -> None:
+    for file in sorted(path.iterdir())[count:]:
+        file.unlink()
+
+
+LAYOUT = folder.LAYOUT
+MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (lambda path: path.rename(path.with_name("moved")), f"FOLDER: no such folder; {LAYOUT}"),
+    "file": (replaced, f"FOLDER: a file; {LAYOUT}"),
+    "no images": (emptied, f"FOLDER: no images; {LAYOUT}"),
+    "one class": (only_red, f"FOLDER: one class, red; expected at least two; {LAYOUT}"),
+    "file beside classes": (
+        lambda path: (path / "labels.csv").write_text(""),
+        f"FOLDER/labels.csv: a file in place of a folder; {LAYOUT}: move it out",
+    ),
+    "nested": (
+        lambda path: (path / "red" / "dark").mkdir(),
+        f"FOLDER/red/dark: a folder inside a class folder; {LAYOUT}: move its images up",
+    ),
+    "link": (
+        lambda path: (path / "red" / "x.png").symlink_to("/etc/passwd"),
+        "FOLDER/red/x.png: a link to something outside the folder, or to nothing; replace it with a copy",
+    ),
+    "broken link": (
+        lambda path: (path / "red" / "x.png").symlink_to(path / "missing"),
+        "FOLDER/red/x.png: a link to something outside the folder, or to nothing; replace it with a copy",
+    ),
+    "linked class": (
+        lambda path: (path / "pink").symlink_to(path.parent),
+        "FOLDER/pink: a link to something outside the folder, or to nothing; replace it with a copy",
+    ),
+    "not UTF-8": (not_utf8, "FOLDER/red/caf\\xe9.png: the name is not UTF-8; rename it"),
+    "case": (
+        lambda path: (path / "Red").mkdir(),
+        "FOLDER/red: differs from Red in case only, which not all systems allow; rename one",
+    ),
+    "empty class": (
+        lambda path: (path / "pink").mkdir(),
+        "FOLDER/pink: 0 readable images, expected at least 3 for training, validation and test; add images, or remove "
+        "the class",
+    ),
+    "one image": (
+        lambda path: keep(path / "red", 1),
+        "FOLDER/red: 1 readable image, expected at least 3 for training, validation and test; add images, or remove "
+        "the class",
+    ),
+    "other classes": (
+        lambda path: (path / "red").rename(path / "rot"),
+        "FOLDER: no folder red, an unknown folder rot; params.yaml: dataset.classes must be the names of the class "
+        "folders, sorted: blue, green, rot",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake(flat: Path, mistake: str) -> None:
+    make, message = MISTAKES[mistake]
+    make(flat)
+    assert error_of(flat) == message
+
+
+SPLIT_MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "third folder": (
+        lambda path: (path / "valid").mkdir(),
+        "FOLDER/valid: a folder beside train/ and test/; move its images into these, or move it out",
+    ),
+    "no test": (
+        lambda path: (path / "test").rename(path.with_name("moved")),
+        "FOLDER/test: no such folder; add it, or move the class folders up, beside each other",
+    ),
+    "class without test images": (
+        lambda path: keep(path / "test" / "red", 0),
+        "FOLDER/test/red: 0 readable images, expected at least 1 for the test set; add images, or remove the class",
+    ),
+    "class without training images": (
+        lambda path: (path / "train" / "red").rename(path.with_name("moved")),
+        "FOLDER/train/red: 0 readable images, expected at least 2 for training and validation; add images, or remove "
+        "the class",
+    ),
+    "one training image": (
+        lambda path: keep(path / "train" / "red", 1),
+        "FOLDER/train/red: 1 readable image, expected at least 2 for training and validation; add images, or remove "
+        "the class",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", SPLIT_MISTAKES)
+def test_split_mistake(split: Path, mistake: str) -> None:
+    make, message = SPLIT_MISTAKES[mistake]
+    make(split)
+    assert error_of(split) == message
+
+
+def test_long_lists(flat: Path) -> None:
+    for index in range(30):
+        (flat / f"{index}.txt").write_text("")
+    lines = error_of(flat).splitlines()
+    assert len(lines) == folder.MAX_LINES + 1
+    assert lines[-1] == "... and 10 more"
