@@ -159,9 +159,14 @@ def read(
 
 
 def save(labelled: Split, test: Split, raw: Path) -> None:
-    """Write the labelled and the test images to `raw`, as train.npz and test.npz."""
+    """Write the labelled and the test images to `raw`, as train.npz and test.npz, in a random order.
+
+    The order of the folders would put all images of a class beside each other, but some code uses the first images as a
+    sample of all.
+    """
     for part, split in zip(PARTS, (labelled, test), strict=True):
-        dataset.save(split, raw / f"{part}.npz")
+        order = np.random.default_rng(0).permutation(len(split.labels))
+        dataset.save(split.take(order), raw / f"{part}.npz")
 
 
 def decode_all(

@@ -30,6 +30,8 @@ from fashion.validation import parse_yaml, read_yaml
 IMAGES = "images"  # the folder in the project
 OWN_SIZE = 64  # pixels; images of one size, at most this, keep it by default
 DEFAULT_SIZE = 32
+MIN_STEPS = 30  # per epoch, for small data sets
+MIN_BATCH_SIZE = 16
 VALIDATION_FRACTION = 0.1
 TEST_FRACTION = 0.2
 VARIABLE = "FASHION_MNIST_DIR"  # that names the folder of IDX files
@@ -304,7 +306,11 @@ def _edited(text: str, found: Found, name: str, flip: bool) -> str:
     _set(export, "representative_images", min(export["representative_images"], total - validation))
     _set(content["review"], "min_accuracy", {})
     side = min(height, width)
+    fraction = content["training"]["hard_examples"]["epoch_fraction"]
+    batch_size = max(MIN_BATCH_SIZE, int((total - validation) * fraction) // MIN_STEPS)
     for model in (content["training"], *content["models"].values()):
+        if "batch_size" in model:
+            _set(model, "batch_size", min(model["batch_size"], batch_size))
         augmentation = model.get("augmentation", {})
         if "flip" in augmentation:
             _set(augmentation, "flip", flip)
