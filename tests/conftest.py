@@ -131,15 +131,16 @@ def small_params(raw_folder: Path) -> dict[str, Any]:
     """Return the project's params with the small data set and short trainings."""
     params: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
     height, width = SHAPE
-    params["dataset"] |= {"name": "Lines", "height": height, "width": width, "classes": CLASSES}
-    params["fetch"]["sources"] = ["env:FASHION_MNIST_DIR"]
-    params["fetch"]["files"] = {
+    shape = {"height": height, "width": width, "channels": 1}
+    params["dataset"] = {"name": "Lines", "format": "idx", **shape, "classes": CLASSES}
+    files = {
         key: {"name": name, "length": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         for key, name in FILES.items()
         for content in [(raw_folder / name).read_bytes()]
     }
+    params["fetch"] = {"sources": ["env:FASHION_MNIST_DIR"], "timeout": 20, "retries": 1, "files": files}
     params["validation"]["images"] = 60
-    params["export"]["representative_images"] = 100
+    params["export"] |= {"preprocessing": "fashion-mnist", "representative_images": 100}
     params["training"] |= SMALL_TRAINING
     params["training"]["hard_examples"]["refresh_every"] = 1  # the second epoch uses the hardest images
     for name, model in params["models"].items():
@@ -194,6 +195,9 @@ def clone(folder: Path, raw_folder: Path) -> Project:
     (folder / "dvc.lock").unlink(missing_ok=True)
     project = Project(folder, {**os.environ, "FASHION_MNIST_DIR": str(raw_folder)})
     YAML().dump(small_params(raw_folder), folder / "params.yaml")
+    if (folder / "images.dvc").exists():  # of a project with a folder of images
+        (folder / "images.dvc").unlink()
+        project.run(sys.executable, "-m", "fashion.dvc_deps")
     project.run("git", "init", "-q")
     project.commit("a clone with the small data set")
     return project
