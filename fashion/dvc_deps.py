@@ -148,20 +148,22 @@ class SourceTree:
                 raise UserError(f"dvc.yaml: no stage trains the model {name}: add one whose script imports {network}")
 
 
-def write(pipeline: Path) -> list[str]:
-    """Bring the dvc.yaml at `pipeline` up to date, keeping comments.
+def write(*pipelines: Path) -> dict[Path, list[str]]:
+    """Bring dvc.yaml files up to date, keeping comments: all of them, or none if one has a mistake.
 
     Returns:
-        A line for each item that was added or removed.
+        For each file, a line for each item that was added or removed.
 
     Raises:
-        UserError: it is not a dvc.yaml, or as for `SourceTree.declarations`.
+        UserError: one is not a dvc.yaml, or as for `SourceTree.declarations`.
     """
-    content, lines = _updated(pipeline, SourceTree())
-    if lines:
-        with atomic_write(pipeline) as file:
-            _yaml().dump(content, file)
-    return lines
+    tree = SourceTree()
+    updates = {pipeline: _updated(pipeline, tree) for pipeline in pipelines}
+    for pipeline, (content, lines) in updates.items():
+        if lines:
+            with atomic_write(pipeline) as file:
+                _yaml().dump(content, file)
+    return {pipeline: lines for pipeline, (_, lines) in updates.items()}
 
 
 def _updated(pipeline: Path, tree: SourceTree) -> tuple[Any, list[str]]:
@@ -267,16 +269,10 @@ def _has_code(source: Path) -> bool:
 
 def main() -> None:
     """Bring every dvc.yaml and the root's dvc.lock up to date, and print what changed."""
-    tree = SourceTree()
-    updates = [
-        (pipeline, *_updated(pipeline, tree)) for pipeline in PIPELINES
-    ]  # all of them before the first is written
-    for pipeline, content, lines in updates:
+    SourceTree().check_models(read_yaml(ROOT / "dvc.yaml")["stages"])
+    for pipeline, lines in write(*PIPELINES).items():
         for line in lines:
             print(f"{pipeline.relative_to(ROOT)}: {line}")
-        if lines:
-            with atomic_write(pipeline) as file:
-                _yaml().dump(content, file)
     if removed := stale_lock_entries(ROOT / "dvc.yaml"):
         with modify_yaml(ROOT / "dvc.lock") as lock:
             for name in removed:

@@ -36,7 +36,7 @@ def outputs(stage: dict[str, Any]) -> set[str]:
 def test_up_to_date(pipeline: Path, tmp_path: Path) -> None:
     copy = tmp_path / "dvc.yaml"
     copy.write_bytes(pipeline.read_bytes())
-    assert dvc_deps.write(copy) == [], "run `make deps`"
+    assert dvc_deps.write(copy)[copy] == [], "run `make deps`"
 
 
 def test_write(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_write(tmp_path: Path) -> None:
         .replace(f"        reports/{last}/history.csv: [loss, val_loss]\n", "")
         .replace(f"  {last}:\n    type: model\n    path: models/{last}/model.tflite\n", "")
     )
-    assert dvc_deps.write(broken) == [
+    assert dvc_deps.write(broken)[broken] == [
         "fetch: params: added fetch",
         f"train_{last}: params: removed fetch",
         f"train_{last}: deps: added fashion/models/{last}.py",
@@ -60,7 +60,7 @@ def test_write(tmp_path: Path) -> None:
         f"plots: Loss: added reports/{last}/history.csv",
         f"artifacts: added {last}",
     ]
-    assert dvc_deps.write(broken) == []
+    assert dvc_deps.write(broken)[broken] == []
     assert YAML(typ="safe").load(broken) == PIPELINE
     assert "&id" not in broken.read_text()
     assert len(broken.read_text().splitlines()) == len(text.splitlines())
@@ -72,7 +72,10 @@ def test_model_that_was_never_trained(tmp_path: Path) -> None:
     content["plots"][0]["Accuracy"]["y"]["reports/gone/history.csv"] = ["accuracy"]
     content["artifacts"]["gone"] = {"type": "model", "path": "models/gone/model.tflite"}
     YAML().dump(content, file)
-    assert dvc_deps.write(file) == ["plots: Accuracy: removed reports/gone/history.csv", "artifacts: removed gone"]
+    assert dvc_deps.write(file)[file] == [
+        "plots: Accuracy: removed reports/gone/history.csv",
+        "artifacts: removed gone",
+    ]
     assert YAML(typ="safe").load(file) == PIPELINE
 
 
@@ -105,7 +108,7 @@ def test_write_keeps_other_entries(tmp_path: Path) -> None:
     content["artifacts"] |= OTHERS["artifacts"]
     content["stages"] |= OTHERS["stages"]
     YAML().dump(content, file)
-    assert dvc_deps.write(file) == []
+    assert dvc_deps.write(file)[file] == []
     (tmp_path / "dvc.lock").write_text(
         yaml.safe_dump({"stages": {"sweep@a": {}, "shell": {}, "evaluate@gone": {}, "old": {}}})
     )
