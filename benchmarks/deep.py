@@ -23,7 +23,7 @@ EPOCHS = 3
 def main() -> None:
     """Train for `EPOCHS` epochs."""
     argparse.ArgumentParser(prog="python -m benchmarks.deep", description=__doc__).parse_args()
-    train, validation = (dataset.load(Path(f"data/{name}.npz")) for name in ("train", "validation"))
+    train, validation = (dataset.load(Path(f"data/{name}")) for name in ("train", "validation"))
     changes = settings(Path("studies/deep/dvc.yaml"))
     params = networks.params_of("cnn", load_params(), changes | {"epochs": EPOCHS})
     started = time.perf_counter()

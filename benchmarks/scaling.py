@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("times", type=int, help="number of copies of each image")
     times = parser.parse_args().times
     params = networks.params_of("cnn", load_params())
-    split = dataset.load(Path("data/train.npz"))
+    split = dataset.load(Path("data/train"))
     split = split.take(np.tile(np.arange(len(split.images)), times))
     model = training.build_and_compile(networks.load("cnn"), params, split)
     batches = input_pipeline.batches(split, params, training=True)

@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 from fashion.data import dataset
 from fashion.models import saving
-image = dataset.load(Path("data/test.npz")).images[:1]
+image = dataset.load(Path("data/test")).images[:1]
 print(saving.load(Path(sys.argv[1])).predict(image, verbose=0).argmax())
 """
 
@@ -42,7 +42,7 @@ def main() -> None:
     for _ in range(REPEATS + 1):
         for name, command in commands.items():
             first[name].append(_time(command))
-    images = dataset.load(Path("data/test.npz")).images
+    images = dataset.load(Path("data/test")).images
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{folder}/{index}.png" for index in range(len(images))]
         for path, image in zip(paths, images, strict=True):

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("name", choices=names(params))
     parser.add_argument("seed", type=int)
     args = parser.parse_args()
-    train, validation, test = (dataset.load(Path(f"data/{name}.npz")) for name in ("train", "validation", "test"))
+    train, validation, test = (dataset.load(Path(f"data/{name}")) for name in ("train", "validation", "test"))
     if args.name in BASELINES:
         seconds, probabilities = _train_baseline(args.name, args.seed, train, validation)
     else:

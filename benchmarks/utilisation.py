@@ -24,7 +24,7 @@ from fashion.data import dataset
 from fashion.data.dataset import Split
 from fashion.errors import run_command
 from fashion.models import networks, training
-from fashion.models.input_pipeline import batches
+from fashion.models.hard_examples import HardExampleSampler
 from fashion.params import TrainingParams, load_params
 
 MATRIX = 2048  # rows and columns
@@ -36,7 +36,7 @@ def main() -> None:
     """Measure all models in params.yaml."""
     argparse.ArgumentParser(prog="python -m benchmarks.utilisation", description=__doc__).parse_args()
     params = load_params()
-    split = dataset.load(Path("data/train.npz"))
+    split = dataset.load(Path("data/train"))
     endless = {"epochs": 1000}  # so that the learning rate hardly changes
     print(
         json.dumps(
@@ -66,7 +66,7 @@ def operations(model: keras.Model) -> int:
 
 def _utilisation(network: ModuleType, params: TrainingParams, split: Split) -> dict[str, Any]:
     model = training.build_and_compile(network, params, split)
-    data = batches(split, params, training=True).repeat()
+    data = training.training_batches(split, params, HardExampleSampler(params, split)).repeat()
     model.fit(data, steps_per_epoch=STEPS, verbose=0)  # traces and warms up
     precision = training.dtype_policy(params.precision).removeprefix("mixed_")
     step = operations(model) * params.batch_size

@@ -1,6 +1,7 @@
 """What DVC and Git recorded: dvc.lock, the hashes in it, and the files of commits."""
 
 import hashlib
+import json
 import re
 import subprocess
 from collections.abc import Mapping
@@ -113,12 +114,44 @@ def read_output(root: Path, lock: Lock, path: str) -> bytes:
         content = (root / path).read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; `dvc repro {stage}` makes it") from error
-    found, expected = md5(content), lock.outputs[path]
+    _compare(md5(content), lock, path, stage)
+    return content
+
+
+def check_folder(root: Path, lock: Lock, path: str) -> None:
+    """Check that an output that is a folder is what dvc.lock records.
+
+    Raises:
+        UserError: as for `read_output`.
+    """
+    stage = lock.maker(path)
+    files = list_folder(root / path)
+    if not files:
+        raise UserError(f"{path} is missing; `dvc repro {stage}` makes it")
+    _compare(folder_md5(files), lock, path, stage)
+
+
+def _compare(found: str, lock: Lock, path: str, stage: str) -> None:
+    expected = lock.outputs[path]
     if found != expected:
         raise UserError(
             f"{path} was altered: its MD5 is {found}, dvc.lock has {expected}; delete it and run `dvc repro {stage}`"
         )
-    return content
+
+
+def list_folder(folder: Path) -> dict[str, str]:
+    """Return the MD5 of each file in a folder, by path relative to it."""
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "md5").hexdigest()
+    return files
+
+
+def folder_md5(files: Mapping[str, str]) -> str:
+    """Return the MD5 that DVC records of a folder with these files."""
+    listing = [{"md5": digest, "relpath": path} for path, digest in sorted(files.items())]
+    return md5(json.dumps(listing).encode()) + ".dir"
 
 
 def md5(content: bytes) -> str:

@@ -10,7 +10,7 @@ from fashion.params import load_params
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m stages.card", description=__doc__)
-    parser.add_argument("test", type=Path, help="test split (.npz)")
+    parser.add_argument("test", type=Path, help="test split (folder)")
     parser.add_argument("audit", type=Path, help="data audit (.json)")
     parser.add_argument("card", type=Path, help="model card to write (.md)")
     args = parser.parse_args()

@@ -11,7 +11,7 @@ def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m stages.evaluate", description=__doc__)
     parser.add_argument("model", type=Path, help="trained model (.keras)")
-    parser.add_argument("test", type=Path, help="test split (.npz)")
+    parser.add_argument("test", type=Path, help="test split (folder)")
     parser.add_argument("probabilities", type=Path, help="probabilities to write, float32 (n, classes) (.npy)")
     parser.add_argument("reports", type=Path, help="folder to write metrics.json and confusion.csv to")
     args = parser.parse_args()
@@ -23,11 +23,12 @@ def main() -> None:
     from fashion.evaluation import metrics
     from fashion.files import atomic_write, write_json, write_text
     from fashion.models import saving
+    from fashion.models.input_pipeline import batches
 
     classes = params.dataset.classes
     test = dataset.load(args.test)
     model = saving.load(args.model)
-    probabilities = model.predict(test.images, batch_size=500, verbose=0)
+    probabilities = model.predict(batches(test), verbose=0)
 
     with atomic_write(args.probabilities) as file:
         np.save(file, probabilities)

@@ -11,9 +11,9 @@ def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m stages.export", description=__doc__)
     parser.add_argument("model", type=Path, help="trained model (.keras)")
-    parser.add_argument("train", type=Path, help="training split (.npz), for the out-of-distribution detector and int8")
-    parser.add_argument("validation", type=Path, help="validation split (.npz), for the calibration")
-    parser.add_argument("test", type=Path, help="test split (.npz), for the verification and the metrics")
+    parser.add_argument("train", type=Path, help="training split (folder), for the detector and int8")
+    parser.add_argument("validation", type=Path, help="validation split (folder), for the calibration")
+    parser.add_argument("test", type=Path, help="test split (folder), for the verification and the metrics")
     parser.add_argument("models", type=Path, help="folder to write the exported files to")
     parser.add_argument("metrics", type=Path, help="metrics to write (.json)")
     args = parser.parse_args()
@@ -27,7 +27,8 @@ def main() -> None:
     train, validation, test = (dataset.load(path) for path in (args.train, args.validation, args.test))
     check_params_fit(train.image_shape, len(train.images))
     classes, bins = params.dataset.classes, params.evaluation.calibration_bins
-    files, metrics = export(args.model, train, validation, test, classes, params.export, bins)
+    with atomic_write(args.models / "features.npy") as features:
+        files, metrics = export(args.model, train, validation, test, classes, params.export, bins, features)
 
     for name, content in files.items():
         with atomic_write(args.models / name) as file:

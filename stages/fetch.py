@@ -13,7 +13,7 @@ from fashion.params import FolderParams, load_params
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m stages.fetch", description=__doc__)
-    parser.add_argument("raw", type=Path, help="folder to write to: four IDX files, or two .npz files")
+    parser.add_argument("raw", type=Path, help="folder to write to: four IDX files, or the splits train and test")
     args = parser.parse_args()
     params = load_params()
 
@@ -22,8 +22,8 @@ def main() -> None:
         from fashion.data import folder
 
         classes, shape = params.dataset.classes, params.dataset.image_shape
-        splits = folder.read(Path(fetch.folder), classes, shape, fetch.unreadable, fetch.test_fraction, fetch.seed)
-        folder.save(*splits, args.raw)
+        source = Path(fetch.folder)
+        folder.convert(source, args.raw, classes, shape, fetch.unreadable, fetch.test_fraction, fetch.seed)
     else:
         from fashion.data import sources
 

@@ -10,9 +10,9 @@ from fashion.params import load_params
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m stages.plot", description=__doc__)
-    parser.add_argument("train", type=Path, help="training split (.npz)")
-    parser.add_argument("validation", type=Path, help="validation split (.npz)")
-    parser.add_argument("test", type=Path, help="test split (.npz)")
+    parser.add_argument("train", type=Path, help="training split (folder)")
+    parser.add_argument("validation", type=Path, help="validation split (folder)")
+    parser.add_argument("test", type=Path, help="test split (folder)")
     parser.add_argument("audit", type=Path, help="data audit (.json)")
     parser.add_argument("figures", type=Path, help="folder to write the figures to (.png)")
     parser.add_argument("page", type=Path, help="report page to write (.html)")

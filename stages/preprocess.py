@@ -11,9 +11,9 @@ def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m stages.preprocess", description=__doc__)
     parser.add_argument("raw", type=Path, help="folder that the fetch stage wrote")
-    parser.add_argument("train", type=Path, help="training split to write (.npz)")
-    parser.add_argument("validation", type=Path, help="validation split to write (.npz)")
-    parser.add_argument("test", type=Path, help="test split to write (.npz)")
+    parser.add_argument("train", type=Path, help="training split to write (folder)")
+    parser.add_argument("validation", type=Path, help="validation split to write (folder)")
+    parser.add_argument("test", type=Path, help="test split to write (folder)")
     parser.add_argument("audit", type=Path, help="data audit to write (.json)")
     args = parser.parse_args()
     params = load_params()
@@ -26,7 +26,7 @@ def main() -> None:
 
     classes = params.dataset.classes
     if params.dataset.format == "folder":
-        labelled, test = (dataset.load(args.raw / f"{part}.npz") for part in ("train", "test"))
+        labelled, test = (dataset.load(args.raw / part) for part in ("train", "test"))
     else:
         labelled, test = (
             idx.read_split(args.raw / f"{part}_images.idx", args.raw / f"{part}_labels.idx", len(classes))
@@ -37,12 +37,14 @@ def main() -> None:
     training, validation = stratified_split(labelled.labels, params.validation.images, params.validation.seed)
     fonts.check(classes)
     check_params_fit(labelled.image_shape, len(training))
-    splits = labelled.take(training), labelled.take(validation), test
 
-    dataset.save(splits[0], args.train)
-    dataset.save(splits[1], args.validation)
-    dataset.save(splits[2], args.test)
-    write_json(args.audit, audit(*splits, classes, params.audit.near_duplicate_distance))
+    dataset.save(labelled, args.train, training)
+    dataset.save(labelled, args.validation, validation)
+    dataset.save(test, args.test)
+    splits = {name: dataset.load(getattr(args, name)) for name in ("train", "validation", "test")}
+    write_json(
+        args.audit, audit(**splits, classes=classes, near_duplicate_distance=params.audit.near_duplicate_distance)
+    )
 
 
 def check_image_shape(name: str, found: tuple[int, int, int], expected: DatasetParams) -> None:

@@ -11,8 +11,8 @@ from fashion.validation import parse_settings
 def parse_arguments(name: str, description: str | None) -> argparse.Namespace:
     """Return the command-line arguments of the stage `name`."""
     parser = argparse.ArgumentParser(prog=f"python -m stages.{name}", description=description)
-    parser.add_argument("train", type=Path, help="training split (.npz)")
-    parser.add_argument("validation", type=Path, help="validation split (.npz)")
+    parser.add_argument("train", type=Path, help="training split (folder)")
+    parser.add_argument("validation", type=Path, help="validation split (folder)")
     parser.add_argument("model", type=Path, help="trained model to write (.keras)")
     parser.add_argument("history", type=Path, help="history to write, a row per epoch (.csv)")
     parser.add_argument(

@@ -1,13 +1,18 @@
 """The data audit: class counts, pixel statistics and duplicates."""
 
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Int64, Shaped, UInt8
 
-from fashion.data.dataset import Images, Split
+from fashion.data.dataset import Image, Images, Split, blocks, histogram, mean_and_deviation
+from fashion.data.resizing import block_means
 
 BLOCK_SIZE = 500  # test images per matrix product: 500 x 60,000 distances in float32 take 120 MB
+MAX_TEST_IMAGES = 10_000  # that are compared with
+MAX_OTHER_IMAGES = 60_000  # training and validation images
+MAX_VALUES = 1023  # of an image, for the choice of its nearest neighbour
 
 
 def audit(
@@ -20,18 +25,21 @@ def audit(
         pixels: mean and standard deviation of the training pixels, scaled to [0, 1].
         duplicates: number of images that are identical to an earlier image of the same split, or to one of another.
         near_duplicates: number of test images whose nearest training or validation image is at most
-            `near_duplicate_distance` away (see `nearest`), and the ten nearest pairs.
+            `near_duplicate_distance` away (root mean square over the pixels, in grey levels of 0 to 255), and the ten
+            nearest pairs. Of large data sets, random samples are compared. The nearest image is chosen with images
+            reduced to `MAX_VALUES` values, its distance computed with the images themselves.
     """
+    mean, deviation = mean_and_deviation(histogram(train.images).sum(axis=0, keepdims=True))
     splits = {"train": train, "validation": validation, "test": test}
-    keys = {name: _image_keys(split.images) for name, split in splits.items()}
+    keys = {name: _digests(split.images) for name, split in splits.items()}
     return {
         "images": {
             name: dict(zip(classes, np.bincount(split.labels, minlength=len(classes)).tolist(), strict=True))
             for name, split in splits.items()
         },
         "pixels": {
-            "mean": round(float(train.images.mean()) / 255, 6),
-            "standard_deviation": round(float(train.images.std()) / 255, 6),
+            "mean": round(float(mean[0]) / 255, 6),
+            "standard_deviation": round(float(deviation[0]) / 255, 6),
         },
         "duplicates": {
             **{f"within {name}": len(key) - len(np.unique(key)) for name, key in keys.items()},
@@ -45,47 +53,66 @@ def audit(
 
 
 def _near_duplicates(train: Split, validation: Split, test: Split, limit: float) -> dict[str, Any]:
-    reference = Split(
-        np.concatenate([train.images, validation.images]), np.concatenate([train.labels, validation.labels])
-    )
-    neighbour, distance = nearest(test.images, reference.images)
+    """Compare a random sample of the test images with one of the training and validation images."""
+    random = np.random.default_rng(0)
+    count = len(train.labels)
+    compared = _sample(len(test.labels), MAX_TEST_IMAGES, random)
+    others = _sample(count + len(validation.labels), MAX_OTHER_IMAGES, random)
+    in_train, in_validation = others[others < count], others[others >= count] - count
+    pixels = np.concatenate([_reduced(train.images, in_train), _reduced(validation.images, in_validation)])
+    neighbour = others[nearest(_reduced(test.images, compared), pixels)]
+
+    def other(index: int) -> tuple[str, int]:
+        return ("train", index) if index < count else ("validation", index - count)
+
+    splits = {"train": train, "validation": validation}
+    pairs = [(int(test_image), *other(int(index))) for test_image, index in zip(compared, neighbour, strict=True)]
+    distance = np.array([_distance(test.images[one], splits[name].images[two]) for one, name, two in pairs])
+    different = np.array([test.labels[one] != splits[name].labels[two] for one, name, two in pairs])
     near = distance <= limit
     closest = np.argsort(distance, kind="stable")[: min(10, int(near.sum()))]
     return {
         "distance": limit,
+        "compared": {"test_images": len(compared), "other_images": len(others)},
         "test_images": int(near.sum()),
-        "different_label": int((test.labels != reference.labels[neighbour])[near].sum()),
+        "different_label": int(different[near].sum()),
         "closest": [
-            {
-                "test_image": int(index),
-                "split": "train" if neighbour[index] < len(train.labels) else "validation",
-                "image": int(neighbour[index] % len(train.labels)),
-                "distance": round(float(distance[index]), 3),
-            }
-            for index in closest
+            {"test_image": one, "split": name, "image": two, "distance": round(float(distance[index]), 3)}
+            for index in closest.tolist()
+            for one, name, two in [pairs[index]]
         ],
     }
 
 
-def nearest(
-    images: Images, others: UInt8[np.ndarray, "m height width channels"]
-) -> tuple[Int64[np.ndarray, "n"], Float64[np.ndarray, "n"]]:
-    """Return, for each image, the index of the nearest of `others` and its distance.
+def nearest(images: UInt8[np.ndarray, "n values"], others: UInt8[np.ndarray, "m values"]) -> Int64[np.ndarray, "n"]:
+    """Return, for each image, the index of the nearest of `others` in Euclidean distance.
 
-    The distance is the root-mean-square difference of the pixels, in grey levels (0 to 255). The nearest b of a
-    maximises ab - |b|^2 / 2, computed as a matrix product in float32 of whole numbers of at most 128 in size: this is
-    exact, and so the same on every machine, for images of up to 1,023 values (128^2 * 1,023 < 2^24).
+    The nearest b of a maximises ab - |b|^2 / 2, computed as a matrix product in float32 of whole numbers of at most 128
+    in size: this is exact, and so the same on every machine, for images of up to 1,023 values (128^2 * 1,023 < 2^24).
     """
-    a = images.reshape(len(images), -1).astype(np.float32) - 128
-    b = others.reshape(len(others), -1).astype(np.float32) - 128
+    a, b = (array.astype(np.float32) - 128 for array in (images, others))
     half_norms = np.einsum("ij,ij->i", b, b) / 2
-    index = np.concatenate(
+    return np.concatenate(
         [np.argmax(a[i : i + BLOCK_SIZE] @ b.T - half_norms, axis=1) for i in range(0, len(a), BLOCK_SIZE)]
     )
-    return index, np.sqrt(((a.astype(np.float64) - b[index]) ** 2).mean(axis=1))
 
 
-def _image_keys(images: Images) -> np.ndarray:
+def _sample(count: int, most: int, random: np.random.Generator) -> Int64[np.ndarray, "n"]:
+    """Return sorted indices of at most `most` of `count` images."""
+    return np.arange(count) if count <= most else np.sort(random.choice(count, most, replace=False))
+
+
+def _reduced(images: Images, indices: Int64[np.ndarray, "m"]) -> UInt8[np.ndarray, "m values"]:
+    """Return images of at most `MAX_VALUES` values each, the means of square blocks of pixels."""
+    batches = (block_means(images[indices[block]], MAX_VALUES) for block in blocks(len(indices), images.shape[1:]))
+    return np.concatenate([np.rint(batch).astype(np.uint8) for batch in batches])
+
+
+def _distance(one: Image, two: Image) -> float:
+    """Return the root-mean-square difference of two images, in grey levels."""
+    return float(np.sqrt(((one.astype(np.float64) - two) ** 2).mean()))
+
+
+def _digests(images: Images) -> Shaped[np.ndarray, "n"]:
     """Return a value per image that is equal for identical images."""
-    flat = np.ascontiguousarray(images.reshape(len(images), -1))
-    return flat.view(np.dtype((np.void, flat.shape[1]))).ravel()
+    return np.array([blake2b(image.tobytes(), digest_size=16).digest() for image in images], "V16")

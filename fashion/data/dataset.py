@@ -1,13 +1,13 @@
-"""Labelled images, and the files (.npz) that hold them."""
+"""Labelled images, and the folders that hold them: images.npy and labels.npy."""
 
 import io
-import zipfile
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64, Shaped, UInt8
+from jaxtyping import Float64, Int64, Shaped, UInt8
 
 from fashion.errors import UserError
 from fashion.files import atomic_write, zip_archive
@@ -15,6 +15,8 @@ from fashion.files import atomic_write, zip_archive
 Image = UInt8[np.ndarray, "height width channels"]  # 1 channel (greyscale) or 3 (RGB)
 Images = UInt8[np.ndarray, "n height width channels"]
 Shape = tuple[int, int, int]
+
+BLOCK_VALUES = 4_000_000  # of images that are processed at a time
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,46 @@ class Split:
         return Split(self.images[indices], self.labels[indices])
 
 
-def save(split: Split, path: Path) -> None:
-    """Write a split."""
-    with atomic_write(path) as file:
-        file.write(npz({"images": split.images, "labels": split.labels}))
+def blocks(count: int, shape: Shape) -> Iterator[slice]:
+    """Yield slices of `count` images, each of at most `BLOCK_VALUES` values or of one image."""
+    size = max(1, BLOCK_VALUES // math.prod(shape))
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def histogram(images: Images) -> Int64[np.ndarray, "channels 256"]:
+    """Return how often each pixel value occurs in each channel."""
+    counts = np.zeros((images.shape[-1], 256), np.int64)
+    for block in blocks(len(images), images.shape[1:]):
+        for channel, count in enumerate(counts):
+            count += np.bincount(images[block, ..., channel].ravel(), minlength=256)
+    return counts
+
+
+def mean_and_deviation(
+    counts: Int64[np.ndarray, "channels 256"],
+) -> tuple[Float64[np.ndarray, "channels"], Float64[np.ndarray, "channels"]]:
+    """Return the mean and the standard deviation of the pixels of each channel, from their `histogram`."""
+    values, weights = np.arange(256), counts / counts.sum(axis=1, keepdims=True)
+    mean = weights @ values
+    return mean, np.sqrt((weights * (values - mean[:, None]) ** 2).sum(axis=1))
+
+
+def save(split: Split, folder: Path, indices: Int64[np.ndarray, "m"] | None = None) -> None:
+    """Write the images at `indices`, by default all, in that order, block by block."""
+    order = np.arange(len(split.labels)) if indices is None else indices
+    for name, array in (("images", split.images), ("labels", split.labels)):
+        with atomic_write(folder / f"{name}.npy") as file:
+            file.write(npy_header(array.dtype, (len(order), *array.shape[1:])))
+            for block in blocks(len(order), split.image_shape):
+                file.write(array[order[block]].tobytes())
+
+
+def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """Return the start of a .npy file, as `numpy.save` writes it; the values follow, the last dimension fastest."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(content := io.BytesIO(), header)
+    return content.getvalue()
 
 
 def npz(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> bytes:
@@ -60,14 +98,19 @@ def npz(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> bytes:
     return zip_archive(contents)
 
 
-def load(path: Path) -> Split:
-    """Read a split.
+def load(folder: Path) -> Split:
+    """Map a split into memory: its images are read from the disk when they are used.
 
     Raises:
-        UserError: the file is missing or not a split.
+        UserError: the folder is missing or not a split.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return Split(arrays["images"], arrays["labels"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a split written by the preprocess stage ({error}); run `dvc repro`") from error
+        images, labels = (
+            np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+            for name in ("images", "labels")
+        )
+        if images.ndim != 4 or labels.shape != images.shape[:1]:
+            raise ValueError(f"images of shape {images.shape}, labels of shape {labels.shape}")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{folder}: not a split written by the preprocess stage ({error}); run `dvc repro`") from error
+    return Split(images, labels)

@@ -6,23 +6,24 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from fashion.data import dataset
-from fashion.data.dataset import Shape, Split
+from fashion.data.dataset import Shape, npy_header
 from fashion.data.images import open_image
 from fashion.data.resizing import resize
 from fashion.errors import UserError
+from fashion.files import atomic_write
 
 LAYOUT = "expected images in CLASS/, or in train/CLASS/ and test/CLASS/"
 PARTS = ("train", "test")
 IGNORED = ("Thumbs.db", "desktop.ini")  # of Windows; names that start with a dot are ignored, too
+DECODED_TOGETHER = 256  # images that may be in memory at a time
 MAX_LINES = 20  # of a list of problems
 
 T = TypeVar("T")
@@ -113,21 +114,25 @@ def check_counts(folder: Path, classes: Sequence[str], files: Iterable[ImageFile
     problems.end()
 
 
-def read(
-    folder: Path, classes: tuple[str, ...], shape: Shape, unreadable: int, test_fraction: float, seed: int
-) -> tuple[Split, Split]:
-    """Return the labelled images (for training and validation) and the test images of a folder.
+def convert(
+    folder: Path, raw: Path, classes: tuple[str, ...], shape: Shape, unreadable: int, test_fraction: float, seed: int
+) -> None:
+    """Write the images of a folder as two splits, `raw`/train (with the validation images) and `raw`/test.
+
+    Both are in a random order, because some code uses the first images as a sample of all. The images are decoded and
+    written one after the other.
 
     Args:
         folder: CLASS/*, or train/CLASS/* and test/CLASS/*.
+        raw: folder to write to.
         classes: expected names of the class folders, in the order of the labels.
         shape: height and width of the images, in pixels, and their number of channels.
         unreadable: number of files that may be unreadable.
         test_fraction: fraction of each class that becomes the test set, if the folder has none.
-        seed: of the random choice of the test images.
+        seed: of the order and of the choice of the test images.
 
     Raises:
-        UserError: as for `scan`, the class folders are not `classes`, or more files are unreadable.
+        UserError: as for `scan`, the class folders are not `classes`, or more files are unreadable; nothing is written.
     """
     listed = scan(folder)
     if listed.classes != classes:
@@ -137,42 +142,57 @@ def read(
             f"{folder}: {', '.join(differences) or 'the folders in another order'}; params.yaml: dataset.classes "
             f"must be the names of the class folders, sorted: {', '.join(listed.classes)}"
         )
-    results = decode_all(listed.files, lambda image: resize(image, shape))
-    failures = {file.path: result for file, result in results if isinstance(result, UserError)}
-    lines = [f"{path}: {error}" for path, error in failures.items()]
-    if len(failures) > unreadable:
-        raise UserError(
-            "\n".join(shortened(lines))
-            + f"\n{len(failures):,} unreadable image{'' if len(failures) == 1 else 's'} in {folder}, expected at most "
-            f"{unreadable:,}; repair or remove them, or raise fetch.unreadable in params.yaml"
-        )
-    for line in lines:
-        print(f"left out: {line}", flush=True)
-    readable = [(file, result) for file, result in results if not isinstance(result, UserError)]
-    files = [file for file, _ in readable]
-    check_counts(folder, classes, files)
-    split = Split(np.stack([image for _, image in readable]), np.array([file.label for file in files], np.uint8))
-    test = np.array([file.part == "test" for file in files])
-    if not test.any():
-        test[_test_images(split.labels, test_fraction, seed)] = True
-    return split.take(np.flatnonzero(~test)), split.take(np.flatnonzero(test))
+    to_test = {
+        label: test_count(count, test_fraction)
+        for label, count in Counter(file.label for file in listed.files if not file.part).items()
+    }
+    shuffled = [listed.files[i] for i in np.random.default_rng(seed).permutation(len(listed.files))]
+    readable: list[ImageFile] = []
+    failures: list[str] = []
+    labels: dict[str, list[int]] = {part: [] for part in PARTS}
+    with ExitStack() as written:
+        files = {part: written.enter_context(atomic_write(raw / part / "images.npy")) for part in PARTS}
+        for part in PARTS:
+            files[part].write(npy_header(np.dtype(np.uint8), (len(shuffled), *shape)))
+        for file, result in decode_all(shuffled, lambda image: resize(image, shape)):
+            if isinstance(result, UserError):
+                failures.append(f"{file.path}: {result}")
+                continue
+            part = file.part or ("test" if to_test[file.label] else "train")
+            if not file.part and part == "test":
+                to_test[file.label] -= 1
+            files[part].write(result.tobytes())
+            labels[part].append(file.label)
+            readable.append(file)
+        _check_unreadable(folder, sorted(failures), unreadable)
+        check_counts(folder, classes, readable)
+        for part in PARTS:
+            files[part].seek(0)  # the header is as long for any number of images
+            files[part].write(npy_header(np.dtype(np.uint8), (len(labels[part]), *shape)))
+            numbers = written.enter_context(atomic_write(raw / part / "labels.npy"))
+            np.save(numbers, np.array(labels[part], np.uint8))
 
 
-def save(labelled: Split, test: Split, raw: Path) -> None:
-    """Write the labelled and the test images to `raw`, as train.npz and test.npz, in a random order.
+def _check_unreadable(folder: Path, failures: Sequence[str], allowed: int) -> None:
+    """Print a line for each unreadable file.
 
-    The order of the folders would put all images of a class beside each other, but some code uses the first images as a
-    sample of all.
+    Raises:
+        UserError: there are more than allowed.
     """
-    for part, split in zip(PARTS, (labelled, test), strict=True):
-        order = np.random.default_rng(0).permutation(len(split.labels))
-        dataset.save(split.take(order), raw / f"{part}.npz")
+    if len(failures) > allowed:
+        raise UserError(
+            "\n".join(shortened(failures))
+            + f"\n{len(failures):,} unreadable image{'' if len(failures) == 1 else 's'} in {folder}, expected at most "
+            f"{allowed:,}; repair or remove them, or raise fetch.unreadable in params.yaml"
+        )
+    for line in failures:
+        print(f"left out: {line}", flush=True)
 
 
 def decode_all(
     files: Sequence[ImageFile], function: Callable[[Image.Image], T]
-) -> list[tuple[ImageFile, T | UserError]]:
-    """Return the value of `function` for each decoded image, or the error for an unreadable file."""
+) -> Iterator[tuple[ImageFile, T | UserError]]:
+    """Yield the value of `function` for each decoded image, or the error for an unreadable file."""
 
     def decode(file: ImageFile) -> tuple[ImageFile, T | UserError]:
         try:
@@ -181,7 +201,8 @@ def decode_all(
             return file, error
 
     with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(os.cpu_count()) as pool:  # about metadata
-        return list(pool.map(decode, files))
+        for start in range(0, len(files), DECODED_TOGETHER):
+            yield from pool.map(decode, files[start : start + DECODED_TOGETHER])
 
 
 def shortened(lines: Sequence[str]) -> list[str]:
@@ -193,13 +214,6 @@ def shortened(lines: Sequence[str]) -> list[str]:
 def test_count(images: int, fraction: float) -> int:
     """Return the number of test images of a class: at least one, and all but two at most."""
     return min(max(1, round(fraction * images)), images - 2)
-
-
-def _test_images(labels: UInt8[np.ndarray, "n"], fraction: float, seed: int) -> Int64[np.ndarray, "t"]:
-    """Return the indices of a random fraction of each class."""
-    generator = np.random.default_rng(seed)
-    of_classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    return np.concatenate([generator.permutation(of)[: test_count(len(of), fraction)] for of in of_classes])
 
 
 class _Problems:

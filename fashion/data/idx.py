@@ -5,6 +5,7 @@ big-endian 32-bit number) and then the elements, the last dimension fastest: htt
 """
 
 import math
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def encode(array: UInt8[np.ndarray, "..."]) -> bytes:
     return header + np.array(array.shape, dtype=">u4").tobytes() + array.tobytes()
 
 
-def decode(content: bytes, ndim: int, source: str) -> UInt8[np.ndarray, "..."]:
+def decode(content: bytes | mmap, ndim: int, source: str) -> UInt8[np.ndarray, "..."]:
     """Return the array of an IDX file.
 
     Args:
@@ -54,6 +55,12 @@ def decode(content: bytes, ndim: int, source: str) -> UInt8[np.ndarray, "..."]:
     return np.frombuffer(content, dtype=np.uint8, offset=header_length).reshape(shape)
 
 
+def _mapped(path: Path) -> mmap | bytes:
+    """Return the content of a file, read from the disk when it is used."""
+    with path.open("rb") as file:
+        return mmap(file.fileno(), 0, access=ACCESS_READ) if path.stat().st_size else b""
+
+
 def read_split(images: Path, labels: Path, classes: int) -> Split:
     """Read a split from two IDX files.
 
@@ -61,8 +68,8 @@ def read_split(images: Path, labels: Path, classes: int) -> Split:
         UserError: a file is not an IDX file, the two differ in length, a label is not below `classes`, or a class does
             not occur.
     """
-    pixels = decode(images.read_bytes(), ndim=3, source=str(images))
-    numbers = decode(labels.read_bytes(), ndim=1, source=str(labels))
+    pixels = decode(_mapped(images), ndim=3, source=str(images))
+    numbers = decode(_mapped(labels), ndim=1, source=str(labels))
     if len(pixels) != len(numbers):
         raise UserError(f"{images} has {len(pixels):,} images, but {labels} has {len(numbers):,} labels")
     found = np.unique(numbers)

@@ -110,7 +110,7 @@ def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:
         small = resize(image, (64, 64, 3))
         return image.size, bool((small == small[..., :1]).all())
 
-    results = folder.decode_all(listed.files, describe)
+    results = list(folder.decode_all(listed.files, describe))
     failures = {file.path: result for file, result in results if isinstance(result, UserError)}
     readable = [(file, *result) for file, result in results if not isinstance(result, UserError)]
     folder.check_counts(path, listed.classes, [file for file, _, _ in readable])

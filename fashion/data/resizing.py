@@ -1,6 +1,7 @@
 """Resizing of images to the size of the model input: the same in training and in prediction."""
 
 import numpy as np
+from jaxtyping import Float32
 from PIL import Image
 
 from fashion.data import dataset
@@ -22,3 +23,17 @@ def resize(image: Image.Image, shape: dataset.Shape) -> dataset.Image:
     canvas = Image.new(MODES[channels], (width, height))
     canvas.paste(resized, ((width - size[0]) // 2, (height - size[1]) // 2))
     return np.asarray(canvas).reshape(shape)
+
+
+def block_means(images: dataset.Images, most: int) -> Float32[np.ndarray, "n values"]:
+    """Return the pixels of each image or, of an image with more than `most` values, the means of square blocks."""
+    count, height, width, channels = images.shape
+    side = 1
+    while -(-height // side) * -(-width // side) * channels > most:
+        side += 1
+    if side == 1:
+        return images.reshape(count, -1).astype(np.float32)
+    padded = np.pad(images, [(0, 0), (0, -height % side), (0, -width % side), (0, 0)])
+    blocks = padded.reshape(count, -(-height // side), side, -(-width // side), side, channels)
+    means: np.ndarray = blocks.mean(axis=(2, 4), dtype=np.float32).reshape(count, -1)
+    return means

@@ -4,6 +4,7 @@ The model is rebuilt in float32 first: LiteRT cannot load models exported from b
 """
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32
 
-from fashion.data.dataset import Images
+from fashion.data.dataset import Images, Split
+from fashion.models.input_pipeline import BATCH_SIZE
 from fashion.models.optimizers import OUTPUT
 from fashion.silence import silence_stderr
+
+Features = Float32[np.ndarray, "n features"]
+Logits = Float32[np.ndarray, "n classes"]
 
 
 def to_float32(model: keras.Model) -> keras.Model:
@@ -24,21 +29,34 @@ def to_float32(model: keras.Model) -> keras.Model:
     return rebuilt
 
 
-def features_and_logits(
-    model: keras.Model, images: Images
-) -> tuple[Float32[np.ndarray, "n features"], Float32[np.ndarray, "n classes"]]:
-    """Return the inputs and outputs of the layer `OUTPUT` for each image: features and logits."""
-    output = model.get_layer(OUTPUT)
-    features, logits = keras.Model(model.inputs, [output.input, output.output]).predict(
-        images, batch_size=500, verbose=0
-    )
-    return features, logits
+class FeatureExtractor:
+    """A model that returns the inputs and outputs of its layer `OUTPUT`: features and logits.
+
+    Attributes:
+        size: number of features of an image.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        output = model.get_layer(OUTPUT)
+        self._model = keras.Model(model.inputs, [output.input, output.output])
+        self.size: int = output.input.shape[-1]
+
+    def batches(self, split: Split) -> Iterator[tuple[slice, Features, Logits]]:
+        """Yield the position of a batch of images in the split, and their features and logits."""
+        for start in range(0, len(split.images), BATCH_SIZE):
+            batch = slice(start, start + BATCH_SIZE)
+            yield batch, *self._model.predict_on_batch(split.images[batch])
+
+    def __call__(self, split: Split) -> tuple[Features, Logits]:
+        """Return the features and the logits of all images."""
+        features, logits = zip(*((features, logits) for _, features, logits in self.batches(split)), strict=True)
+        return np.concatenate(features), np.concatenate(logits)
 
 
 def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
     """Return the model with its logits divided by `temperature` before the softmax.
 
-    Its outputs are "probabilities" (n, classes) and "features" (n, features), as in `features_and_logits`.
+    Its outputs are "probabilities" (n, classes) and "features" (n, features), as of `FeatureExtractor`.
     """
     output = model.get_layer(OUTPUT)
     scaled = keras.layers.Rescaling(1 / temperature, name="temperature", dtype="float32")(output.output)

@@ -1,16 +1,16 @@
 """Export of a trained model: conversion, calibration, out-of-distribution detection, verification, evaluation."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Shaped
 
-from fashion.data.dataset import Split
+from fashion.data.dataset import Images, Split, npy_header
 from fashion.evaluation import calibration, metrics
-from fashion.evaluation.metrics import Probabilities
+from fashion.evaluation.metrics import Labels, Probabilities
 from fashion.export import convert, litert, verify
 from fashion.export.ood import OODDetector
 from fashion.models import saving
@@ -18,7 +18,14 @@ from fashion.params import ExportParams
 
 
 def export(
-    path: Path, train: Split, validation: Split, test: Split, classes: Sequence[str], params: ExportParams, bins: int
+    path: Path,
+    train: Split,
+    validation: Split,
+    test: Split,
+    classes: Sequence[str],
+    params: ExportParams,
+    bins: int,
+    features_file: IO[bytes],
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Export the model at `path` (.keras).
 
@@ -30,21 +37,30 @@ def export(
         classes: the names of the classes.
         params: the section `export`.
         bins: number of bins of the calibration error.
+        features_file: to write the features of the training images to, float16 (n, features), in the .npy format.
 
     Returns:
-        The content of each file to write, by name, and the metrics.
+        The content of each other file to write, by name, and the metrics.
 
     Raises:
         UserError: the LiteRT model does not predict what the Keras model does.
     """
     trained = convert.to_float32(saving.load(path))
-    features, _ = convert.features_and_logits(trained, train.images)
-    validation_features, logits = convert.features_and_logits(trained, validation.images)
-    _, test_logits = convert.features_and_logits(trained, test.images)
+    extractor = convert.FeatureExtractor(trained)
+
+    def training_images() -> Iterator[tuple[Images, convert.Features, Labels]]:
+        features_file.write(npy_header(np.dtype(np.float16), (len(train.images), extractor.size)))
+        for batch, features, _ in extractor.batches(train):
+            features_file.write(features.astype(np.float16).tobytes())
+            yield train.images[batch], features, train.labels[batch]
+
+    validation_features, logits = extractor(validation)
+    _, test_logits = extractor(test)
 
     temperature = calibration.fit_temperature(logits, validation.labels)
-    detector = OODDetector.fit(train.images, features, train.labels)
-    detector = detector.calibrate(validation.images, validation_features, params.ood_rate)
+    detector = OODDetector.fit(training_images(), len(classes)).calibrate(
+        validation.images, validation_features, params.ood_rate
+    )
     calibrated = convert.with_temperature(trained, temperature)
     float32 = litert.with_metadata(convert.to_litert(calibrated), classes, params.preprocessing)
     representative = train.images[: params.representative_images]
@@ -63,7 +79,6 @@ def export(
         "model.tflite": float32,
         "model.int8.tflite": int8,
         "ood.npz": detector.to_bytes(),
-        "features.npy": _npy(features.astype(np.float16)),
         "exported_probabilities.npy": _npy(probabilities),
     }
     return files, {

@@ -5,12 +5,14 @@ by its pixels, which detects noise, and by the features of the model's last laye
 """
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, UInt8
 
 from fashion.data.dataset import Images, npz
+from fashion.data.resizing import block_means
 
 Vectors = Float[np.ndarray, "n size"]
 Labels = UInt8[np.ndarray, "n"]
@@ -32,22 +34,44 @@ class TiedGaussians:
     means: Float[np.ndarray, "groups size"]
     whitening: Float[np.ndarray, "size size"]
 
-    @classmethod
-    def fit(cls, vectors: Vectors, groups: Labels) -> "TiedGaussians":
-        """Return a distribution per group; `groups` has the group of each vector, from 0."""
-        means = np.stack([vectors[groups == group].mean(axis=0) for group in range(int(groups.max()) + 1)])
-        differences = vectors - means[groups]
-        covariance = differences.T @ differences / len(vectors)
-        shrinkage = SHRINKAGE * covariance.diagonal().mean() + EPSILON  # not 0 if all vectors are equal
-        covariance += shrinkage * np.eye(len(covariance), dtype=vectors.dtype)
-        return cls(means, np.linalg.cholesky(np.linalg.inv(covariance)))
-
     def distances(self, vectors: Vectors) -> Float[np.ndarray, "n"]:
         """Return the squared Mahalanobis distance of each vector to the nearest mean."""
         whitened, means = vectors @ self.whitening, self.means @ self.whitening
         to_means = (means**2).sum(axis=1) - 2 * whitened @ means.T
         squared: np.ndarray = (whitened**2).sum(axis=1) + to_means.min(axis=1)
         return squared
+
+
+class Moments:
+    """The moments of vectors in groups, added up batch by batch: counts, sums, and the sum of the outer products."""
+
+    def __init__(self, groups: int) -> None:
+        """Start without vectors."""
+        self._counts, self._sums, self._products = np.zeros(groups), np.zeros((groups, 1)), np.zeros((1, 1))
+
+    def add(self, vectors: Vectors, groups: Labels) -> None:
+        """Add vectors; `groups` has the group of each, from 0."""
+        values = vectors.astype(np.float64)
+        members = np.eye(len(self._counts))[groups]
+        self._counts = self._counts + members.sum(axis=0)
+        self._sums = self._sums + members.T @ values
+        self._products = self._products + values.T @ values
+
+    def gaussians(self) -> TiedGaussians:
+        """Return a distribution per group."""
+        return self._fit(self._counts, self._sums)
+
+    def gaussian(self) -> TiedGaussians:
+        """Return one distribution of all vectors."""
+        return self._fit(self._counts.sum(keepdims=True), self._sums.sum(axis=0, keepdims=True))
+
+    def _fit(self, counts: Float64[np.ndarray, "k"], sums: Float64[np.ndarray, "k size"]) -> TiedGaussians:
+        means = sums / counts[:, None]
+        covariance = (self._products - means.T @ sums) / counts.sum()
+        shrinkage = SHRINKAGE * covariance.diagonal().mean() + EPSILON  # not 0 if all vectors are equal
+        covariance += shrinkage * np.eye(len(covariance))
+        whitening = np.linalg.cholesky(np.linalg.inv(covariance))
+        return TiedGaussians(means.astype(np.float32), whitening.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -67,14 +91,18 @@ class OODDetector:
     thresholds: Float64[np.ndarray, "2"]
 
     @classmethod
-    def fit(cls, images: Images, features: Vectors, labels: Labels) -> "OODDetector":
-        """Return a detector for these training images, without thresholds yet."""
-        return cls(
-            TiedGaussians.fit(_flat(images), labels),
-            TiedGaussians.fit(features, labels),
-            TiedGaussians.fit(features, np.zeros_like(labels)),
-            np.full(2, np.inf),
-        )
+    def fit(cls, batches: Iterable[tuple[Images, Vectors, Labels]], classes: int) -> "OODDetector":
+        """Return a detector for training images, without thresholds yet.
+
+        Args:
+            batches: the training images, their features and their classes.
+            classes: the number of classes.
+        """
+        of_pixels, of_features = Moments(classes), Moments(classes)
+        for images, features, labels in batches:
+            of_pixels.add(block_means(images, MAX_VALUES), labels)
+            of_features.add(features, labels)
+        return cls(of_pixels.gaussians(), of_features.gaussians(), of_features.gaussian(), np.full(2, np.inf))
 
     def calibrate(self, images: Images, features: Vectors, rate: float) -> "OODDetector":
         """Return the detector with thresholds such that each of its two distances rejects this rate of the images."""
@@ -88,7 +116,7 @@ class OODDetector:
         arXiv:2106.09022).
         """
         relative = self.features.distances(features) - self.background.distances(features)
-        return np.stack([self.pixels.distances(_flat(images)), relative], axis=1).astype(np.float64)
+        return np.stack([self.pixels.distances(block_means(images, MAX_VALUES)), relative], axis=1).astype(np.float64)
 
     def in_distribution(self, images: Images, features: Vectors) -> Bool[np.ndarray, "n"]:
         """Return whether each image is within both thresholds."""
@@ -110,17 +138,3 @@ class OODDetector:
                 for name in ("pixels", "features", "background")
             )
             return cls(pixels, features, background, arrays["thresholds"])
-
-
-def _flat(images: Images) -> Float[np.ndarray, "n values"]:
-    """Return the pixels of each image; of a large image, the means of square blocks of them."""
-    count, height, width, channels = images.shape
-    side = 1
-    while -(-height // side) * -(-width // side) * channels > MAX_VALUES:
-        side += 1
-    if side == 1:
-        return images.reshape(count, -1).astype(np.float32)
-    padded = np.pad(images, [(0, 0), (0, -height % side), (0, -width % side), (0, 0)])
-    blocks = padded.reshape(count, -(-height // side), side, -(-width // side), side, channels)
-    means: np.ndarray = blocks.mean(axis=(2, 4), dtype=np.float32).reshape(count, -1)
-    return means

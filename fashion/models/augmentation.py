@@ -14,10 +14,10 @@ def augment(images: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> t
     Args:
         images: uint8 (n, height, width, channels).
         params: what to do.
-        seed: an integer; the same seed gives the same result.
+        seed: two integers; the same seed gives the same result.
     """
     count, (height, width) = tf.shape(images)[0], images.shape[1:3]
-    seeds = iter(tf.unstack(tf.random.experimental.stateless_split([seed, 0], 5)))
+    seeds = iter(tf.unstack(tf.random.experimental.stateless_split(seed, 5)))
 
     def draw(bound: int) -> tf.Tensor:
         """Return a random integer below `bound` per image, (n, 1)."""

@@ -16,7 +16,7 @@ from fashion.models.optimizers import OUTPUT
 from fashion.params import Fraction, Normalization, TrainingParams, Widths
 
 KERNEL_SIZE = 3  # of every convolution, in pixels
-WHITENING_IMAGES = 5000  # enough to estimate the covariance of 3 x 3 patches
+WHITENING_PIXELS = 4_000_000  # enough to estimate the covariance of 3 x 3 patches
 
 
 class Params(TrainingParams):
@@ -51,7 +51,9 @@ def build(params: Params, train: Split) -> keras.Model:
     inputs = keras.Input(train.image_shape, dtype="uint8")
     standardize = standardization(train.images)
     x = standardize(inputs)
-    kernel = whitening_kernel(standardize(train.images[:WHITENING_IMAGES]).numpy(), KERNEL_SIZE)
+    height, width, _ = train.image_shape
+    sample = train.images[: max(1, WHITENING_PIXELS // (height * width))]
+    kernel = whitening_kernel(standardize(sample).numpy(), KERNEL_SIZE)
     first = layers.Conv2D(kernel.shape[-1], KERNEL_SIZE, padding="same", activation="relu", name="first")
     x = first(x)
     if params.whitening:

@@ -12,6 +12,8 @@ from fashion.data.dataset import Split
 from fashion.models.input_pipeline import batches
 from fashion.params import HardExampleParams, TrainingParams
 
+Indices = Int64[np.ndarray, "m"]
+
 
 class HardExampleSampler(keras.callbacks.Callback):
     """Chooses the training images of each epoch: the hardest ones, and others at random.
@@ -21,30 +23,34 @@ class HardExampleSampler(keras.callbacks.Callback):
     random.
 
     Attributes:
-        indices: the images of the current epoch, int64 (m,).
+        epoch: the current epoch, int64, from 0.
+        indices: the images of the current epoch in random order, int64 (m,).
     """
 
     def __init__(self, params: TrainingParams, train: Split) -> None:
         """Draw the images of the first epoch."""
         super().__init__()
-        self.settings, self.labels, self.batches = params.hard_examples, train.labels, batches(train, params)
-        self.random = np.random.default_rng(params.seed)
-        self.ranking: np.ndarray | None = None
-        self.indices = tf.Variable(self._sample(), trainable=False)
+        self.settings, self.seed = params.hard_examples, params.seed
+        self.labels, self.batches = train.labels, batches(train)
+        self.ranking: Indices | None = None
+        self.epoch = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self.indices = tf.Variable(self._sample(0), trainable=False)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if self.settings.epoch_fraction < 1 and epoch > 0:
-            if self.settings.hard_fraction > 0 and epoch % self.settings.refresh_every == 0:
-                probabilities = self.model.predict(self.batches, verbose=0)
-                self.ranking = np.argsort(probabilities[np.arange(len(self.labels)), self.labels], kind="stable")
-            self.indices.assign(self._sample())
+        ranked = self.settings.epoch_fraction < 1 and self.settings.hard_fraction > 0
+        if ranked and epoch > 0 and epoch % self.settings.refresh_every == 0:
+            probabilities = self.model.predict(self.batches, verbose=0)
+            self.ranking = np.argsort(probabilities[np.arange(len(self.labels)), self.labels], kind="stable")
+        self.epoch.assign(epoch)
+        self.indices.assign(self._sample(epoch))
 
-    def _sample(self) -> Int64[np.ndarray, "m"]:
+    def _sample(self, epoch: int) -> Indices:
+        random = np.random.default_rng([self.seed, epoch])
         count = images_per_epoch(self.settings, len(self.labels))
         if self.ranking is None:
-            return self.random.permutation(len(self.labels))[:count]
+            return random.permutation(len(self.labels))[:count]
         hardest, others = np.split(self.ranking, [round(self.settings.hard_fraction * count)])
-        return np.append(hardest, self.random.choice(others, count - len(hardest), replace=False))
+        return random.permutation(np.append(hardest, random.choice(others, count - len(hardest), replace=False)))
 
 
 def images_per_epoch(params: HardExampleParams, images: int) -> int:

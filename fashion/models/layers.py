@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float
 
-from fashion.data.dataset import Images
+from fashion.data.dataset import Images, histogram, mean_and_deviation
 from fashion.errors import UserError
 
 
@@ -56,7 +56,7 @@ def standardization(images: Images) -> keras.layers.Layer:
     Raises:
         UserError: all pixels of a channel are equal.
     """
-    mean, deviation = images.mean(axis=(0, 1, 2)), images.std(axis=(0, 1, 2))
+    mean, deviation = mean_and_deviation(histogram(images))
     for channel in np.flatnonzero(deviation == 0):
         value = images[0, 0, 0, channel]
         raise UserError(

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from fashion.data.dataset import Split
 from fashion.models import optimizers
+from fashion.models.augmentation import augment
 from fashion.models.hard_examples import HardExampleSampler, images_per_epoch
 from fashion.models.input_pipeline import batches
 from fashion.models.progress import Progress
@@ -42,10 +43,10 @@ def train(
     model = build_and_compile(network, params, train)
     sampler = HardExampleSampler(params, train)
     fitted = model.fit(
-        batches(train, params, training=True, indices=sampler.indices),
+        training_batches(train, params, sampler),
         epochs=params.epochs,
-        validation_data=batches(validation, params),
-        shuffle=False,  # the input pipeline shuffles
+        validation_data=batches(validation),
+        shuffle=False,  # the sampler shuffles
         class_weight=class_weights(params, train),
         callbacks=[LearningRate(), Progress(sampler.indices.shape[0], params.batch_size, params.epochs), sampler],
         verbose=0,
@@ -75,6 +76,21 @@ def build_and_compile(network: ModuleType, params: TrainingParams, train: Split)
         steps_per_execution=STEPS_PER_EXECUTION,
     )
     return model
+
+
+def training_batches(train: Split, params: TrainingParams, sampler: HardExampleSampler) -> tf.data.Dataset:
+    """Return the batches of the sampler's epoch, augmented.
+
+    Order and augmentation depend only on the seed, the epoch, the step and the ranking of the hard examples.
+    """
+    images = batches(train, params.batch_size, sampler.indices)
+    steps = tf.data.Dataset.range(images.cardinality())
+
+    def load(batch: tuple[tf.Tensor, tf.Tensor], step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        seed = tf.stack([tf.constant(params.seed, tf.int64), sampler.epoch * images.cardinality() + step])
+        return augment(batch[0], params.augmentation, seed), batch[1]
+
+    return tf.data.Dataset.zip(images, steps).map(load).prefetch(1)
 
 
 def class_weights(params: TrainingParams, train: Split) -> dict[int, float] | None:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
+from fashion.data.dataset import Images
 from fashion.evaluation.figures import COLOURS, CORRECT, GREY, INK, WRONG, caption, grid, heading, show, widest
 from fashion.evaluation.metrics import Labels, confusion_matrix
 from fashion.review.compare import Comparison, PairedResult, ReviewResult
@@ -68,15 +68,13 @@ def _confusion_change(name: str, pair: PairedResult, labels: Labels, classes: Se
     return figure
 
 
-def _most_changed(
-    name: str, pair: PairedResult, images: UInt8[np.ndarray, "n ..."], labels: Labels, classes: Sequence[str]
-) -> Figure:
+def _most_changed(name: str, pair: PairedResult, images: Images, labels: Labels, classes: Sequence[str]) -> Figure:
     """Draw the images whose probabilities changed most, with both predictions: green if correct, red if wrong."""
     title = f"{name}: the predictions that changed most"
     figure, axes = grid(1, len(pair.most_changed), cell=(1.75, 2.6), title=title)
     for ax, index in zip(axes.flat, pair.most_changed, strict=True):
         actual = int(labels[index])
-        show(ax, images[index] if images.ndim == 4 else images[index, ..., None])
+        show(ax, images[index])
         heading(ax, f"{index}: {classes[actual]}")
         for line, (end, probabilities) in enumerate({"base": pair.base[index], "head": pair.head[index]}.items()):
             predicted = int(probabilities.argmax())

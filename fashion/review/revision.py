@@ -1,5 +1,6 @@
 """The files of a revision, read from Git and the DVC cache without checking it out."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from fashion.dvc import Lock, git, read_committed
+from fashion.dvc import Lock, git, list_folder, read_committed
 from fashion.errors import UserError
 
 
@@ -34,10 +35,15 @@ class Revision:
     def read(self, path: str) -> bytes | None:
         """Return the content of a file or an output; None if there is none or the cache lacks it."""
         content = self.file(path)
-        if content is None and (digest := self.recorded(path)):
-            cached = self._cache / digest[:2] / digest[2:]
-            return cached.read_bytes() if cached.is_file() else None
-        return content
+        return self._cached(self.recorded(path)) if content is None else content
+
+    def listing(self, path: str) -> dict[str, str] | None:
+        """Return the MD5 of each file of an output that is a folder, None if it is none or the cache lacks it."""
+        if (not self.commit or self.rebuilt) and (files := list_folder(self.root / path)):
+            return files
+        digest = self.recorded(path)
+        content = self._cached(digest) if digest and digest.endswith(".dir") else None
+        return None if content is None else {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
 
     def file(self, path: str) -> bytes | None:
         """Return the content of a file in the working tree or in Git; None if there is none."""
@@ -67,15 +73,29 @@ class Revision:
         return None if content is None else Lock.parse(content, f"{path} of {self.name}")
 
     def recorded(self, path: str) -> str | None:
-        """Return the MD5 of an output in the project's dvc.lock, or else in the dvc.lock of a folder around it."""
-        if path in self.lock.outputs:
-            return self.lock.outputs[path]
-        locks = (self._lock(f"{folder}/dvc.lock") for folder in list(PurePosixPath(path).parents)[:-1])
-        return next((lock.outputs[path] for lock in locks if lock and path in lock.outputs), None)
+        """Return the MD5 of an output, or of a file in one, from the dvc.lock of the project or a folder around it."""
+        folders = [str(folder) for folder in PurePosixPath(path).parents][:-1]
+        for place in ("", *folders):
+            lock = self._lock(f"{place}/dvc.lock") if place else self.lock
+            outputs = lock.outputs if lock else {}
+            for output in (path, *folders):
+                if output in outputs:
+                    inside = path.removeprefix(f"{output}/")
+                    return outputs[path] if inside == path else (self.listing(output) or {}).get(inside)
+        return None
 
     def lacks(self, path: str) -> bool:
-        """Return whether dvc.lock records an output that is missing here."""
-        return self.recorded(path) is not None and self.read(path) is None
+        """Return whether dvc.lock records an output, a file or a folder, of which something is missing here."""
+        digest = self.recorded(path)
+        if digest is None or self.file(path) is not None:
+            return False
+        files = self.listing(path) if digest.endswith(".dir") else {"": digest}
+        return files is None or any(self.read(f"{path}/{name}".rstrip("/")) is None for name in files)
+
+    def _cached(self, digest: str | None) -> bytes | None:
+        """Return what DVC's cache has under an MD5, None if nothing."""
+        path = self._cache / digest[:2] / digest[2:] if digest else None
+        return path.read_bytes() if path and path.is_file() else None
 
     @cached_property
     def _cache(self) -> Path:

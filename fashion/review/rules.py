@@ -32,7 +32,7 @@ class Rules(StrictModel):
 
     Attributes:
         base_branch: the branch that changes are compared with.
-        test_set: .npz with labels (n,) and, optionally, images (n, height, width) or (n, height, width, channels).
+        test_set: folder with labels.npy (n,) and, optionally, images.npy, (n, height, width, channels).
         significance: level of McNemar's test after Holm's correction.
         min_accuracy: minimum test accuracy by model; optional per model.
         models: files by model.

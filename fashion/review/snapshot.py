@@ -2,7 +2,6 @@
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fashion.dvc import Lock, git, md5
+from fashion.dvc import Lock, folder_md5, git
 from fashion.errors import UserError
 from fashion.evaluation import metrics
 from fashion.evaluation.metrics import Labels, Probabilities
@@ -26,9 +25,9 @@ class TestSet:
     """The test set of a revision.
 
     Attributes:
-        md5: of its file; None if there is no such file.
-        labels: (n,), the actual classes; None if the file is missing here.
-        images: uint8, (n, height, width) or (n, height, width, channels); None if there are none.
+        md5: of its folder, as in dvc.lock; None if there is none.
+        labels: (n,), the actual classes; None if they are missing here.
+        images: uint8, (n, height, width, channels); None if there are none.
     """
 
     __test__ = False  # not a pytest class
@@ -38,7 +37,7 @@ class TestSet:
     images: np.ndarray | None
 
     def same_as(self, other: "TestSet") -> bool:
-        """Return whether the two files are equal, or have equal images and labels.
+        """Return whether the two have the same MD5, or equal images and labels.
 
         Equal labels without images are not enough: other examples may have the same labels.
         """
@@ -46,8 +45,7 @@ class TestSet:
             return True
         if self.images is None or other.images is None or self.labels is None or other.labels is None:
             return False
-        ours, theirs = (images.reshape(len(images), -1) for images in (self.images, other.images))  # any channels
-        return np.array_equal(ours, theirs) and np.array_equal(self.labels, other.labels)
+        return np.array_equal(self.images, other.images) and np.array_equal(self.labels, other.labels)
 
 
 @dataclass(frozen=True)
@@ -172,14 +170,11 @@ def read(source: Revision, rules: Rules, *, rebuild: bool) -> Snapshot:
 
 
 def _test_set(source: Revision, rules: Rules) -> TestSet:
-    content = source.read(rules.test_set)
-    if content is None:
-        return TestSet(source.recorded(rules.test_set), None, None)
-    try:
-        with np.load(io.BytesIO(content)) as arrays:
-            labels, images = arrays["labels"], arrays.get("images")
-    except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{rules.test_set} of {source.name} is not an .npz file with labels: {error}") from error
+    files = source.listing(rules.test_set)
+    digest = folder_md5(files) if files else source.recorded(rules.test_set)
+    labels, images = (_array(source, f"{rules.test_set}/{name}.npy") for name in ("labels", "images"))
+    if labels is None:
+        return TestSet(digest, None, None)
     classes = len(rules.classes)
     if (
         labels.ndim != 1
@@ -188,11 +183,20 @@ def _test_set(source: Revision, rules: Rules) -> TestSet:
         or not (0 <= labels.min() <= labels.max() < classes)
     ):
         raise UserError(
-            f"{rules.test_set} of {source.name}: expected labels of shape (n,), integers from 0 to {classes - 1}, "
+            f"{rules.test_set}/labels.npy of {source.name}: expected shape (n,) and integers from 0 to {classes - 1}, "
             f"found {labels.dtype} of shape {labels.shape}"
             + (f" from {labels.min()} to {labels.max()}" if labels.size else "")
         )
-    return TestSet(md5(content), labels, images)
+    return TestSet(digest, labels, images)
+
+
+def _array(source: Revision, path: str) -> np.ndarray | None:
+    """Read a .npy file, None if there is none."""
+    content = source.read(path)
+    try:
+        return None if content is None else np.lib.format.read_array(io.BytesIO(content))
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path} of {source.name} is not a .npy file: {error}") from error
 
 
 def _model(source: Revision, name: str, files: ReviewedModel) -> Model | None:

@@ -24,7 +24,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
 from fashion.data import FORMAT_LIST, FORMATS, dataset, images
-from fashion.dvc import Lock, read_output
+from fashion.dvc import Lock, check_folder, read_output
 from fashion.errors import UserError
 from fashion.serving import preprocessing
 from fashion.serving.classifier import Classifier, exported_models
@@ -73,11 +73,11 @@ class Demo:
         self._neighbours = {}
         for name in self._models:
             path = f"models/{name}/features.npy"
-            lock.check_made_from(path, "data/train.npz")
+            lock.check_made_from(path, "data/train")
             self._neighbours[name] = NearestNeighbours(np.load(io.BytesIO(read_output(root, lock, path))))
-        for path in ("data/train.npz", "data/test.npz"):
-            read_output(root, lock, path)  # raises if it was altered
-        self.train, self.test = dataset.load(root / "data/train.npz"), dataset.load(root / "data/test.npz")
+        for path in ("data/train", "data/test"):
+            check_folder(root, lock, path)
+        self.train, self.test = dataset.load(root / "data/train"), dataset.load(root / "data/test")
         first = next(iter(self._models.values()))
         self.classes, self.image_shape, self.preprocessing = first.classes, first.image_shape, first.preprocessing
 

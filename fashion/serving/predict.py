@@ -76,9 +76,9 @@ def load_test_images(root: Path, indices: Sequence[int], classifier: Classifier)
     """
     if not indices:
         return []
-    test = dataset.load(root / "data" / "test.npz")
+    test = dataset.load(root / "data" / "test")
     if (test.image_shape, test.num_classes) != (classifier.image_shape, len(classifier.classes)):
-        raise UserError("data/test.npz and the model are from different data sets; run `dvc repro`")
+        raise UserError("data/test and the model are from different data sets; run `dvc repro`")
     for index in indices:
         if not 0 <= index < len(test.images):
             raise UserError(f"no test image {index}; the indices are 0 to {len(test.images) - 1}")

@@ -15,8 +15,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m studies.ablation.train", description=__doc__)
     parser.add_argument("variant", help=f"name of a variant in {VARIANTS.name}")
     parser.add_argument("seed", type=int)
-    parser.add_argument("train", type=Path, help="training split (.npz)")
-    parser.add_argument("validation", type=Path, help="validation split (.npz)")
+    parser.add_argument("train", type=Path, help="training split (folder)")
+    parser.add_argument("validation", type=Path, help="validation split (folder)")
     parser.add_argument("trial", type=Path, help="trial to write (.json)")
     args = parser.parse_args()
     params = load_params()
@@ -38,7 +38,7 @@ def main() -> None:
     started = time.process_time()  # of all threads; wall time would include other processes
     model, _ = training.train(cnn, settings, train, validation)
     seconds = time.process_time() - started
-    final = model.evaluate(batches(validation, settings), verbose=0, return_dict=True)  # with averaged weights, if any
+    final = model.evaluate(batches(validation), verbose=0, return_dict=True)  # with averaged weights, if any
     write_json(
         args.trial,
         {

@@ -13,7 +13,7 @@ def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m studies.transfer.evaluate_all", description=__doc__)
     parser.add_argument("trials", type=Path, help="folder with a folder per method and number of images")
-    parser.add_argument("test", type=Path, help="test split (.npz)")
+    parser.add_argument("test", type=Path, help="test split (folder)")
     parser.add_argument("maps", type=Path, help="feature maps of the test images (.npy)")
     parser.add_argument("features", type=Path, help="features of the test images (.npy)")
     parser.add_argument("results", type=Path, help="results to write, a row per model (.csv)")

@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m studies.transfer.features", description=__doc__)
     parser.add_argument("frozen", type=Path, help="frozen part of the backbone (.keras)")
     parser.add_argument("trainable", type=Path, help="trainable part of the backbone (.keras)")
-    parser.add_argument("split", type=Path, help="split (.npz)")
+    parser.add_argument("split", type=Path, help="split (folder)")
     parser.add_argument("maps", type=Path, help="feature maps to write, outputs of the frozen part (.npy)")
     parser.add_argument("features", type=Path, help="features to write, outputs of the trainable part (.npy)")
     parser.add_argument("cost", type=Path, help="computing times to write, in seconds (.json)")

@@ -10,7 +10,7 @@ from fashion.validation import read_yaml
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m studies.transfer.split_backbone", description=__doc__)
-    parser.add_argument("split", type=Path, help="any split (.npz), for the height and width of the images")
+    parser.add_argument("split", type=Path, help="any split (folder), for the height and width of the images")
     parser.add_argument("frozen", type=Path, help="frozen part to write (.keras): pixels in, feature maps out")
     parser.add_argument("trainable", type=Path, help="trainable part to write (.keras): feature maps in, features out")
     args = parser.parse_args()

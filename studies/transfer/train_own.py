@@ -14,8 +14,8 @@ MAX_VALIDATION_IMAGES = 500  # after each epoch; the accuracy of the trained mod
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m studies.transfer.train_own", description=__doc__)
-    parser.add_argument("train", type=Path, help="training split (.npz)")
-    parser.add_argument("validation", type=Path, help="validation split (.npz)")
+    parser.add_argument("train", type=Path, help="training split (folder)")
+    parser.add_argument("validation", type=Path, help="validation split (folder)")
     parser.add_argument("trials", type=Path, help="folder to write, named MODEL-IMAGES, such as cnn-100")
     args = parser.parse_args()
     params = load_params()

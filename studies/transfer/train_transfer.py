@@ -13,8 +13,8 @@ COMPUTED = ("train_maps", "mirrored_maps", "validation_maps", "train_features", 
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m studies.transfer.train_transfer", description=__doc__)
-    parser.add_argument("train", type=Path, help="training split (.npz)")
-    parser.add_argument("validation", type=Path, help="validation split (.npz)")
+    parser.add_argument("train", type=Path, help="training split (folder)")
+    parser.add_argument("validation", type=Path, help="validation split (folder)")
     for name in COMPUTED:
         parser.add_argument(name, type=Path, help="written by the features stages (.npy)")
     parser.add_argument("trainable", type=Path, help="trainable part of the backbone (.keras)")
