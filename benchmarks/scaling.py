@@ -1,52 +1,101 @@
-"""Train the CNN for an epoch on the training images repeated TIMES times; print time and peak memory as JSON.
+"""Measure time and memory of training and export on many copies of the training images; print them as JSON.
 
-    python -m benchmarks.scaling TIMES
+    python -m benchmarks.scaling MODEL TIMES
 
-There is no hard-example mining: every image is used.
+The training has three epochs, each on all images, and searches for hard examples before the second and the third. The
+memory is anonymous memory, since pages of memory-mapped files are not held: the growth of its peak from just before.
 """
 
 import argparse
 import json
-import resource
-import sys
+import re
+import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from fashion.data import dataset
-from fashion.errors import run_command
-from fashion.models import input_pipeline, networks, training
+from fashion.errors import UserError, run_command
 from fashion.params import load_params
 
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
+STATUS = Path("/proc/self/status")  # of Linux
+INTERVAL = 0.02  # seconds between two readings of the memory
 
 
 def main() -> None:
-    """Run the epoch."""
+    """Run the measurement."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
+    parser.add_argument("model", help="name of the model in params.yaml")
     parser.add_argument("times", type=int, help="number of copies of each image")
-    times = parser.parse_args().times
-    params = networks.params_of("cnn", load_params())
-    split = dataset.load(Path("data/train"))
-    split = split.take(np.tile(np.arange(len(split.images)), times))
-    model = training.build_and_compile(networks.load("cnn"), params, split)
-    batches = input_pipeline.batches(split, params, training=True)
-    model.fit(batches.take(training.STEPS_PER_EXECUTION), verbose=0)  # builds the graph
-    started = time.perf_counter()
-    model.fit(batches, epochs=1, verbose=0)
-    seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
-    print(
-        json.dumps(
-            {
-                "images": len(split.images),
-                "seconds_per_image": seconds / len(split.images),
-                "data_bytes": split.images.nbytes,
-                "peak_bytes": peak,
-            }
-        )
-    )
+    args = parser.parse_args()
+    if not STATUS.exists():
+        raise UserError(f"there is no {STATUS}: this benchmark needs Linux")
+    source = dataset.load(Path("data/train"))
+    with tempfile.TemporaryDirectory(dir=".dvc/tmp") as folder:
+        indices = np.tile(np.arange(len(source.labels)), args.times)
+        dataset.save(source, Path(folder) / "train", indices)
+        del indices
+        print(json.dumps(measure(args.model, dataset.load(Path(folder) / "train"))))
+
+
+def measure(name: str, split: dataset.Split) -> dict[str, float]:
+    """Return the time and the memory of training and export."""
+    from fashion.export import convert
+    from fashion.export.ood import OODDetector
+    from fashion.models import networks, training
+    from fashion.models.input_pipeline import batches
+    from fashion.params import HardExampleParams
+
+    params = networks.params_of(name, load_params())
+    mining = HardExampleParams(epoch_fraction=0.999999, hard_fraction=0.5, refresh_every=1)
+    params = params.model_copy(update={"hard_examples": mining, "epochs": 3})
+    validation = dataset.load(Path("data/validation"))
+    result: dict[str, float] = {"images": len(split.labels), "data_bytes": split.images.nbytes}
+    with peak_memory() as peak:
+        started = time.perf_counter()
+        model, _ = training.train(networks.load(name), params, split, validation)
+        result["seconds_per_image"] = (time.perf_counter() - started) / len(split.labels)
+    result["training_bytes"] = peak["growth"]
+    with peak_memory() as peak:
+        model.predict(batches(split), verbose=0)
+    result["evaluation_bytes"] = peak["growth"]
+    extractor = convert.FeatureExtractor(convert.to_float32(model))
+    with peak_memory() as peak:
+        triples = ((split.images[part], features, split.labels[part]) for part, features, _ in extractor.batches(split))
+        OODDetector.fit(triples, split.num_classes)
+    result["export_bytes"] = peak["growth"]
+    return result
+
+
+@contextmanager
+def peak_memory() -> Iterator[dict[str, int]]:
+    """Measure the anonymous memory while a block runs: its peak less the value at the start, in bytes, as `growth`."""
+    result = {"growth": 0}
+    first, finished = anonymous_bytes(), threading.Event()
+
+    def read() -> None:
+        while not finished.wait(INTERVAL):
+            result["growth"] = max(result["growth"], anonymous_bytes() - first)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield result
+    finally:
+        finished.set()
+        thread.join()
+
+
+def anonymous_bytes() -> int:
+    """Return the anonymous memory of this process, in bytes."""
+    found = re.search(r"RssAnon:\s+(\d+) kB", STATUS.read_text(encoding="ascii"))
+    if found is None:
+        raise UserError(f"{STATUS} has no RssAnon: this benchmark needs Linux 4.5 or later")
+    return 1024 * int(found[1])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The data audit: nearest neighbours as in scikit-learn, planted duplicates, pixel statistics."""
 
 import numpy as np
+import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from fashion.data.audit import audit, nearest
@@ -17,9 +18,8 @@ def split(count: int, seed: int) -> Split:
 def test_nearest() -> None:
     images, others = split(1200, 1).images, split(300, 2).images
     flat = NearestNeighbors(n_neighbors=1).fit(others.reshape(300, -1).astype(float))
-    distance, neighbour = flat.kneighbors(images.reshape(1200, -1).astype(float))
-    found, found_distance = nearest(images, others)
-    np.testing.assert_allclose(found_distance, distance[:, 0] / np.sqrt(20))
+    _, neighbour = flat.kneighbors(images.reshape(1200, -1).astype(float))
+    found = nearest(images.reshape(1200, -1), others.reshape(300, -1))
     np.testing.assert_array_equal(found, neighbour[:, 0])
 
 
@@ -49,6 +49,21 @@ def test_duplicates() -> None:
         {"test_image": 2, "split": "validation", "image": 4, "distance": 0.0},
         {"test_image": 9, "split": "train", "image": 9, "distance": 1.789},
     ]
+
+
+def test_large_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random samples of reduced images are compared; the distance is that of the images themselves."""
+    train, validation, test = split(400, 1), split(100, 2), split(200, 3)
+    monkeypatch.setattr("fashion.data.audit.MAX_TEST_IMAGES", 50)
+    monkeypatch.setattr("fashion.data.audit.MAX_OTHER_IMAGES", 400)
+    monkeypatch.setattr("fashion.data.audit.MAX_VALUES", 6)
+    test.images[:] = train.images[:200]
+    test.images[:, 0, 0, 0] ^= 8
+    near = audit(train, validation, test, CLASSES, near_duplicate_distance=2.0)["near_duplicates"]
+    assert near["compared"] == {"test_images": 50, "other_images": 400}
+    assert 30 <= near["test_images"] < 50  # 40 expected
+    assert {pair["distance"] for pair in near["closest"]} == {1.789}
+    assert all(pair["test_image"] == pair["image"] for pair in near["closest"])
 
 
 def test_pixel_statistics() -> None:

@@ -109,7 +109,7 @@ def opened(browser: Browser, address: str, device: str = "desktop") -> Iterator[
 def boot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file of test image 0, an ankle boot."""
     path = tmp_path_factory.mktemp("images") / "boot.png"
-    Image.fromarray(dataset.load(ROOT / "data" / "test.npz").images[0, ..., 0]).save(path)
+    Image.fromarray(dataset.load(ROOT / "data" / "test").images[0, ..., 0]).save(path)
     return path
 
 

@@ -37,7 +37,7 @@ def test_help(module: str) -> None:
             ["stages.preprocess", "nowhere", "a", "b", "c", "d"],
             "error: nowhere/train_images.idx: No such file or directory",
         ),
-        (["stages.evaluate", "nowhere.keras", "nowhere.npz", "a", "b"], "error: nowhere.npz: not a split"),
+        (["stages.evaluate", "nowhere.keras", "nowhere", "a", "b"], "error: nowhere: not a split"),
         (["stages.plot", *"abcdef"], "error: a: not a split"),
         (["fashion.cli", "results", "--root", "nowhere"], "error: there is no params.yaml in "),
     ],
@@ -66,7 +66,7 @@ def results_folder(tmp_path: Path) -> Path:
     for model, seed, accuracy in (("wide", 1, 0.9), ("wide", 3, 0.8), ("tall", 2, 0.95)):
         committed(tmp_path / f"studies/some/{model}-{seed}/metrics.json", json.dumps({**METRICS, "accuracy": accuracy}))
         stages[f"train_{model}@{seed}"] = {
-            "deps": [{"path": f"{model}.py", "md5": digest}, {"path": "data/train.npz", "md5": "0" * 32}],
+            "deps": [{"path": f"{model}.py", "md5": digest}, {"path": "data/train", "md5": "0" * 32}],
             "params": {"params.yaml": {f"models.{model}": {"epochs": 3}}},
             "outs": [{"path": f"studies/some/{model}-{seed}/model.keras", "md5": "0" * 32}],
         }
@@ -115,7 +115,7 @@ def test_results(results_folder: Path) -> None:
     [
         ("wide.py", "edited\n", {"wide"}),
         ("params.yaml", "models:\n  wide: {epochs: 3}\n  tall: {epochs: 4}\n", {"tall"}),
-        ("data/train.npz", "another machine has none, or another", set()),
+        ("data/train", "another machine has none, or another", set()),
         ("figures.py", "edited\n", set()),
     ],
 )

@@ -324,7 +324,7 @@ def test_pipeline(copied: Project, colours: Path) -> None:
     copied.edit_params(shorten)
     copied.run(sys.executable, "-m", "fashion.dvc_deps")
     copied.run("dvc", "repro")
-    assert dataset.load(copied.folder / "data" / "test.npz").images.shape == (12, 16, 16, 3)
+    assert dataset.load(copied.folder / "data" / "test").images.shape == (12, 16, 16, 3)
     for page in ("reports/index.html", "reports/MODEL_CARD.md"):
         text = (copied.folder / page).read_text()
         assert all(name in text for name in ("colours", *CLASSES))

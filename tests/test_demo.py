@@ -27,7 +27,7 @@ from sklearn.neighbors import NearestNeighbors
 from starlette.applications import Starlette
 
 from fashion.data import dataset, images
-from fashion.dvc import Lock, md5
+from fashion.dvc import Lock, folder_md5, list_folder
 from fashion.errors import UserError
 from fashion.serving import app
 from fashion.serving.classifier import Classifier, Predictions
@@ -45,7 +45,7 @@ def address(project: Project) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def splits(project: Project) -> dict[str, dataset.Split]:
-    return {name: dataset.load(project.folder / "data" / f"{name}.npz") for name in ("train", "test")}
+    return {name: dataset.load(project.folder / "data" / name) for name in ("train", "test")}
 
 
 @pytest.fixture(scope="module")
@@ -294,18 +294,17 @@ def test_altered_images(project: Project, tmp_path: Path) -> None:
         shutil.copytree(project.folder / folder, tmp_path / folder)
     for name in ("dvc.lock", "params.yaml"):
         shutil.copy(project.folder / name, tmp_path)
-    train, lock = tmp_path / "data" / "train.npz", tmp_path / "dvc.lock"
+    train, lock = tmp_path / "data" / "train", tmp_path / "dvc.lock"
     split = dataset.load(train)
-    train.unlink()
-    dataset.save(split.take(np.arange(len(split.labels))[::-1]), train)
-    with pytest.raises(UserError, match=r"data/train\.npz was altered"):
+    dataset.save(split, train, np.arange(len(split.labels))[::-1])
+    with pytest.raises(UserError, match=r"data/train was altered"):
         app.Demo(tmp_path)
     stages = yaml.safe_load(lock.read_text())
     for output in stages["stages"]["preprocess"]["outs"]:
-        if output["path"] == "data/train.npz":
-            output["md5"] = md5(train.read_bytes())
+        if output["path"] == "data/train":
+            output["md5"] = folder_md5(list_folder(train))
     lock.write_text(yaml.safe_dump(stages))
-    with pytest.raises(UserError, match=r"features\.npy was made from another version of data/train\.npz"):
+    with pytest.raises(UserError, match=r"features\.npy was made from another version of data/train"):
         app.Demo(tmp_path)
 
 

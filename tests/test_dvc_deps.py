@@ -97,7 +97,7 @@ OTHERS = {
         {"reports/a.csv": {"x": "a", "y": "b"}},
         {"Drift": {"y": {"reports/drift.csv": "drift"}}},
     ],
-    "artifacts": {"testset": {"type": "dataset", "path": "data/test.npz"}},
+    "artifacts": {"testset": {"type": "dataset", "path": "data/test"}},
     "stages": {"shell": {"cmd": "echo reports/other.csv"}, "sweep": {"foreach": ["a"], "do": {"cmd": "echo ${item}"}}},
 }
 
@@ -138,7 +138,7 @@ def test_command_names_the_outputs(name: str) -> None:
 
 
 def test_only_evaluation_reads_the_test_split() -> None:
-    readers = {name for name, stage in STAGES.items() if "data/test.npz" in stage["deps"]}
+    readers = {name for name, stage in STAGES.items() if "data/test" in stage["deps"]}
     assert readers == {"evaluate", "export", "plot", "card"}
 
 

@@ -39,7 +39,7 @@ def test_float32(trained: keras.Model, splits: tuple[Split, Split]) -> None:
     assert {layer.dtype_policy.name for layer in rebuilt.layers[1:]} == {"float32"}
     np.testing.assert_allclose(rebuilt.predict(images, verbose=0), trained.predict(images, verbose=0), atol=0.05)
 
-    expected_features, logits = convert.features_and_logits(rebuilt, images)
+    expected_features, logits = convert.FeatureExtractor(rebuilt)(splits[1])
     content, again = (
         litert.with_metadata(
             convert.to_litert(convert.with_temperature(convert.to_float32(trained), 0.5)), CLASSES, "resize"

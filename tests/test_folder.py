@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion.data import folder
+from fashion.data import dataset, folder
 from fashion.data.dataset import Split
 from fashion.data.images import open_image
 from fashion.errors import UserError
@@ -45,7 +45,13 @@ def split(tmp_path: Path) -> Path:
 
 
 def read(path: Path, unreadable: int = 0, seed: int = 1) -> tuple[Split, Split]:
-    return folder.read(path, CLASSES, SHAPE, unreadable, 0.2, seed)
+    raw = path.with_name("raw")
+    try:
+        folder.convert(path, raw, CLASSES, SHAPE, unreadable, 0.2, seed)
+    except UserError:
+        assert not [file for file in raw.rglob("*") if file.is_file()], "half-written"
+        raise
+    return dataset.load(raw / "train"), dataset.load(raw / "test")
 
 
 def error_of(path: Path) -> str:

@@ -8,6 +8,7 @@ import pytest
 from fashion.data.dataset import Split
 from fashion.models.hard_examples import HardExampleSampler
 from fashion.models.input_pipeline import batches
+from fashion.models.training import training_batches
 from fashion.params import AugmentationParams, HardExampleParams, TrainingParams
 from tests.test_models import PARAMS
 
@@ -86,10 +87,24 @@ def test_seed(seed: int, same: bool) -> None:
 
 def test_batches() -> None:
     sampler = HardExampleSampler(HALF, SPLIT)
-    data = batches(SPLIT, HALF, training=True, indices=sampler.indices)
+    data = batches(SPLIT, 20, sampler.indices)
     assert len(data) == 3
-    for indices in (np.arange(50), np.arange(50, COUNT)):
+    for indices in (np.arange(50)[::-1], np.arange(50, COUNT)):
         sampler.indices.assign(indices)
-        images = np.concatenate([batch for batch, _ in data.as_numpy_iterator()])
-        assert sorted(images[:, 0, 0, 0]) == list(indices)
-        assert list(images[:, 0, 0, 0]) != list(indices)
+        images, labels = (np.concatenate(parts) for parts in zip(*data.as_numpy_iterator(), strict=True))
+        np.testing.assert_array_equal(images, SPLIT.images[indices])
+        np.testing.assert_array_equal(labels.argmax(axis=1), SPLIT.labels[indices])
+    np.testing.assert_array_equal(np.concatenate([images for images, _ in batches(SPLIT)]), SPLIT.images)
+
+
+def test_order_and_augmentation() -> None:
+    """Both follow from the seed and the epoch, so that an interrupted training can go on."""
+    params = HALF.model_copy(update={"augmentation": HALF.augmentation.model_copy(update={"flip": True})})
+
+    def images(epoch: int) -> np.ndarray:
+        sampler = HardExampleSampler(params, SPLIT)
+        sampler.on_epoch_begin(epoch)
+        return np.concatenate([batch for batch, _ in training_batches(SPLIT, params, sampler)])
+
+    np.testing.assert_array_equal(images(1), images(1))
+    assert not np.array_equal(images(0), images(1))

@@ -5,8 +5,9 @@ import pytest
 from scipy.spatial.distance import mahalanobis
 
 from fashion.data.dataset import Split
+from fashion.data.resizing import block_means
 from fashion.export import ood
-from fashion.export.ood import OODDetector, TiedGaussians
+from fashion.export.ood import Moments, OODDetector
 from tests.conftest import draw_lines
 
 TRAIN, VALIDATION = Split(*draw_lines(900, 1)), Split(*draw_lines(300, 2))
@@ -20,7 +21,9 @@ def features(images: np.ndarray) -> np.ndarray:
     return np.stack([columns, rows, pixels.mean(axis=(1, 2, 3))], axis=1)
 
 
-UNCALIBRATED = OODDetector.fit(TRAIN.images, features(TRAIN.images), TRAIN.labels)
+UNCALIBRATED = OODDetector.fit(
+    ((part.images, features(part.images), part.labels) for part in map(TRAIN.take, np.split(np.arange(900), 9))), 3
+)
 
 
 def calibrated(rate: float) -> OODDetector:
@@ -31,7 +34,10 @@ def test_mahalanobis_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ood, "SHRINKAGE", 0.0)
     random = np.random.default_rng(1)
     vectors, groups = random.normal(size=(200, 4)) @ random.normal(size=(4, 4)), np.arange(200, dtype=np.uint8) % 3
-    distances = TiedGaussians.fit(vectors, groups).distances(vectors[:20])
+    moments = Moments(3)
+    moments.add(vectors[:150], groups[:150])
+    moments.add(vectors[150:], groups[150:])
+    distances = moments.gaussians().distances(vectors[:20])
     means = [vectors[groups == group].mean(axis=0) for group in range(3)]
     inverse = np.linalg.inv(np.cov((vectors - np.stack(means)[groups]).T, bias=True))
     expected = [min(mahalanobis(vector, mean, inverse) ** 2 for mean in means) for vector in vectors[:20]]
@@ -40,7 +46,9 @@ def test_mahalanobis_distance(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_constant_vectors() -> None:
     constant = np.zeros((20, 3), np.float32)
-    np.testing.assert_array_equal(TiedGaussians.fit(constant, np.zeros(20, np.uint8)).distances(constant), 0)
+    moments = Moments(1)
+    moments.add(constant, np.zeros(20, np.uint8))
+    np.testing.assert_array_equal(moments.gaussian().distances(constant), 0)
 
 
 def test_rate() -> None:
@@ -58,13 +66,12 @@ def test_in_distribution() -> None:
     assert not detector.in_distribution(squares, features(squares)).any()
 
 
-def test_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images() -> None:
     """The detector compares the means of blocks, the last of which may be incomplete."""
-    monkeypatch.setattr(ood, "MAX_VALUES", 30)
     images = np.random.default_rng(4).integers(0, 256, (9, 5, 8, 3)).astype(np.uint8)
     padded = np.pad(images.astype(np.float32), ((0, 0), (0, 1), (0, 1), (0, 0)))
     expected = [padded[:, i : i + 3, j : j + 3].mean(axis=(1, 2)) for i in (0, 3) for j in (0, 3, 6)]
-    np.testing.assert_allclose(ood._flat(images), np.concatenate(expected, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(block_means(images, 30), np.concatenate(expected, axis=1), rtol=1e-6)
 
 
 def test_uncalibrated() -> None:

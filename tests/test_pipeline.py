@@ -139,7 +139,7 @@ def test_second_run(copied: Project) -> None:
 @pytest.mark.parametrize("stage", ["preprocess", f"train_{FIRST}", pytest.param("export", marks=pytest.mark.slow)])
 def test_params_that_do_not_fit(copied: Project, tmp_path: Path, stage: str) -> None:
     """They end a stage before it writes anything."""
-    data = [f"data/{part}.npz" for part in ("train", "validation", "test")]
+    data = [f"data/{part}" for part in ("train", "validation", "test")]
     output = tmp_path / "output"
     inputs = {"preprocess": ["data/raw"], "export": [f"models/{FIRST}/model.keras", *data]}.get(stage, data[:2])
     outputs = [output / str(n) for n in range({"preprocess": 4}.get(stage, 2))]
@@ -201,7 +201,7 @@ def test_environment_has_no_effect(project: Project, hostile_home: Path, tmp_pat
     """Nor do the user's settings, on a training."""
     hostile = Project(project.folder, {**project.environment, **HOSTILE, "HOME": str(hostile_home)})
     new = {f"models/{FIRST}/model.keras": tmp_path / "model", f"reports/{FIRST}/history.csv": tmp_path / "history"}
-    splits = ("data/train.npz", "data/validation.npz")
+    splits = ("data/train", "data/validation")
     hostile.run(sys.executable, "-m", f"stages.train_{FIRST}", *splits, *map(str, new.values()))
     assert {path for path, other in new.items() if digest(project.folder / path) != digest(other)} == set()
 
@@ -222,7 +222,7 @@ def test_environment_has_no_effect_on_the_pipeline(
 @pytest.mark.slow
 def test_failed_verification(project: Project, tmp_path: Path) -> None:
     """An export that predicts otherwise fails and writes nothing."""
-    data = [f"data/{part}.npz" for part in ("train", "validation", "test")]
+    data = [f"data/{part}" for part in ("train", "validation", "test")]
     strict = "from fashion.export import verify; verify.TOLERANCE = 0; from stages.export import *; run_command(main)"
     done = subprocess.run(
         [sys.executable, "-c", strict, f"models/{FIRST}/model.keras", *data, tmp_path / "models", tmp_path / "f.json"],
@@ -245,8 +245,8 @@ def test_interrupted_training(project: Project, tmp_path: Path, number: signal.S
         sys.executable,
         "-m",
         f"stages.train_{FIRST}",
-        "data/train.npz",
-        "data/validation.npz",
+        "data/train",
+        "data/validation",
         *map(str, outputs),
     ]
     with subprocess.Popen(

@@ -58,7 +58,7 @@ def predict(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 @pytest.fixture(scope="module")
 def image_file(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a PNG file of test image 0."""
-    test = dataset.load(project.folder / "data" / "test.npz")
+    test = dataset.load(project.folder / "data" / "test")
     path = tmp_path_factory.mktemp("images") / "line.png"
     Image.fromarray(test.images[0, ..., 0]).save(path)
     return path

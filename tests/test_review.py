@@ -158,7 +158,7 @@ def test_missing_cache(worse: Flowers, tmp_path: Path) -> None:
     done = copy.review("--gate")
     assert done.returncode == 1
     assert done.stderr.startswith("error: flowers cannot be tested: its predictions are missing")
-    assert "Not in the DVC cache: truth.npz of main" in done.stdout
+    assert "Not in the DVC cache: truth of main" in done.stdout
     assert "**flowers: not comparable.**" in done.stdout
     assert "points | not comparable |" in done.stdout, "the metrics are in Git"
     done = copy.review("--gate", "--rebuild")
@@ -178,7 +178,7 @@ def test_other_test_set(flowers: Flowers) -> None:
 
 
 def test_same_test_set() -> None:
-    images, labels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2), np.array([0, 1])
+    images, labels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1), np.array([0, 1])
     test_set = TestSet("of one release of Python", labels, images)
     assert test_set.same_as(TestSet("of another", labels.copy(), images.copy()))
     assert not test_set.same_as(TestSet("of another", labels[::-1], images))
@@ -187,10 +187,10 @@ def test_same_test_set() -> None:
 
 
 def test_new_and_removed(flowers: Flowers) -> None:
-    code = "import numpy; numpy.savez('truth.npz', labels=numpy.arange(150)[::2] % 3)"
-    pipeline = {"stages": {"other": {"cmd": f'python -c "{code}"', "outs": ["truth.npz"]}}}
+    code = "import numpy, os; os.mkdir('truth'); numpy.save('truth/labels.npy', numpy.arange(150)[::2] % 3)"
+    pipeline = {"stages": {"other": {"cmd": f'python -c "{code}"', "outs": ["truth"]}}}
     (flowers.folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
-    for name in ("dvc.lock", "metrics.json", "probabilities.npy", "truth.npz"):
+    for name in ("dvc.lock", "metrics.json", "probabilities.npy", "truth/labels.npy"):
         (flowers.folder / name).unlink()
     flowers.change()
     for base, head, verdict in (("main", "work", "removed"), ("work", "main", "new")):
@@ -238,7 +238,7 @@ def test_no_project(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.arange(75) % 3 + 1, "expected labels of shape (n,), integers from 0 to 2, found int64 of shape (75,)"),
+        (np.arange(75) % 3 + 1, "expected shape (n,) and integers from 0 to 2, found int64 of shape (75,)"),
         (np.zeros((75, 1), int), "found int64 of shape (75, 1)"),
         (np.zeros(75), "found float64 of shape (75,)"),
         (np.zeros(0, int), "found int64 of shape (0,)"),
@@ -246,7 +246,7 @@ def test_no_project(tmp_path: Path) -> None:
     ],
 )
 def test_bad_labels(flowers: Flowers, labels: np.ndarray, message: str) -> None:
-    np.savez(flowers.folder / "truth.npz", labels=labels)
+    np.save(flowers.folder / "truth" / "labels.npy", labels)
     done = flowers.review()
     assert done.returncode == 1
     assert message in done.stderr
@@ -261,10 +261,10 @@ def test_bad_probabilities(flowers: Flowers) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("test_set", "metrics.json", "metrics.json of the working tree is not an .npz file with labels"),
-        ("test_set", "probabilities.npy", "probabilities.npy of the working tree is not an .npz file with labels"),
-        ("predictions", "truth.npz", "results of flowers of the working tree cannot be read"),
-        ("classes", ["a", "b"], "truth.npz of the working tree: expected labels of shape (n,), integers from 0 to 1"),
+        ("test_set", "metrics.json", "metrics.json of the working tree: expected a folder with labels.npy"),
+        ("test_set", ".dvc", ".dvc of the working tree: expected a folder with labels.npy"),
+        ("predictions", "metrics.json", "results of flowers of the working tree cannot be read"),
+        ("classes", ["a", "b"], "truth/labels.npy of the working tree: expected shape (n,) and integers from 0 to 1"),
         ("classes", [*"abcd"], "probabilities.npy of the working tree: expected probabilities of shape (75, 4)"),
         ("history", "metrics.json", "results of flowers of the working tree cannot be read"),
         ("base_branch", "nowhere", "there is no branch nowhere or origin/nowhere"),
@@ -288,7 +288,7 @@ def test_rules_from_other_sections(tmp_path: Path) -> None:
         "dataset": {"classes": ["a", "b"]},
         "models": {"dnn": {}, "cnn": {"epochs": 1}},
         "evaluation": {"calibration_bins": 7},
-        "review": {"base_branch": "main", "test_set": "test.npz", "significance": 0.05, "min_accuracy": {"cnn": 0.9}},
+        "review": {"base_branch": "main", "test_set": "test", "significance": 0.05, "min_accuracy": {"cnn": 0.9}},
     }
     Flowers(tmp_path).write_params(params)
     rules = load_rules(working_tree(tmp_path))
@@ -306,7 +306,7 @@ def test_rules_from_other_sections(tmp_path: Path) -> None:
 def test_rules_of_another_version(flowers: Flowers) -> None:
     """A base whose section `review` is of another version is read by head's rules."""
     params = flowers.params()
-    flowers.write_params(params | {"review": {"main": "main", "truth": "truth.npz"}})
+    flowers.write_params(params | {"review": {"main": "main", "truth": "truth"}})
     flowers.git("commit", "-am", "older")
     flowers.write_params(params)
     done = flowers.review("--base", "HEAD", "--gate")

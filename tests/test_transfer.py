@@ -137,9 +137,9 @@ def test_features(
     parts: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(features, "BATCH_SIZE", 25)  # so that the last batch is smaller
-    dataset.save(TEST, tmp_path / "test.npz")
+    dataset.save(TEST, tmp_path / "test")
     written = [tmp_path / name for name in ("maps.npy", "features.npy", "cost.json", "mirrored.npy")]
-    run(features.main, monkeypatch, *parts, tmp_path / "test.npz", *written[:3], "--mirrored", written[3])
+    run(features.main, monkeypatch, *parts, tmp_path / "test", *written[:3], "--mirrored", written[3])
     frozen, trainable = (saving.load(part) for part in parts)
     for path, images in ((written[0], TEST.images), (written[3], TEST.images[:, :, ::-1])):
         maps = np.load(path)
@@ -247,10 +247,10 @@ def test_random_weights(inputs: Inputs, monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_training_stages(inputs: Inputs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, split in (("train", TRAIN), ("validation", VALIDATION)):
-        dataset.save(split, tmp_path / f"{name}.npz")
+        dataset.save(split, tmp_path / name)
     for name in train_transfer.COMPUTED:
         np.save(tmp_path / f"{name}.npy", getattr(inputs, name))
-    splits = [tmp_path / f"{name}.npz" for name in ("train", "validation")]
+    splits = [tmp_path / name for name in ("train", "validation")]
     computed = [tmp_path / f"{name}.npy" for name in train_transfer.COMPUTED]
     for module in (train_transfer, train_own):
         monkeypatch.setattr(module, "read_yaml", lambda _path: STUDY)
@@ -287,10 +287,10 @@ def test_evaluation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         rows = [{"seed": seed, "val_accuracy": 0.5, "seconds": 1.0} for seed in seeds]
         write_json(tmp_path / "trials" / name / "trials.json", rows)
     test = TEST.take(np.r_[0:60:3, 1:60:3, 1:20:3, 2:5])
-    dataset.save(test, tmp_path / "test.npz")
+    dataset.save(test, tmp_path / "test")
     np.save(tmp_path / "maps.npy", arrays["finetuned-100"][: len(test.labels)].astype(np.float16))
     np.save(tmp_path / "features.npy", arrays["probe-all"][: len(test.labels)].astype(np.float16))
-    names = ("trials", "test.npz", "maps.npy", "features.npy", "results.csv", "comparison.json")
+    names = ("trials", "test", "maps.npy", "features.npy", "results.csv", "comparison.json")
     run(evaluate_all.main, monkeypatch, *(tmp_path / name for name in names))
 
     results = pd.read_csv(tmp_path / "results.csv", dtype={"images": str}).set_index(["method", "images", "seed"])

@@ -174,6 +174,8 @@ def _test_set(source: Revision, rules: Rules) -> TestSet:
     digest = folder_md5(files) if files else source.recorded(rules.test_set)
     labels, images = (_array(source, f"{rules.test_set}/{name}.npy") for name in ("labels", "images"))
     if labels is None:
+        if (files and "labels.npy" not in files) or source.file(rules.test_set) is not None:
+            raise UserError(f"{rules.test_set} of {source.name}: expected a folder with labels.npy (review.test_set)")
         return TestSet(digest, None, None)
     classes = len(rules.classes)
     if (
