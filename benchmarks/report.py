@@ -6,6 +6,8 @@ from typing import Any
 
 from benchmarks.trial import BASELINES, VARIANTS
 
+PHASES = ("training", "evaluation", "export")
+
 
 def markdown(results: Mapping[str, Any]) -> str:
     """Return the report on the results, as benchmarks/run.py writes them to reports/benchmarks.json."""
@@ -37,9 +39,11 @@ def markdown(results: Mapping[str, Any]) -> str:
                 "product of two 2048 x 2048 matrices in the same precision.",
                 _utilisation(results["utilisation"]),
                 "## 3. Scaling with the number of images",
-                "One epoch of the CNN on one, two, four and eight copies of all training images, without "
-                "hard-example mining.",
-                _scaling(results["scaling"]),
+                f"Epochs of `{results['scaling']['model']}` on copies of all training images, each with a search for "
+                "hard examples; then predictions for all images, and the features and statistics that the export "
+                "needs. Splits are memory-mapped files, so the memory is anonymous memory: its growth per additional "
+                f"byte of images. (Commit {results['scaling']['commit']}.)",
+                _scaling(results["scaling"]["runs"]),
                 "## 4. Overhead",
                 _no_op(results["overhead"]["no_op_seconds"]),
                 _help(results["overhead"]["help_seconds"]),
@@ -94,17 +98,20 @@ def _utilisation(utilisation: Mapping[str, Any]) -> str:
 
 def _scaling(scaling: list[Mapping[str, Any]]) -> str:
     first = scaling[0]
+
+    def growth(row: Mapping[str, Any], key: str) -> str:
+        if row is first:
+            return "-"
+        return f"{(row[key] - first[key]) / (row['data_bytes'] - first['data_bytes']):.2f}"
+
     return _table(
-        ["Images", "Time per image, relative", "Data, MB", "Peak memory, MB", "Additional memory per byte of data"],
+        ["Images", "Data, MB", "Time per image, relative", *(f"Memory per byte: {name}" for name in PHASES)],
         (
             [
                 f"{row['images']:,}",
-                f"{row['seconds_per_image'] / first['seconds_per_image']:.2f}",
                 f"{row['data_bytes'] / 1e6:.0f}",
-                f"{row['peak_bytes'] / 1e6:.0f}",
-                f"{(row['peak_bytes'] - first['peak_bytes']) / (row['data_bytes'] - first['data_bytes']):.1f}"
-                if row is not first
-                else "-",
+                f"{row['seconds_per_image'] / first['seconds_per_image']:.2f}",
+                *(growth(row, f"{name}_bytes") for name in PHASES),
             ]
             for row in scaling
         ),

@@ -78,10 +78,15 @@ def test_report() -> None:
                     "profile": {"Conv2D": 0.4},
                 }
             },
-            "scaling": [
-                {"images": 10, "seconds_per_image": 1.0, "data_bytes": 1e6, "peak_bytes": 5e6},
-                {"images": 20, "seconds_per_image": 1.1, "data_bytes": 2e6, "peak_bytes": 7e6},
-            ],
+            "scaling": {
+                "model": "dnn",
+                "runs": [
+                    {"images": images, "seconds_per_image": seconds, "data_bytes": size}
+                    | {f"{name}_bytes": grown for name in report.PHASES}
+                    for images, seconds, size, grown in ((10, 1.0, 1e6, 5e6), (20, 1.1, 2e6, 7e6))
+                ],
+                "commit": "abc1234",
+            },
             "overhead": {
                 "no_op_seconds": {"this project": [1.5], "empty project": [1.0]},
                 "help_seconds": {"plot": 0.5, "fetch": 0.25},
@@ -105,7 +110,7 @@ def test_report() -> None:
     lines = text.splitlines()
     assert "| cnn | 92.00% | 92.00% | 75 | 75 | 0.75 |" in lines
     assert "| cnn | +2.00 | 1.50 |" in lines
-    assert "| 20 | 1.10 | 2 | 7 | 2.0 |" in lines
+    assert "| 20 | 2 | 1.10 | 2.00 | 2.00 | 2.00 |" in lines
     for words in (
         "takes 450 s, 4.5 times the T_ref of",
         "60 of 120 GFLOP/s, 50%",
