@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fashion.data import about
 from fashion.dvc import Lock, md5
 from fashion.environment import exclusive
 from fashion.errors import STAGE_TIMES, UserError
@@ -17,10 +18,11 @@ def run(root: Path) -> None:
     """Run `dvc repro` in the project at `root` and print how long each stage took; wait for another run to end.
 
     Raises:
-        UserError: there is no pipeline, params.yaml is wrong, or a stage failed; DVC has printed why.
+        UserError: there is no pipeline, params.yaml or data/about.md is wrong, or a stage failed; DVC has printed why.
     """
     params = load_params(root / "params.yaml")
     check_networks(root, params)  # before DVC deletes the outputs of a stage that would fail
+    about.load(root / about.PATH, params.dataset.name)
     stages = ", ".join(read_yaml(root / "dvc.yaml")["stages"])
     scratch = root / ".dvc" / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)

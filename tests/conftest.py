@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from fashion.data import idx
+from fashion.data import about, idx
 from fashion.environment import exclusive
 from tests.flowers import Flowers
 
@@ -194,7 +194,8 @@ def clone(folder: Path, raw_folder: Path) -> Project:
             shutil.copy(ROOT / name, folder / name)
     (folder / "dvc.lock").unlink(missing_ok=True)
     project = Project(folder, {**os.environ, "FASHION_MNIST_DIR": str(raw_folder)})
-    YAML().dump(small_params(raw_folder), folder / "params.yaml")
+    YAML().dump(params := small_params(raw_folder), folder / "params.yaml")
+    (folder / about.PATH).write_text(about.skeleton(params["dataset"]["name"]))
     if (folder / "images.dvc").exists():  # of a project with a folder of images
         (folder / "images.dvc").unlink()
         project.run(sys.executable, "-m", "fashion.dvc_deps")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from fashion.data import dataset, idx, inspection
+from fashion.data import about, dataset, idx, inspection
 from fashion.errors import UserError
 from fashion.params import check_params, load_params
 from fashion.validation import read_yaml
@@ -31,8 +31,10 @@ def dvc_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(dvc_folder: Path, tmp_path: Path) -> Path:
-    """Return a project with nothing but params.yaml, without Git."""
+    """Return a project with nothing but params.yaml and data/about.md, without Git."""
     shutil.copytree(dvc_folder, tmp_path / "root" / ".dvc")
+    (tmp_path / "root" / "data").mkdir()
+    (tmp_path / "root" / about.PATH).write_text(about.skeleton("other").replace("TODO", "Done"))
     return Path(shutil.copy(ROOT / "params.yaml", tmp_path / "root")).parent
 
 
@@ -123,6 +125,37 @@ def test_again(root: Path, colours: Path) -> None:
     assert "params.yaml: dataset.height: 32 -> 24" in lines
 
 
+def description(root: Path) -> str:
+    return (root / about.PATH).read_text()
+
+
+def test_about(root: Path, colours: Path) -> None:
+    """It is replaced, unless it describes this data set."""
+    line = "data/about.md: replaced the text on other; fill in the lines marked TODO, for the model card"
+    assert line in configure(root, colours)
+    assert description(root) == about.skeleton("colours")
+    assert about.read(root / about.PATH).header.name == "colours"
+    filled_in = description(root).replace("TODO", "Done")
+    (root / about.PATH).write_text(filled_in)
+    assert "data/about.md: kept" in configure(root, root / "images")
+    assert "data/about.md: kept; correct its name" in configure(root, root / "images", name="Colours")
+    assert description(root) == filled_in
+
+
+def test_about_missing(root: Path, colours: Path) -> None:
+    (root / about.PATH).unlink()
+    lines = configure(root, colours, name='a "b": #c')
+    assert "data/about.md: written; fill in the lines marked TODO, for the model card" in lines
+    assert about.load(root / about.PATH, 'a "b": #c').sections["Licence"].startswith("TODO")
+
+
+def test_about_malformed(root: Path, colours: Path) -> None:
+    (root / about.PATH).write_text("# No header")
+    assert error_of(root, colours).startswith(f"{root}/data/about.md: no header; expected YAML")
+    assert not (root / "images").exists()
+    assert description(root) == "# No header"
+
+
 def test_unreadable_and_duplicates(root: Path, colours: Path) -> None:
     (colours / "red" / "000.png").write_text("no image")
     for copy in ("red/001.png", "green/001.png"):
@@ -209,7 +242,8 @@ def test_dvc_fails(root: Path, colours: Path) -> None:
     shutil.rmtree(root / ".dvc")
     assert error_of(root, colours).startswith("`dvc add images` failed: ERROR: you are not inside of a DVC repository")
     assert not (root / "images").exists()
-    assert sorted(path.name for path in root.iterdir() if not path.name.startswith(".")) == ["params.yaml"]
+    assert sorted(path.name for path in root.iterdir() if not path.name.startswith(".")) == ["data", "params.yaml"]
+    assert "Done" in description(root)
 
 
 def test_class_name(root: Path, colours: Path) -> None:
@@ -307,7 +341,7 @@ def test_make_deps(copied: Project, colours: Path) -> None:
     assert fetch["deps"][0] == "images"
     assert fetch["params"] == ["dataset", "fetch"]
     assert copied.run("git", "status", "--porcelain").stdout.split() == [
-        *("M", ".gitignore", "M", "dvc.yaml", "M", "params.yaml", "??", "images.dvc")
+        *("M", ".gitignore", "M", "data/about.md", "M", "dvc.yaml", "M", "params.yaml", "??", "images.dvc")
     ]
 
 

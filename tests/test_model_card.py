@@ -10,9 +10,12 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+from fashion.data import about
+from fashion.data.about import About
 from fashion.evaluation import model_card
 from fashion.evaluation.metrics import wilson_interval
 from fashion.evaluation.model_results import ModelResults
+from fashion.params import DatasetParams, load_params
 from tests.conftest import CLASSES, MODELS, ROOT, Project
 
 LABELS = np.repeat([0, 1, 2], [4, 4, 2]).astype(np.uint8)
@@ -24,13 +27,31 @@ AUDIT = {
 }
 
 
+DATASET = DatasetParams(name="Lines: 2", format="idx", height=20, width=24, channels=1, classes=("a", "b", "c"))
+
+
 @pytest.fixture(scope="module")
-def written() -> str:
+def description(tmp_path_factory: pytest.TempPathFactory) -> About:
+    """Return what `fashion dataset` writes, with the lines filled in, except for one."""
+    text = about.skeleton(DATASET.name).replace("license: unknown", "license: other\nlicense_name: 'ours: 1'")
+    for section in about.SECTIONS[1:]:
+        text = re.sub(rf"(## {section}\n\n(?:- )?)TODO.*", rf"\1The {section.lower()} of {{{{ lines }}}}.", text)
+    path = tmp_path_factory.mktemp("about") / "about.md"
+    path.write_text(text)
+    return about.load(path, DATASET.name)
+
+
+def card(description: About, dataset: DatasetParams = DATASET) -> str:
     probabilities = np.eye(3, dtype=np.float32)[PREDICTED]
     export = {"ood_rate": 0.2, "float32": SCORES, "int8": SCORES | {"accuracy": 0.6}}
     models = {"cnn": ModelResults(pd.DataFrame(), {"parameters": 1234}, probabilities, export, probabilities)}
     params = {"cnn": {"epochs": 3, "filters": [4, 8]}}
-    return model_card.model_card("Lines", ("a", "b", "c"), AUDIT, LABELS, params, models)
+    return model_card.model_card(dataset, description, AUDIT, LABELS, params, models)
+
+
+@pytest.fixture(scope="module")
+def written(description: About) -> str:
+    return card(description)
 
 
 def header(text: str) -> Any:
@@ -40,16 +61,50 @@ def header(text: str) -> Any:
 def test_header(written: str) -> None:
     assert written.startswith("---\n")
     found = header(written)
-    assert (found["license"], found["pipeline_tag"]) == ("mit", "image-classification")
+    assert (found["license"], found["license_name"]) == ("other", "ours: 1")
+    assert (found["pipeline_tag"], found["datasets"]) == ("image-classification", [])
+    assert found["tags"] == ["litert", "tflite", "keras"]
     (model,) = found["model-index"]
-    assert model["name"] == "fashion-mnist-cnn"
+    assert model["name"] == "lines-2-cnn"
     (result,) = model["results"]
-    assert result["dataset"] == {"type": "zalando-datasets/fashion_mnist", "name": "Lines", "split": "test"}
+    assert result["dataset"] == {"type": "lines-2", "name": "Lines: 2", "split": "test"}
     assert {metric["type"]: metric["value"] for metric in result["metrics"]} == {
         "accuracy": 0.7,
         "loss": 0.51,
         "expected calibration error": 0.026,
     }
+
+
+def test_header_of_this_data_set() -> None:
+    description = about.load(ROOT / about.PATH, load_params(ROOT / "params.yaml").dataset.name)
+    found = header(card(description))
+    assert found["tags"][-3:] == ["litert", "tflite", "keras"]
+    assert [*found["tags"][:-3], *found["datasets"]] == [*description.header.tags, *description.header.datasets]
+    (result,) = found["model-index"][0]["results"]
+    assert result["dataset"]["type"] == next(iter(description.header.datasets), "lines-2")
+
+
+def test_sections(written: str) -> None:
+    for section in about.SECTIONS[1:]:
+        assert f"The {section.lower()} of {{{{ lines }}}}.\n" in written, "no template"
+    assert "\n## Intended use\n\nTODO: what the models are for" in written
+
+
+def test_image_shape(description: About, written: str) -> None:
+    assert "greyscale images of 20 x 24 pixels into 3 classes: a, b, c." in written
+    assert "(n x 20 x 24 x 1)" in written
+    colour = card(description, DATASET.model_copy(update={"channels": 3}))
+    assert "colour images of 20 x 24 pixels" in colour
+    assert "(n x 20 x 24 x 3)" in colour
+
+
+def test_other_data_set(written: str, project: Project) -> None:
+    """Nothing of Fashion-MNIST is in its card; `fashion` itself is the name of the program."""
+    of_project = (project.folder / "reports" / "MODEL_CARD.md").read_text()
+    for text in (written, of_project):
+        assert "# Lines" in text
+        prose = re.sub(r"`fashion (?:predict|demo)|fashion\.models", "", text)
+        assert re.findall("fashion|cloth|zalando", prose, re.IGNORECASE) == []
 
 
 def proportion(correct: int, of: int) -> str:

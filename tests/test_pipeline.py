@@ -71,14 +71,16 @@ def test_report_page(project: Project) -> None:
 def test_tracked_files(project: Project) -> None:
     tracked = project.run("git", "ls-files").stdout.splitlines()
     assert {f"reports/{LAST}/metrics.json", f"reports/{LAST}/history.csv", "reports/figures/loss.png"} <= set(tracked)
-    assert {path for path in tracked if path.startswith(("data/", "models/"))} <= {"data/README.md", "models/README.md"}
+    assert {path for path in tracked if path.startswith(("data/", "models/"))} <= {
+        *("data/README.md", "data/about.md", "models/README.md")
+    }
 
 
 NETWORK = f"fashion/models/{FIRST}.py"
 PROMISES = {  # edited files, and the stages that then are stale
     "nothing": ([], set()),
     "figures": (["fashion/evaluation/figures.py", "fashion/evaluation/report.html"], {"plot"}),
-    "model card": (["fashion/evaluation/model_card.md"], {"card"}),
+    "model card": (["fashion/evaluation/model_card.md", "data/about.md"], {"card"}),
     "metrics": (["fashion/evaluation/metrics.py"], EVALUATE | EXPORT | REPORT),
     "one network": ([NETWORK], {f"train_{FIRST}"}),
     "training": (["fashion/models/training.py", "fashion/models/hard_examples.py"], TRAIN),

@@ -1,4 +1,4 @@
-"""`fashion dataset`: describe a data set, and write the sections of params.yaml for it."""
+"""`fashion dataset`: describe a data set, and write the sections of params.yaml and data/about.md for it."""
 
 import gzip
 import hashlib
@@ -19,11 +19,11 @@ import numpy as np
 from PIL import Image
 from ruamel.yaml import YAML
 
-from fashion.data import folder, idx
+from fashion.data import about, folder, idx
 from fashion.data.dataset import Shape
 from fashion.data.resizing import resize
 from fashion.errors import UserError
-from fashion.files import atomic_write
+from fashion.files import atomic_write, write_text
 from fashion.params import RawFiles, check_params
 from fashion.validation import parse_yaml, read_yaml
 
@@ -61,7 +61,7 @@ class Found:
 
 
 def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, name: str | None) -> Iterator[str]:
-    """Set a project up for a data set: params.yaml and, for a folder of images, `images/` and images.dvc.
+    """Set a project up for a data set: params.yaml, data/about.md and, for image files, `images/` and images.dvc.
 
     Args:
         root: folder of the project.
@@ -75,7 +75,7 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
         Lines that describe the data set and what changed.
 
     Raises:
-        UserError: the folder is no data set, params.yaml is wrong, or DVC fails; params.yaml is unchanged.
+        UserError: the folder is no data set, params.yaml or data/about.md is wrong, or DVC fails; both are unchanged.
     """
     values = read_yaml(root / "params.yaml")
     check_params(values, "params.yaml")
@@ -92,15 +92,24 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
     text = _edited((root / "params.yaml").read_text(encoding="utf-8"), found, name, flip)
     new = parse_yaml(text, "params.yaml")
     check_params(new, "params.yaml")
+    described = about.read(root / about.PATH).header.name if (root / about.PATH).exists() else None
     if found.format == "folder":
         yield from _add_images(root, path)
     with atomic_write(root / "params.yaml") as file:
         file.write(text.encode())
     yield from _changes(values, new)
+    if described == name:
+        yield f"{about.PATH}: kept"
+    elif described is not None and in_place:  # renamed
+        yield f"{about.PATH}: kept; correct its name"
+    else:
+        write_text(root / about.PATH, about.skeleton(name))
+        replaced = f"replaced the text on {described}" if described else "written"
+        yield f"{about.PATH}: {replaced}; fill in the lines marked TODO, for the model card"
     tracked = "images.dvc, .gitignore, " if found.format == "folder" else ""
     yield ""
     yield f"Now run: make deps && {found.next_command}"
-    yield f"Then commit {tracked}params.yaml, dvc.yaml, dvc.lock and reports/."
+    yield f"Then commit {tracked}{about.PATH}, params.yaml, dvc.yaml, dvc.lock and reports/."
 
 
 def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:

@@ -3,6 +3,7 @@
 Source: M. Mitchell et al., Model cards for model reporting, FAT* 2019; https://huggingface.co/docs/hub/model-cards.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,21 @@ import jinja2
 import numpy as np
 import yaml
 
+from fashion.data.about import About
 from fashion.evaluation import metrics
 from fashion.evaluation.markdown import escape
 from fashion.evaluation.metrics import Confusion, Labels, Probabilities, confusion_matrix, wilson_interval
 from fashion.evaluation.model_results import ModelResults
+from fashion.params import DatasetParams
 
+HEADER_METRICS = {"accuracy": "accuracy", "loss": "loss", "calibration_error": "expected calibration error"}
 SHOWN_MISTAKES = 5
 MID_CONFIDENCE = (0.7, 0.95)  # the range of confidence whose accuracy the card reports
 
 
 def model_card(
-    name: str,
-    classes: tuple[str, ...],
+    dataset: DatasetParams,
+    about: About,
     audit: Mapping[str, Any],
     labels: Labels,
     params: Mapping[str, Any],
@@ -31,8 +35,8 @@ def model_card(
     """Return the card as Markdown with a YAML header.
 
     Args:
-        name: of the data set.
-        classes: the class names.
+        dataset: the section `dataset`.
+        about: what people write about the data set.
         audit: of the data, as the preprocess stage writes it.
         labels: the actual class of each test image.
         params: that each model was trained with, by its name.
@@ -49,9 +53,15 @@ def model_card(
     environment.filters["md"] = escape
     template = environment.from_string(Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
     matrices = {model: confusion_matrix(found.exported_probabilities, labels) for model, found in models.items()}
+    classes = dataset.classes
+    height, width, channels = dataset.image_shape
     return template.render(
-        name=name,
-        classes=classes,
+        header=_header(dataset, about, models),
+        dataset=dataset,
+        height=height,
+        width=width,
+        channels=channels,
+        about=about.sections,
         audit=audit,
         images={split: sum(counts.values()) for split, counts in audit["images"].items()},
         equal_classes={split: len(set(counts.values())) == 1 for split, counts in audit["images"].items()},
@@ -65,6 +75,35 @@ def model_card(
         mid_confident={model: _mid_confident(found.exported_probabilities, labels) for model, found in models.items()},
         proportion=_proportion,
     )
+
+
+def _header(dataset: DatasetParams, about: About, models: Mapping[str, ModelResults]) -> dict[str, Any]:
+    """Return the YAML header."""
+    given = about.header.model_dump(mode="json", exclude={"name"})
+    slug = re.sub(r"[\W_]+", "-", dataset.name.lower()).strip("-")
+    return {
+        **given,
+        "pipeline_tag": "image-classification",
+        "library_name": "litert",
+        "metrics": ["accuracy"],
+        "tags": [*given["tags"], "litert", "tflite", "keras"],
+        "model-index": [
+            {
+                "name": f"{slug}-{model}",
+                "results": [
+                    {
+                        "task": {"type": "image-classification"},
+                        "dataset": {"type": next(iter(given["datasets"]), slug), "name": dataset.name, "split": "test"},
+                        "metrics": [
+                            {"type": title, "value": found.export["float32"][key]}
+                            for key, title in HEADER_METRICS.items()
+                        ],
+                    }
+                ],
+            }
+            for model, found in models.items()
+        ],
+    }
 
 
 def _proportion(successes: int, trials: int) -> str:
