@@ -50,7 +50,14 @@ def test_missing_input(arguments: list[str], message: str) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-METRICS = {"accuracy": 0.5, "accuracy_interval": {"low": 0.25, "high": 0.75}, "loss": 1.25, "parameters": 1234}
+METRICS = {
+    "accuracy": 0.5,
+    "accuracy_interval": {"low": 0.25, "high": 0.75},
+    "balanced_accuracy": 0.500001,  # rounded
+    "macro_f1": 0.45,
+    "loss": 1.25,
+    "parameters": 1234,
+}
 
 
 def committed(path: Path, text: str) -> None:
@@ -108,6 +115,18 @@ def test_results(results_folder: Path) -> None:
         "train_time_ratio": 0.514,
         "commit": None,
     }
+
+
+def test_results_of_unequal_classes(results_folder: Path) -> None:
+    committed(results_folder / "reports/plain/metrics.json", json.dumps({**METRICS, "balanced_accuracy": 0.4}))
+    lines = results.markdown(results.read(results_folder)).splitlines()
+    assert [line[line.rindex("75.00%)") + 7 :] for line in lines if "75.00%)" in line] == [
+        " | 40.00%            | 45.00%   |",
+        " | 50.00%            | 45.00%   |",
+    ]
+    assert lines[0].endswith(" | Balanced accuracy | Macro F1 |")
+    assert lines[-1].endswith(" | -                         | -                 | -        |")
+    assert len({len(line) for line in lines}) == 1
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,14 @@ HISTORY = pd.DataFrame(
 )
 
 
-SCORES = {"bytes": 123_456, "accuracy": 0.5, "loss": 1.0, "calibration_error": 0.1}
+SCORES = {
+    "bytes": 123_456,
+    "accuracy": 0.5,
+    "balanced_accuracy": 0.5,
+    "macro_f1": 0.34567,
+    "loss": 1.0,
+    "calibration_error": 0.1,
+}
 EXPORT = {"temperature": 0.7, "ood_rate": 0.02, "keras": SCORES, "float32": SCORES, "int8": SCORES}
 
 
@@ -146,5 +153,13 @@ def test_page_unequal_classes() -> None:
     results = models("dnn")
     metrics = {**results["dnn"].metrics, "balanced_accuracy": 0.12345, "macro_f1": 0.23456}
     results = {"dnn": replace(results["dnn"], metrics=metrics)}
-    page = report.page(DATA, results, dict.fromkeys(report.draw(DATA, results, bins=5), b""), bins=5)
+    drawn = dict.fromkeys(report.draw(DATA, results, bins=5), b"")
+    page = report.page(DATA, results, drawn, bins=5)
+    assert "Balanced accuracy" not in page
+    assert "<td>12.35%</td>" not in page
+    images = {**DATA.audit["images"], "test": dict(zip(CLASSES, (10, 11, 9), strict=True))}
+    page = report.page(replace(DATA, audit={**DATA.audit, "images": images}), results, drawn, bins=5)
+    assert page.count("<th>Balanced accuracy</th><th>Macro F1</th>") == 2
     assert "<td>12.35%</td><td>23.46%</td>" in page
+    assert page.count("<td>50.00%</td><td>50.00%</td><td>34.57%</td>") == 3, "exported models"
+    assert "balanced accuracy is the mean recall" in page

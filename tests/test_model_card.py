@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,16 @@ from tests.conftest import CLASSES, MODELS, ROOT, Project
 
 LABELS = np.repeat([0, 1, 2], [4, 4, 2]).astype(np.uint8)
 PREDICTED = [0, 0, 0, 1, 1, 0, 0, 1, 2, 2]  # 7 of 10; 0 for 1 twice, 1 for 0 once
-SCORES = {"bytes": 5000, "accuracy": 0.7, "loss": 0.51, "calibration_error": 0.026}
-AUDIT = {
-    "images": {"train": {"a": 1000, "b": 2000}, "validation": {"a": 30}, "test": {"a": 10}},
+SCORES = {
+    "bytes": 5000,
+    "accuracy": 0.7,
+    "balanced_accuracy": 0.75,
+    "macro_f1": 0.746,
+    "loss": 0.51,
+    "calibration_error": 0.026,
+}
+AUDIT: dict[str, Any] = {
+    "images": {"train": {"a": 1000, "b": 2000}, "validation": {"a": 30}, "test": {"a": 4, "b": 4, "c": 2}},
     "near_duplicates": {"test_images": 1, "distance": 10.0, "different_label": 0},
 }
 
@@ -41,12 +49,12 @@ def description(tmp_path_factory: pytest.TempPathFactory) -> About:
     return about.load(path, DATASET.name)
 
 
-def card(description: About, dataset: DatasetParams = DATASET) -> str:
+def card(description: About, dataset: DatasetParams = DATASET, audit: Mapping[str, Any] = AUDIT) -> str:
     probabilities = np.eye(3, dtype=np.float32)[PREDICTED]
     export = {"ood_rate": 0.2, "float32": SCORES, "int8": SCORES | {"accuracy": 0.6}}
     models = {"cnn": ModelResults(pd.DataFrame(), {"parameters": 1234}, probabilities, export, probabilities)}
     params = {"cnn": {"epochs": 3, "filters": [4, 8]}}
-    return model_card.model_card(dataset, description, AUDIT, LABELS, params, models)
+    return model_card.model_card(dataset, description, audit, LABELS, params, models)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +78,8 @@ def test_header(written: str) -> None:
     assert result["dataset"] == {"type": "lines-2", "name": "Lines: 2", "split": "test"}
     assert {metric["type"]: metric["value"] for metric in result["metrics"]} == {
         "accuracy": 0.7,
+        "balanced accuracy": 0.75,
+        "macro F1": 0.746,
         "loss": 0.51,
         "expected calibration error": 0.026,
     }
@@ -114,8 +124,14 @@ def proportion(correct: int, of: int) -> str:
 
 def test_counts(written: str) -> None:
     lines = written.splitlines()
-    assert f"| CNN | 1,234 | `models/cnn/model.tflite` | 5 kB | {proportion(7, 10)} | 0.510 | 2.6% |" in lines
-    assert f"| CNN | 1,234 | `models/cnn/model.int8.tflite` | 5 kB | {proportion(6, 10)} | 0.510 | 2.6% |" in lines
+    assert (
+        f"| CNN | 1,234 | `models/cnn/model.tflite` | 5 kB | {proportion(7, 10)} | 75.0% | 74.6% | 0.510 | 2.6% |"
+        in lines
+    )
+    assert (
+        f"| CNN | 1,234 | `models/cnn/model.int8.tflite` | 5 kB | {proportion(6, 10)} | 75.0% | 74.6% | 0.510 | 2.6% |"
+        in lines
+    )
     assert f"| a | 4 | {proportion(3, 4)} | {proportion(3, 5)} | 66.7% |" in lines
     assert f"| b | 4 | {proportion(2, 4)} | {proportion(2, 3)} | 57.1% |" in lines
     assert f"| c | 2 | {proportion(2, 2)} | {proportion(2, 2)} | 100.0% |" in lines
@@ -126,6 +142,17 @@ def test_counts(written: str) -> None:
         in lines
     )
     assert "- The CNN classifies 20.0% of the test images as out of distribution." in lines
+
+
+def test_equal_classes(description: About) -> None:
+    """Balanced accuracy is accuracy, so it has no column."""
+    audit = {**AUDIT, "images": {**AUDIT["images"], "test": {"a": 5, "b": 5}}}
+    text = card(description, audit=audit)
+    row = f"| CNN | 1,234 | `models/cnn/model.tflite` | 5 kB | {proportion(7, 10)} | 0.510 | 2.6% |"
+    assert row in text.splitlines()
+    test_tables(text)
+    (result,) = header(text)["model-index"][0]["results"]
+    assert [metric["type"] for metric in result["metrics"]] == ["accuracy", "loss", "expected calibration error"]
 
 
 def test_params(written: str) -> None:

@@ -56,6 +56,7 @@ def test_outputs(project: Project) -> None:
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
         export = json.loads((reports / model / "export.json").read_text())
         assert export["float32"]["label_changes"] == 0
+        assert {"accuracy", "balanced_accuracy", "macro_f1"} <= set(export["int8"])
         assert export["int8"]["bytes"] < export["float32"]["bytes"] < export["keras"]["bytes"]
 
 

@@ -19,7 +19,14 @@ from fashion.evaluation.metrics import Confusion, Labels, Probabilities, confusi
 from fashion.evaluation.model_results import ModelResults
 from fashion.params import DatasetParams
 
-HEADER_METRICS = {"accuracy": "accuracy", "loss": "loss", "calibration_error": "expected calibration error"}
+HEADER_METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "loss": "loss",
+    "calibration_error": "expected calibration error",
+}
+CLASS_MEANS = ("balanced_accuracy", "macro_f1")  # left out if the classes of the test set are equal in size
 SHOWN_MISTAKES = 5
 MID_CONFIDENCE = (0.7, 0.95)  # the range of confidence whose accuracy the card reports
 
@@ -54,9 +61,11 @@ def model_card(
     template = environment.from_string(Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
     matrices = {model: confusion_matrix(found.exported_probabilities, labels) for model, found in models.items()}
     classes = dataset.classes
+    equal_classes = {split: len(set(counts.values())) == 1 for split, counts in audit["images"].items()}
+    shown = [key for key in HEADER_METRICS if key not in CLASS_MEANS or not equal_classes["test"]]
     height, width, channels = dataset.image_shape
     return template.render(
-        header=_header(dataset, about, models),
+        header=_header(dataset, about, models, shown),
         dataset=dataset,
         height=height,
         width=width,
@@ -64,7 +73,7 @@ def model_card(
         about=about.sections,
         audit=audit,
         images={split: sum(counts.values()) for split, counts in audit["images"].items()},
-        equal_classes={split: len(set(counts.values())) == 1 for split, counts in audit["images"].items()},
+        equal_classes=equal_classes,
         params=params,
         models=models,
         by_class={model: _by_class(matrix, classes) for model, matrix in matrices.items()},
@@ -77,8 +86,10 @@ def model_card(
     )
 
 
-def _header(dataset: DatasetParams, about: About, models: Mapping[str, ModelResults]) -> dict[str, Any]:
-    """Return the YAML header."""
+def _header(
+    dataset: DatasetParams, about: About, models: Mapping[str, ModelResults], shown: list[str]
+) -> dict[str, Any]:
+    """Return the YAML header, with the metrics in `shown`."""
     given = about.header.model_dump(mode="json", exclude={"name"})
     slug = re.sub(r"[\W_]+", "-", dataset.name.lower()).strip("-")
     return {
@@ -95,8 +106,7 @@ def _header(dataset: DatasetParams, about: About, models: Mapping[str, ModelResu
                         "task": {"type": "image-classification"},
                         "dataset": {"type": next(iter(given["datasets"]), slug), "name": dataset.name, "split": "test"},
                         "metrics": [
-                            {"type": title, "value": found.export["float32"][key]}
-                            for key, title in HEADER_METRICS.items()
+                            {"type": HEADER_METRICS[key], "value": found.export["float32"][key]} for key in shown
                         ],
                     }
                 ],

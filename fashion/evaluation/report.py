@@ -85,6 +85,7 @@ def page(data: Data, models: Mapping[str, ModelResults], drawn: Mapping[str, byt
         bins=bins,
         min_bin_images=figures.MIN_BIN_IMAGES,
         models=models,
+        unequal_classes=len(set(data.audit["images"]["test"].values())) > 1,
         models_by_accuracy=sorted(models.items(), key=lambda item: (item[1].metrics["accuracy"], item[0])),
         figures={name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in drawn.items()},
     )

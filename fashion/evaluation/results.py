@@ -12,6 +12,7 @@ from fashion.files import read_json
 from fashion.validation import read_yaml
 
 HEADER = ("Model", "Parameters", "Test accuracy", "Seeds", "Training time, x T_ref", "Last run (95 % interval)")
+CLASS_MEANS = ("Balanced accuracy", "Macro F1")  # of the last run; columns only if the classes are unequal in size
 NONE = "-"
 
 
@@ -134,9 +135,14 @@ def _last_commit(root: Path, path: Path) -> str:
     return "unknown" if shallow or not commit else commit
 
 
-def rows(results: list[Result]) -> list[tuple[str, ...]]:
-    """Return a row of text per model, with the columns of `HEADER`."""
-    return [
+def _rows(results: list[Result]) -> list[tuple[str, ...]]:
+    """Return the header and a row of text per model."""
+    unequal = any(
+        # With equal classes, balanced accuracy is accuracy; both are rounded to six decimals.
+        result.last_run and abs(result.last_run["balanced_accuracy"] - result.last_run["accuracy"]) > 2e-6
+        for result in results
+    )
+    rows = [
         (
             result.name.upper(),
             f"{result.parameters:,}",
@@ -144,9 +150,12 @@ def rows(results: list[Result]) -> list[tuple[str, ...]]:
             str(len(result.accuracies) or NONE),
             f"{result.train_time_ratio:.2f}" if result.train_time_ratio else NONE,
             interval(result.last_run) if result.last_run else NONE,
+            *(f"{result.last_run[key]:.2%}" if result.last_run else NONE for key in ("balanced_accuracy", "macro_f1")),
         )
         for result in results
     ]
+    table = [(*HEADER, *CLASS_MEANS), *rows]
+    return table if unequal else [row[: len(HEADER)] for row in table]
 
 
 def _accuracy(result: Result) -> str:
@@ -181,8 +190,8 @@ def as_json(results: list[Result]) -> list[dict[str, Any]]:
 
 def markdown(results: list[Result]) -> str:
     """Return the table as Markdown, aligned for the terminal."""
-    table = [HEADER, *rows(results)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(HEADER))]
+    table = _rows(results)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table
     ]

@@ -73,7 +73,8 @@ def export(
 
     def score(predicted: Probabilities, size: int) -> dict[str, float]:
         summary = metrics.summary(predicted, test.labels, tuple(classes), bins)
-        return {"bytes": size, **{name: summary[name] for name in ("accuracy", "loss", "calibration_error")}}
+        names = ("accuracy", "balanced_accuracy", "macro_f1", "loss", "calibration_error")
+        return {"bytes": size, **{name: summary[name] for name in names}}
 
     files = {
         "model.tflite": float32,
