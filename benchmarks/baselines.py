@@ -1,4 +1,4 @@
-"""Published networks to compare with, trained as their authors train them."""
+"""Published networks to compare with, for the images in params.yaml, trained as their authors train them."""
 
 import os
 
@@ -9,13 +9,15 @@ import numpy as np
 from keras import layers
 
 from fashion.data.dataset import Split
+from fashion.params import load_params
 
 
 def tutorial() -> keras.Model:
     """Return the CNN of Keras tutorials; its training time is T_ref, the unit of all training times."""
+    dataset = load_params().dataset
     return keras.Sequential(
         [
-            keras.Input((28, 28, 1)),
+            keras.Input(dataset.image_shape),
             layers.Conv2D(32, 3, activation="relu"),
             layers.MaxPooling2D(),
             layers.Conv2D(64, 3, activation="relu"),
@@ -23,22 +25,23 @@ def tutorial() -> keras.Model:
             layers.Conv2D(64, 3, activation="relu"),
             layers.Flatten(),
             layers.Dense(64, activation="relu"),
-            layers.Dense(10, activation="softmax"),
+            layers.Dense(len(dataset.classes), activation="softmax"),
         ]
     )
 
 
 def demo() -> keras.Model:
     """Return the network of https://github.com/iterative/demo-fashion-mnist (test accuracy there: 0.9071)."""
+    dataset = load_params().dataset
     return keras.Sequential(
         [
-            keras.Input((28, 28, 1)),
+            keras.Input(dataset.image_shape),
             layers.Conv2D(28, 3, activation="relu"),
             layers.MaxPooling2D(),
             layers.Flatten(),
             layers.Dense(64, activation="relu"),
             layers.Dropout(0.4),
-            layers.Dense(10, activation="softmax"),
+            layers.Dense(len(dataset.classes), activation="softmax"),
         ]
     )
 

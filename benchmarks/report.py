@@ -48,8 +48,7 @@ def markdown(results: Mapping[str, Any]) -> str:
                 _no_op(results["overhead"]["no_op_seconds"]),
                 _help(results["overhead"]["help_seconds"]),
                 "## 5. Comparison with a published network",
-                "iterative/demo-fashion-mnist trains on all 60,000 images; the models here use 5,000 of them for "
-                "validation.",
+                "iterative/demo-fashion-mnist also trains on the images that the models here use for validation.",
                 _baseline(results["time_to_accuracy"]),
                 "## 6. Prediction with exported models",
                 _serving(results["serving"]),

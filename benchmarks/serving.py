@@ -46,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{folder}/{index}.png" for index in range(len(images))]
         for path, image in zip(paths, images, strict=True):
-            Image.fromarray(image[..., 0]).save(path)
+            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
         bulk = {
             model: [_time(["fashion", "predict", "--json", "--model", model, *paths]) for _ in range(3)]
             for model in models

@@ -1,15 +1,19 @@
 """The benchmarks: what they count and report. The measurements themselves are run by hand."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 from benchmarks import baselines, report, trial, utilisation
 from fashion.data.dataset import Split
 from fashion.files import read_json
 from fashion.models import networks
 from fashion.params import load_params
-from tests.conftest import MODELS, ROOT, draw_lines
+from fashion.validation import read_yaml
+from tests.conftest import CLASSES, MODELS, ROOT, SHAPE, draw_lines
 
 PARAMS = load_params(ROOT / "params.yaml")
 TRAIN = Split(*draw_lines(60, 1))
@@ -130,7 +134,19 @@ def test_committed_report() -> None:
 
 
 @pytest.mark.parametrize("name", trial.BASELINES)
-def test_baselines(name: str) -> None:
+def test_baselines(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They fit the data set in params.yaml."""
+    values = read_yaml(ROOT / "params.yaml")
+    images, labels = draw_lines(30, 1, channels=3)
+    height, width, channels = images.shape[1:]
+    shape = {"height": height, "width": width, "channels": channels}
+    values["dataset"] = {"name": "Lines", "format": "folder", **shape, "classes": CLASSES}
+    values["fetch"] = {"folder": "images", "unreadable": 0, "test_fraction": 0.2, "seed": 1}
+    YAML().dump(values, tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
     network = getattr(baselines, name)()
-    assert network.input_shape == (None, 28, 28, 1)
-    assert network.output_shape == (None, 10)
+    assert network.input_shape == (None, *SHAPE, 3)
+    assert network.output_shape == (None, len(CLASSES))
+    before = [weights.copy() for weights in network.get_weights()]
+    baselines.train(network, 10, Split(images, labels), seed=1)
+    assert not any(np.array_equal(*pair) for pair in zip(before, network.get_weights(), strict=True))
