@@ -361,7 +361,7 @@ def test_pipeline(copied: Project, colours: Path) -> None:
     assert dataset.load(copied.folder / "data" / "test").images.shape == (12, 16, 16, 3)
     for page in ("reports/index.html", "reports/MODEL_CARD.md"):
         text = (copied.folder / page).read_text()
-        assert all(name in text for name in ("colours", *CLASSES))
+        assert all(name in text for name in ("colours", "Balanced accuracy", *CLASSES))
     image = next((copied.folder / "images" / "red").iterdir())
     prediction = json.loads(copied.run(*FASHION, "predict", "--json", str(image)).stdout)
     assert set(prediction["probabilities"]) == set(CLASSES)

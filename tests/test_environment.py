@@ -256,9 +256,16 @@ def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         times.write_text("fetch\t1.5\nplot\t10.0\n")
         return 0
 
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
-    metrics = {"accuracy": 0.5, "accuracy_interval": {"low": 0.4, "high": 0.6}, "parameters": 1234}
+    (tmp_path / "data").mkdir()
+    for name in ("params.yaml", "dvc.yaml", "data/about.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    metrics = {
+        "accuracy": 0.5,
+        "accuracy_interval": {"low": 0.4, "high": 0.6},
+        "balanced_accuracy": 0.5,
+        "macro_f1": 0.5,
+        "parameters": 1234,
+    }
     write_json(tmp_path / "reports" / MODELS[0] / "metrics.json", metrics)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["fashion", "run"])
