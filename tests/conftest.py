@@ -6,6 +6,7 @@ The tests run with the environment variables in `KEPT` only, an empty home folde
 import atexit
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -72,6 +73,46 @@ def draw_lines(count: int, seed: int, channels: int = 1) -> tuple[np.ndarray, np
                 image[np.arange(20), (np.arange(20) + at) % 24] = 220
     colours = generator.uniform(0.4, 1, (count, 1, 1, channels)) if channels > 1 else 1
     return (images[..., None] * colours).astype(np.uint8), labels
+
+
+IDX_SECTIONS = f"""\
+dataset:
+  name: Lines
+  format: idx
+  height: {SHAPE[0]}
+  width: {SHAPE[1]}
+  channels: 1
+  classes:
+    - upright
+    - level
+    - rising
+    - falling
+
+fetch:
+  sources:
+    - env:FASHION_MNIST_DIR
+  timeout: 20
+  retries: 1
+  files:
+"""
+
+
+def idx_params() -> str:
+    """Return the text of params.yaml for a data set of IDX files, whatever the project's own data set is."""
+    files = "".join(
+        f"    {key}:\n      name: {name}\n      length: 1\n      sha256: {'a' * 64}\n" for key, name in FILES.items()
+    )
+    text = (ROOT / "params.yaml").read_text()
+    text = re.sub(r"(?ms)^dataset:.*?(?=^validation:)", f"{IDX_SECTIONS}{files}\n", text)
+    values = {
+        "flip": "true",
+        "filters": "[32, 64, 128]",
+        "preprocessing": "fashion-mnist",
+        "representative_images": "500",
+    }
+    for key, value in values.items():
+        text = re.sub(rf"(?m)^( +{key}:) [^#\n]*?(?= #|$)", rf"\1 {value}", text)
+    return text
 
 
 @contextmanager
@@ -196,10 +237,10 @@ def clone(folder: Path, raw_folder: Path) -> Project:
     project = Project(folder, {**os.environ, "FASHION_MNIST_DIR": str(raw_folder)})
     YAML().dump(params := small_params(raw_folder), folder / "params.yaml")
     (folder / about.PATH).write_text(about.skeleton(params["dataset"]["name"]))
-    if (folder / "images.dvc").exists():  # of a project with a folder of images
-        (folder / "images.dvc").unlink()
-        project.run(sys.executable, "-m", "fashion.dvc_deps")
     project.run("git", "init", "-q")
+    if (folder / "images.dvc").exists():  # of a project with a folder of images
+        project.run("dvc", "remove", "images.dvc")  # also from .gitignore
+        project.run(sys.executable, "-m", "fashion.dvc_deps")
     project.commit("a clone with the small data set")
     return project
 

@@ -16,8 +16,8 @@ from ruamel.yaml import YAML
 from fashion.data import about, dataset, idx, inspection
 from fashion.errors import UserError
 from fashion.params import check_params, load_params
-from fashion.validation import read_yaml
-from tests.conftest import FASHION, ROOT, SMALL_NETWORKS, SMALL_TRAINING, Project
+from fashion.validation import parse_yaml, read_yaml
+from tests.conftest import FASHION, ROOT, SMALL_NETWORKS, SMALL_TRAINING, Project, idx_params
 from tests.test_folder import CLASSES, write_images
 
 
@@ -35,7 +35,8 @@ def root(dvc_folder: Path, tmp_path: Path) -> Path:
     shutil.copytree(dvc_folder, tmp_path / "root" / ".dvc")
     (tmp_path / "root" / "data").mkdir()
     (tmp_path / "root" / about.PATH).write_text(about.skeleton("other").replace("TODO", "Done"))
-    return Path(shutil.copy(ROOT / "params.yaml", tmp_path / "root")).parent
+    (tmp_path / "root" / "params.yaml").write_text(idx_params())
+    return tmp_path / "root"
 
 
 @pytest.fixture
@@ -74,10 +75,19 @@ def test_folder(root: Path, colours: Path) -> None:
     assert params.review["min_accuracy"] == {}
     assert (root / "images.dvc").exists()
     assert sorted(path.name for path in (root / "images").iterdir()) == list(CLASSES)
-    assert 'params.yaml: dataset.name: "Fashion-MNIST" -> "colours"' in lines
+    assert 'params.yaml: dataset.name: "Lines" -> "colours"' in lines
     assert "params.yaml: training.augmentation.flip: true -> false" in lines
     assert "params.yaml: fetch.sources: removed" in lines
     assert "Now run: make deps && make" in lines
+    assert not any("git rm" in line for line in lines)
+
+
+def test_names_the_old_results(root: Path, colours: Path) -> None:
+    (root / "tests").mkdir()
+    (root / "tests" / "test_results.py").touch()
+    command = f"git rm -rq {inspection.RESULTS}"
+    assert f"Delete the results for Fashion-MNIST: {command}" in configure(root, colours)
+    assert command in (ROOT / "docs" / "extend.md").read_text()
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -288,7 +298,7 @@ def test_command_line() -> None:
 
 
 def test_format_and_fetch_differ() -> None:
-    values = read_yaml(ROOT / "params.yaml")
+    values = parse_yaml(idx_params(), "params.yaml")
     values["dataset"]["format"] = "folder"
     with pytest.raises(UserError) as error:
         check_params(values, "params.yaml")
@@ -307,7 +317,7 @@ def test_format_and_fetch_differ() -> None:
 
 
 def test_colour_idx() -> None:
-    values = read_yaml(ROOT / "params.yaml")
+    values = parse_yaml(idx_params(), "params.yaml")
     values["dataset"]["channels"] = 3
     with pytest.raises(UserError, match="channels: found 3, expected 1: IDX images are greyscale"):
         check_params(values, "params.yaml")

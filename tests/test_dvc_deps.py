@@ -46,13 +46,13 @@ def test_write(tmp_path: Path) -> None:
     broken.write_text(
         text.replace(f"      - fashion/models/{last}.py\n", "")
         .replace(f"      - models.{last}\n", f"      - models.{last}\n      - fetch\n")
-        .replace("    params:\n      - fetch\n", "", 1)
+        .replace("    params:\n      - audit\n      - dataset\n      - validation\n", "", 1)
         .replace(f"      - reports/{last}/history.csv\n", "")
         .replace(f"        reports/{last}/history.csv: [loss, val_loss]\n", "")
         .replace(f"  {last}:\n    type: model\n    path: models/{last}/model.tflite\n", "")
     )
     assert dvc_deps.write(broken)[broken] == [
-        "fetch: params: added fetch",
+        *(f"preprocess: params: added {section}" for section in ("audit", "dataset", "validation")),
         f"train_{last}: params: removed fetch",
         f"train_{last}: deps: added fashion/models/{last}.py",
         f"plot: deps: added reports/{last}/history.csv",
@@ -189,6 +189,7 @@ SECTIONS: dict[str, tuple[Any, list[str]]] = {
 }
 SECTIONS |= {f"models.{name}": (networks.load(name).Params, [f"stages.train_{name}"]) for name in MODELS}
 SECTIONS["review"] = (Rules, ["fashion.cli"])
+SECTIONS["fetch"][1].append("fashion.data.sources")  # also if the data set is a folder of images
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -11,9 +11,9 @@ from fashion.errors import UserError
 from fashion.models import networks
 from fashion.params import check_params_fit, load_params
 from fashion.validation import parse_settings
-from tests.conftest import MODELS, ROOT
+from tests.conftest import MODELS, idx_params
 
-TEXT = (ROOT / "params.yaml").read_text()
+TEXT = idx_params()
 
 
 def error_of(call: Callable[[], object]) -> str:

@@ -39,13 +39,6 @@ def test_all_variants_are_trained() -> None:
     assert stages["train"]["matrix"]["variant"] == list(STUDY["variants"])
 
 
-def test_table_and_readme() -> None:
-    table = pd.read_csv(ABLATION / "table.csv", index_col="variant")
-    assert sorted(table.index) == sorted(STUDY["variants"])
-    assert set(table["seeds"]) == {5}
-    assert summary.markdown(table) in (ABLATION / "README.md").read_text()
-
-
 def test_seeds_evaluates_all_trained_models() -> None:
     stages = read_yaml(ROOT / "studies" / "seeds" / "dvc.yaml")["stages"]
     assert set(stages) == {"evaluate", *(f"train_{model}" for model in stages["evaluate"]["matrix"]["model"])}

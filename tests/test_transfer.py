@@ -380,19 +380,6 @@ def test_figures() -> None:
     np.testing.assert_allclose(line.get_ydata().astype(float), [72, 93])
 
 
-def test_readme() -> None:
-    table = pd.read_csv(DIRECTORY / "table.csv", dtype={"images": str})
-    tables = summary.markdown(table.fillna(0), read_json(DIRECTORY / "comparison.json"))
-    assert tables in (DIRECTORY / "README.md").read_text()
-
-
-def test_table() -> None:
-    trained = pd.read_csv(DIRECTORY / "results.csv", dtype={"images": str})
-    table = pd.read_csv(DIRECTORY / "table.csv", dtype={"images": str}).set_index(["method", "images"])
-    means = trained.groupby(["method", "images"])["accuracy"].mean()
-    np.testing.assert_allclose(table.loc[means.index, "accuracy"], means, rtol=1e-3)
-
-
 def test_pipeline() -> None:
     stages = read_yaml(DIRECTORY / "dvc.yaml")["stages"]
     transfer, own = (stages[name]["matrix"]["trial"] for name in ("train_transfer", "train_own"))

@@ -34,6 +34,8 @@ MIN_STEPS = 30  # per epoch, for small data sets
 MIN_BATCH_SIZE = 16
 VALIDATION_FRACTION = 0.1
 TEST_FRACTION = 0.2
+# Arguments of `git rm`: the results for Fashion-MNIST, and the test of them
+RESULTS = "studies ':!studies/*.py' ':!studies/*.yaml' 'reports/benchmarks.*' docs/results.md tests/test_results.py"
 VARIABLE = "FASHION_MNIST_DIR"  # that names the folder of IDX files
 
 
@@ -106,9 +108,12 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
         write_text(root / about.PATH, about.skeleton(name))
         replaced = f"replaced the text on {described}" if described else "written"
         yield f"{about.PATH}: {replaced}; fill in the lines marked TODO, for the model card"
-    tracked = "images.dvc, .gitignore, " if found.format == "folder" else ""
     yield ""
     yield f"Now run: make deps && {found.next_command}"
+    if (root / "tests" / "test_results.py").exists():
+        yield f"Delete the results for Fashion-MNIST: git rm -rq {RESULTS}"
+        yield "Rewrite the text of README.md and docs/serving.md."
+    tracked = "images.dvc, .gitignore, " if found.format == "folder" else ""
     yield f"Then commit {tracked}{about.PATH}, params.yaml, dvc.yaml, dvc.lock and reports/."
 
 

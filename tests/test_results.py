@@ -1,0 +1,258 @@
+"""The committed results for Fashion-MNIST, and the documentation that quotes them.
+
+A project with other images deletes this file with those results (docs/extend.md). Another processor gives slightly
+different results, so a page may quote the committed ones or those in this folder.
+"""
+
+import csv
+import json
+import re
+import shlex
+import statistics
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import benchmarks.report
+import studies.ablation.summary
+import studies.transfer.summary
+from fashion.data import inspection
+from fashion.dvc import Lock
+from fashion.evaluation import results, significance
+from fashion.files import read_json
+from fashion.review import gate, report
+from fashion.review.compare import compare
+from fashion.review.rules import Rules
+from fashion.review.snapshot import Model, Snapshot, TestSet
+from fashion.validation import read_yaml, validated
+from tests.conftest import ROOT, Project
+from tests.test_docs import LINKING_PAGES, PAGES, RESULTS, broken_links, missing_paths, read_page
+
+ABLATION, TRANSFER = ROOT / "studies" / "ablation", ROOT / "studies" / "transfer"
+
+Read = Callable[[str], str]  # from the path of a result file to its content
+
+
+def test_deleted_files() -> None:
+    """`fashion dataset` and tests/test_docs.py mean the same files."""
+    listed = subprocess.run(
+        ["git", "ls-files", *shlex.split(inspection.RESULTS)], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "tests/test_results.py" in listed
+    assert [path for path in listed if not re.fullmatch(RESULTS, path)] == []
+    kept = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert [path for path in set(kept) - set(listed) if re.fullmatch(RESULTS, path)] == []
+
+
+@pytest.mark.slow
+def test_deletion(copied: Project) -> None:
+    """After the commands of docs/extend.md, the code is complete."""
+    blocks = re.findall(r"```sh\n(git rm -rq studies.*?)```", read_page("docs/extend.md"), re.S)
+    assert blocks[0] == f"git rm -rq {inspection.RESULTS}\n"
+    (copied.folder / "reports" / "benchmarks.json").touch()
+    copied.run("git", "add", "reports/benchmarks.json")
+    for commands in blocks:
+        copied.run("sh", "-euc", commands.replace("git rm -rq", "git rm -rqf"))  # the file is not committed
+        for check in (["ruff", "check"], ["lint-imports", "--no-logo"], ["pytest", "--collect-only", "-qm", ""]):
+            copied.run(*check)
+        assert copied.run("python", "-m", "fashion.dvc_deps").stdout == ""
+    assert not (copied.folder / "studies" / "seeds").exists()
+
+
+@pytest.mark.parametrize("page", LINKING_PAGES)
+def test_links(page: str) -> None:
+    assert list(broken_links(page)) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths(page: str) -> None:
+    assert list(missing_paths(page)) == []
+
+
+def test_benchmarks() -> None:
+    found = read_json(ROOT / "reports/benchmarks.json")
+    assert benchmarks.report.markdown(found) == (ROOT / "reports/benchmarks.md").read_text()
+
+
+def test_ablation() -> None:
+    table = pd.read_csv(ABLATION / "table.csv", index_col="variant")
+    assert sorted(table.index) == sorted(read_yaml(ABLATION / "params.yaml")["variants"])
+    assert set(table["seeds"]) == {5}
+    assert studies.ablation.summary.markdown(table) in (ABLATION / "README.md").read_text()
+
+
+def test_transfer() -> None:
+    table = pd.read_csv(TRANSFER / "table.csv", dtype={"images": str})
+    tables = studies.transfer.summary.markdown(table.fillna(0), read_json(TRANSFER / "comparison.json"))
+    assert tables in (TRANSFER / "README.md").read_text()
+    trained = pd.read_csv(TRANSFER / "results.csv", dtype={"images": str})
+    means = trained.groupby(["method", "images"])["accuracy"].mean()
+    np.testing.assert_allclose(table.set_index(["method", "images"]).loc[means.index, "accuracy"], means, rtol=1e-3)
+
+
+def test_readme_table(tmp_path: Path) -> None:
+    """It has the committed results, or those of this machine."""
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(tmp_path / "committed")], check=True)
+    tables = [results.markdown(results.read(folder)) for folder in (tmp_path / "committed", ROOT)]
+    readme = read_page("README.md")
+    assert any(table in readme for table in tables), f"paste into README.md what `fashion results` prints:\n{tables[1]}"
+
+
+def is_part(part: Any, whole: Any) -> bool:
+    if not isinstance(part, dict):
+        return bool(part == whole)
+    return isinstance(whole, dict) and all(key in whole and is_part(value, whole[key]) for key, value in part.items())
+
+
+def test_readme_excerpt() -> None:
+    (excerpt,) = re.findall(r"```yaml\n(.*?)```", read_page("README.md"), re.S)
+    assert is_part(yaml.safe_load(excerpt), read_yaml(ROOT / "params.yaml"))
+
+
+def read_committed(path: str) -> str:
+    return subprocess.run(["git", "show", f"HEAD:{path}"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def export_results(read: Read) -> dict[str, Any]:
+    return {name: json.loads(read(f"reports/{name}/export.json")) for name in ("dnn", "cnn")}
+
+
+def results_numbers(read: Read) -> Iterator[str]:
+    export = export_results(read)
+    for name, found in export.items():
+        first = f"| {name.upper()} "
+        for key, title in {"keras": "Keras", "float32": "LiteRT, float32", "int8": "LiteRT, int8"}.items():
+            scores = found[key]
+            yield (
+                f"{first}| {title} | {scores['bytes'] / 1000:,.0f} kB | {scores['accuracy']:.2%} "
+                f"| {scores['loss']:.3f} | {scores['calibration_error']:.1%} |"
+            )
+            first = "| "
+    dnn, cnn = (found["temperature"] for found in export.values())
+    yield f"{dnn:.2f} for the DNN and {cnn:.2f} for the CNN"
+    dnn, cnn = re.findall(r"is correct on ([\d.]+%)", read("reports/MODEL_CARD.md"))[:2]
+    yield f"the DNN is correct on {dnn} of the test images and the CNN on {cnn}"
+
+    benchmarks = json.loads(read("reports/benchmarks.json"))
+    runs = benchmarks["time_to_accuracy"]
+    seconds = {name: statistics.median(run["seconds"] for run in runs[name]) for name in runs}
+    accuracy = statistics.mean(run["accuracy"] for run in runs["tutorial"])
+    yield f"takes {seconds['tutorial']:.0f} s and reaches a test accuracy of {accuracy:.1%}"
+    minutes, ratio = benchmarks["deep"]["seconds"] / 60, benchmarks["train_time_ratio"]["deep"]
+    yield f"about {minutes:.0f} minutes, {ratio:.1f} T_ref"
+    yield f"What does a larger CNN reach? | about {3 * minutes:.0f} minutes |"
+    yield f"change the accuracy? | about {5 * (seconds['dnn'] + seconds['cnn']) / 60:.0f} minutes |"
+
+    ablation = {row["variant"]: row for row in csv.DictReader(read("studies/ablation/table.csv").splitlines())}
+    yield f"Muon gains the most: {-float(ablation['adam']['points']):.1f} points of validation accuracy"
+    yield f"Hard-example mining gains {-float(ablation['no-hard-examples']['points']):.1f} points"
+    yield f"bfloat16 costs {float(ablation['float32']['points']):.1f} points"
+    yield f"makes training {float(ablation['float32']['time']):.1f} times as fast"
+
+    gains = json.loads(read("studies/transfer/comparison.json"))["differences"]
+    few, more = (100 * gains[images]["mean"] for images in ("10", "100"))
+    yield f"the CNN by {few:.1f} points with 10 images per class and by {more:.1f} with 100"
+    rows = csv.DictReader(read("studies/transfer/table.csv").splitlines())
+    best = next(row for row in rows if (row["method"], row["images"]) == ("finetuned", "all"))
+    yield f"it reaches {float(best['accuracy']):.1%} in {float(best['ratio']):.1f} T_ref"
+
+
+def serving_numbers(read: Read) -> Iterator[str]:
+    dnn, cnn = export_results(read).values()
+    yield f"the label of {dnn['int8']['label_changes']} (DNN) and {cnn['int8']['label_changes']} (CNN)"
+    largest = max(results["float32"]["largest_difference"] for results in (dnn, cnn))
+    yield f"largest difference is {largest:.7f}"
+    yield f"the detector rejects {dnn['ood_rate']:.1%} with the DNN and {cnn['ood_rate']:.1%} with the CNN"
+
+    benchmarks = json.loads(read("reports/benchmarks.json"))
+    serving, load = benchmarks["serving"], benchmarks["load_test"]
+    seconds = {name: statistics.median(times) for name, times in serving["first_prediction_seconds"].items()}
+    ours, keras = (f"{seconds[name]:.2f} s" for name in ("fashion predict", "Keras"))
+    yield f"takes {ours} including process start-up; with the Keras model, {keras}"
+    dnn, cnn = (f"{serving['images'] / min(serving['bulk_seconds'][name]):,.0f}" for name in ("dnn", "cnn"))
+    yield f"{serving['images']:,} PNG files in one call: {dnn} images per second with the DNN and {cnn} with the CNN"
+    yield f"{load['clients']} clients of `fashion demo` at once, for {load['seconds']} seconds"
+    yield f"of {load['requests']:,} requests, {load['failed']} failed"
+    median, high, largest = (load["latency_seconds"][key] for key in ("median", "95 %", "largest"))
+    yield f"{median:.2f} s (median), {high:.2f} s (95th percentile) and at most {largest:.2f} s"
+
+    yield from re.findall(r"```python\n.*?```", read("reports/MODEL_CARD.md"), re.S)  # whose test runs them
+
+
+def review_rows(read: Read, changes: dict[str, tuple[int, int, int]]) -> Iterator[str]:
+    """Yield the verdict, the gate's failures and the rows of accuracy.
+
+    Args:
+        read: reads a result file.
+        changes: by model, the number of correct predictions in base, and how many are fixed and broken in head.
+    """
+    seeds = {
+        name: tuple(json.loads(read(f"studies/seeds/{name}-{seed}/metrics.json"))["accuracy"] for seed in range(1, 6))
+        for name in changes
+    }
+    test_set = TestSet("md5", np.zeros(10_000, np.uint8), None)
+
+    def model(name: str, correct: np.ndarray) -> Model:
+        predictions = np.where(correct[:, None], [0.9, 0.1], [0.1, 0.9])
+        return Model({}, predictions, None, seeds[name])
+
+    base, head = {}, {}
+    for name, (count, fixed, broken) in changes.items():
+        order = np.arange(10_000)
+        base[name] = model(name, order < count)
+        head[name] = model(name, (order >= broken) & (order < count + fixed))
+    rules = rules_of({"models": {name: {} for name in changes}, "classes": ["right", "wrong"]})
+    lock = Lock({})
+    snapshots = (
+        Snapshot(name, name, rules, lock, test_set, models, (), (), rebuilt=False).on(test_set)
+        for name, models in {"base": base, "head": head}.items()
+    )
+    result = compare(*snapshots)
+    failures = gate.failures(result)
+    lines = report.markdown(result, failures, {}).splitlines()
+    table = lines[: next(number for number, line in enumerate(lines) if line.startswith("###"))]
+    yield from (f"> {line}" for line in table if line.startswith("**") or "| accuracy |" in line)
+    yield from (f"> - {line}" for line in failures)
+
+
+def rules_of(section: dict[str, Any]) -> Rules:
+    files = {"predictions": "p.npy", "metrics": "m.json", "history": None, "seeds": None}
+    models = {name: {**files, **given} for name, given in section["models"].items()}
+    review = read_yaml(ROOT / "params.yaml")["review"]
+    return validated(Rules, {"calibration_bins": 15, **review, **section, "models": models}, "review")
+
+
+def readme_numbers(read: Read) -> Iterator[str]:
+    benchmarks = json.loads(read("reports/benchmarks.json"))
+    yield f"takes {statistics.median(benchmarks['serving']['first_prediction_seconds']['fashion predict']):.2f} s"
+    yield from review_rows(read, {"dnn": (9142, 168, 229), "cnn": (9417, 0, 0)})
+
+
+def docs_review_numbers(read: Read) -> Iterator[str]:
+    yield from review_rows(read, {"dnn": (9063, 297, 218), "cnn": (9382, 186, 151)})
+
+
+NUMBERS = {
+    "README.md": readme_numbers,
+    "docs/results.md": results_numbers,
+    "docs/review.md": docs_review_numbers,
+    "docs/serving.md": serving_numbers,
+}
+
+
+@pytest.mark.parametrize("page", NUMBERS)
+def test_numbers(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(significance, "RESAMPLES", significance.BATCH)  # the intervals are not compared
+    text = " ".join(read_page(page).split())
+
+    def missing(read: Read) -> list[str]:
+        return [quote for quote in NUMBERS[page](read) if " ".join(quote.split()) not in text]
+
+    found = missing(read_committed)
+    assert not found or not missing(read_page), f"{page} lacks or misquotes: {found}"
