@@ -46,6 +46,7 @@ def main() -> None:
     else:
         results = {
             "machine": machine(),
+            "dataset": load_params().dataset.name,
             "time_to_accuracy": time_to_accuracy(args.repeats),
             "deep": deep(),
             "utilisation": python("benchmarks.utilisation"),

@@ -52,6 +52,7 @@ def test_missing_input(arguments: list[str], message: str, tmp_path: Path, monke
     assert len(done.stderr.splitlines()) == 1
 
 
+PARAMS = "dataset: {name: Lines}\nmodels:\n  wide: {epochs: 3}\n  tall: {epochs: 3}\n  plain: {}\n"
 METRICS = {
     "accuracy": 0.5,
     "accuracy_interval": {"low": 0.25, "high": 0.75},
@@ -79,6 +80,11 @@ def results_folder(tmp_path: Path) -> Path:
             "params": {"params.yaml": {f"models.{model}": {"epochs": 3}}},
             "outs": [{"path": f"studies/some/{model}-{seed}/model.keras", "md5": "0" * 32}],
         }
+        stages[f"evaluate_{model}@{seed}"] = {
+            "deps": [{"path": f"studies/some/{model}-{seed}/model.keras", "md5": "0" * 32}],
+            "params": {"params.yaml": {"dataset": {"name": "Lines"}}},
+            "outs": [{"path": f"studies/some/{model}-{seed}/metrics.json", "md5": "0" * 32}],
+        }
         committed(tmp_path / f"{model}.py", code)
     figures = {"path": "figures.py", "md5": digest}
     stages["plot"] = {
@@ -89,8 +95,10 @@ def results_folder(tmp_path: Path) -> Path:
     committed(tmp_path / "figures.py", code)
     for model in ("wide", "plain"):
         committed(tmp_path / f"reports/{model}/metrics.json", json.dumps(METRICS))
-    committed(tmp_path / "reports/benchmarks.json", json.dumps({"train_time_ratio": {"wide": 0.514}}))
-    committed(tmp_path / "params.yaml", "models:\n  wide: {epochs: 3}\n  tall: {epochs: 3}\n  plain: {}\n")
+    committed(
+        tmp_path / "reports/benchmarks.json", json.dumps({"dataset": "Lines", "train_time_ratio": {"wide": 0.514}})
+    )
+    committed(tmp_path / "params.yaml", PARAMS)
     committed(tmp_path / "studies/some/dvc.lock", json.dumps({"stages": stages}))
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "results"]):
         settings = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
@@ -131,11 +139,20 @@ def test_results_of_unequal_classes(results_folder: Path) -> None:
     assert len({len(line) for line in lines}) == 1
 
 
+def test_results_for_another_data_set(results_folder: Path) -> None:
+    """They are not those of this project's models."""
+    committed(results_folder / "params.yaml", PARAMS.replace("Lines", "Circles"))
+    assert results.markdown(results.read(results_folder)).splitlines()[2:] == [
+        "| PLAIN | 1,234      | -             | -     | -                      | 50.00% (25.00% to 75.00%) |",
+        "| WIDE  | 1,234      | -             | -     | -                      | 50.00% (25.00% to 75.00%) |",
+    ]
+
+
 @pytest.mark.parametrize(
     ("file", "text", "older"),
     [
         ("wide.py", "edited\n", {"wide"}),
-        ("params.yaml", "models:\n  wide: {epochs: 3}\n  tall: {epochs: 4}\n", {"tall"}),
+        ("params.yaml", PARAMS.replace("tall: {epochs: 3}", "tall: {epochs: 4}"), {"tall"}),
         ("data/train", "another machine has none, or another", set()),
         ("figures.py", "edited\n", set()),
     ],

@@ -51,7 +51,7 @@ def read(root: Path) -> list[Result]:
     """Return the results of the project at `root`, sorted by accuracy.
 
     They are in reports/NAME/metrics.json of the models in params.yaml, in studies/STUDY/NAME-SEED/metrics.json and in
-    reports/benchmarks.json.
+    reports/benchmarks.json. Those of studies and benchmarks on another data set are left out.
 
     Raises:
         UserError: `root` is not a project, or has no results.
@@ -61,15 +61,17 @@ def read(root: Path) -> list[Result]:
     params = read_yaml(root / "params.yaml")
     reports = {name: root / "reports" / name / "metrics.json" for name in params.get("models") or {}}
     runs = {name: read_json(path) for name, path in reports.items() if path.exists()}
+    dataset = _look_up(params, "dataset.name")
     studied: dict[str, dict[int, Path]] = {}
     for path in root.glob("studies/*/*-*/metrics.json"):
         name, _, seed = path.parent.name.rpartition("-")
-        if seed.isdecimal():
+        if seed.isdecimal() and _dataset_of(root, path) in (None, dataset):
             studied.setdefault(name, {})[int(seed)] = path
     if not runs and not studied:
         raise UserError("there are no results yet; run `make`")
     benchmarks = root / "reports" / "benchmarks.json"
-    ratios = read_json(benchmarks)["train_time_ratio"] if benchmarks.exists() else {}
+    measured = read_json(benchmarks) if benchmarks.exists() else {}
+    ratios = measured["train_time_ratio"] if measured.get("dataset") == dataset else {}
     results = []
     for name in runs | studied:
         paths = studied.get(name, {})
@@ -94,6 +96,13 @@ def _best_known(result: Result) -> float:
     if result.accuracy_mean is not None:
         return result.accuracy_mean
     return float(result.last_run["accuracy"]) if result.last_run else 0.0
+
+
+def _dataset_of(root: Path, metrics: Path) -> str | None:
+    """Return the name of the data set of a study's metrics file, None if its dvc.lock does not record it."""
+    lock, file = Lock.read(metrics.parents[1]), str(metrics.relative_to(root))
+    stage = lock.maker(file) if file in lock.outputs else None
+    return _look_up(lock.params(stage).get("params.yaml", {}), "dataset.name") if stage else None
 
 
 def _commit_if_stale(root: Path, study: Path, model: str, params: Mapping[str, Any]) -> str | None:
