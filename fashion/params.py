@@ -105,7 +105,7 @@ class FolderParams(StrictModel):
     Attributes:
         folder: in the project's folder.
         unreadable: number of image files that may be unreadable.
-        test_fraction: fraction of each class that becomes the test set; unused if the folder has a test set.
+        test_fraction: expected fraction of the images that becomes the test set; unused if the folder has a test set.
         seed: of the choice of the test images.
     """
 

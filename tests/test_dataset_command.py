@@ -52,7 +52,7 @@ def configure(root: Path, path: Path, **options: Any) -> list[str]:
 def test_folder(root: Path, colours: Path) -> None:
     lines = configure(root, colours)
     assert lines[:4] == [
-        "60 images in 3 classes: no folder test; 12 become the test set",
+        "60 images in 3 classes: no folder test; 13 become the test set",
         "  blue: 10",
         "  green: 30",
         "  red: 20",
@@ -69,8 +69,8 @@ def test_folder(root: Path, colours: Path) -> None:
         "classes": CLASSES,
     }
     assert params.fetch.model_dump() == {"folder": "images", "unreadable": 0, "test_fraction": 0.2, "seed": 2017}
-    assert params.validation.images == 6
-    assert params.export.representative_images == 42
+    assert params.validation.images == 10  # so many that each class has one
+    assert params.export.representative_images == 37
     assert params.training.augmentation.flip is False
     assert params.review["min_accuracy"] == {}
     assert (root / "images.dvc").exists()
@@ -368,7 +368,7 @@ def test_pipeline(copied: Project, colours: Path) -> None:
     copied.edit_params(shorten)
     copied.run(sys.executable, "-m", "fashion.dvc_deps")
     copied.run("dvc", "repro")
-    assert dataset.load(copied.folder / "data" / "test").images.shape == (12, 16, 16, 3)
+    assert dataset.load(copied.folder / "data" / "test").images.shape == (13, 16, 16, 3)
     for page in ("reports/index.html", "reports/MODEL_CARD.md"):
         text = (copied.folder / page).read_text()
         assert all(name in text for name in ("colours", "Balanced accuracy", *CLASSES))

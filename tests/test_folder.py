@@ -70,8 +70,8 @@ def test_order(flat: Path) -> None:
 
 def test_read(flat: Path) -> None:
     labelled, test = read(flat)
-    assert np.bincount(test.labels).tolist() == [1, 2, 1]
-    assert np.bincount(labelled.labels).tolist() == [6, 8, 4]
+    assert np.bincount(test.labels).tolist() == [2, 2, 3]
+    assert np.bincount(labelled.labels).tolist() == [5, 8, 2]
     for part in (labelled, test):
         assert part.images.dtype == part.labels.dtype == np.uint8
         assert part.image_shape == SHAPE
@@ -89,6 +89,73 @@ def test_own_test_set(split: Path) -> None:
     labelled, test = read(split)
     assert np.bincount(labelled.labels).tolist() == [4, 4, 4]
     assert np.bincount(test.labels).tolist() == [2, 2, 2]
+
+
+def draw(path: Path, seed: int = 1) -> dict[str, bool]:
+    """Return whether each file, by its path in the folder, is a test image."""
+    files = folder.scan(path).files
+    test = folder.draw_test(path, folder.by_hash(files, seed), 0.2)
+    return {str(file.path.relative_to(path)): file in test for file in files}
+
+
+def write_texts(path: Path, counts: dict[str, int], prefix: str = "") -> Path:
+    """Write files with different contents, which need not be images to be drawn."""
+    for name, count in counts.items():
+        (path / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            (path / name / f"{prefix}{index:03}").write_text(f"{name} {prefix}{index}")
+    return path
+
+
+def test_added_images_move_no_other(tmp_path: Path) -> None:
+    path = write_texts(tmp_path / "texts", {"a": 60, "b": 200})
+    before = draw(path)
+    write_texts(path, {"a": 100, "b": 30}, "new")
+    after = draw(path)
+    assert {name: after[name] for name in before} == before
+    assert 0.15 < sum(after.values()) / len(after) < 0.25
+    assert any(test for name, test in after.items() if name not in before)
+    assert draw(path, seed=2) != after
+
+
+def test_renamed_images_keep_their_split(tmp_path: Path) -> None:
+    path = write_texts(tmp_path / "texts", {"a": 30, "b": 30})
+    before = draw(path)
+    for file in folder.scan(path).files:
+        file.path.rename(file.path.with_name(f"renamed-{file.path.name}"))
+    assert draw(path) == {name.replace("/", "/renamed-"): test for name, test in before.items()}
+
+
+def test_identical_images_are_in_one_split(tmp_path: Path) -> None:
+    path = write_texts(tmp_path / "texts", {"a": 30, "b": 30})
+    for name in ("a", "b"):
+        for file in sorted((path / "a").glob("0*")):
+            (path / name / f"copy-{file.name}").write_bytes(file.read_bytes())
+    drawn = draw(path)
+    originals = [f"{index:03}" for index in range(30)]
+    assert {drawn[f"a/{name}"] for name in originals} == {True, False}
+    assert all(drawn[f"a/{name}"] == drawn[f"a/copy-{name}"] == drawn[f"b/copy-{name}"] for name in originals)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_small_classes(tmp_path: Path, seed: int) -> None:
+    """Whatever the hashes, each class has a test image and two others."""
+    path = write_texts(tmp_path / "texts", {"a": 3, "b": 3})
+    (path / "b" / "001").write_bytes((path / "b" / "000").read_bytes())
+    drawn = draw(path, seed)
+    assert [drawn[f"a/{index:03}"] for index in range(3)].count(True) == 1
+    assert [drawn[f"b/{index:03}"] for index in range(3)] == [False, False, True]
+
+
+def test_identical_class(tmp_path: Path) -> None:
+    path = write_texts(tmp_path / "texts", {"a": 5, "b": 5})
+    for file in (path / "b").iterdir():
+        file.write_text("b")
+    with pytest.raises(UserError) as error:
+        draw(path)
+    assert str(error.value) == (
+        f"{path / 'b'}: all images are identical, so none can be a test image; add others, or remove the class"
+    )
 
 
 def test_class_named_train(tmp_path: Path) -> None:
@@ -168,6 +235,20 @@ def test_unreadable(flat: Path, kind: str, capsys: pytest.CaptureFixture[str]) -
     labelled, test = read(flat, unreadable=1)
     assert len(labelled.labels) + len(test.labels) == 21
     assert capsys.readouterr().out.startswith(f"left out: {flat / 'green' / '003.png'}: {reason}")
+
+
+def test_unreadable_test_image(flat: Path) -> None:
+    """If the only test image of a class cannot be read, another one takes its place."""
+    (flat / "red" / "000.png").write_text("no image")
+    drawn = {seed: draw(flat, seed) for seed in range(100)}
+    seed = next(
+        seed
+        for seed, test in drawn.items()
+        if [name for name in test if test[name] and "red" in name] == ["red/000.png"]
+    )
+    labelled, test = read(flat, unreadable=1, seed=seed)
+    assert np.bincount(labelled.labels)[2] == 3
+    assert np.bincount(test.labels)[2] == 1
 
 
 def test_too_few_readable(flat: Path) -> None:

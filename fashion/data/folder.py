@@ -1,13 +1,15 @@
 """Data sets of image files: CLASS/* or train/CLASS/* and test/CLASS/*."""
 
+import hashlib
 import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -119,8 +121,8 @@ def convert(
 ) -> None:
     """Write the images of a folder as two splits, `raw`/train (with the validation images) and `raw`/test.
 
-    Both are in a random order, because some code uses the first images as a sample of all. The images are decoded and
-    written one after the other.
+    Both are in the order of `by_hash`, because some code uses the first images as a sample of all. The images are
+    decoded and written one after the other.
 
     Args:
         folder: CLASS/*, or train/CLASS/* and test/CLASS/*.
@@ -128,7 +130,7 @@ def convert(
         classes: expected names of the class folders, in the order of the labels.
         shape: height and width of the images, in pixels, and their number of channels.
         unreadable: number of files that may be unreadable.
-        test_fraction: fraction of each class that becomes the test set, if the folder has none.
+        test_fraction: fraction of the images that becomes the test set, if the folder has none.
         seed: of the order and of the choice of the test images.
 
     Raises:
@@ -142,51 +144,49 @@ def convert(
             f"{folder}: {', '.join(differences) or 'the folders in another order'}; params.yaml: dataset.classes "
             f"must be the names of the class folders, sorted: {', '.join(listed.classes)}"
         )
-    to_test = {
-        label: test_count(count, test_fraction)
-        for label, count in Counter(file.label for file in listed.files if not file.part).items()
-    }
-    shuffled = [listed.files[i] for i in np.random.default_rng(seed).permutation(len(listed.files))]
-    readable: list[ImageFile] = []
-    failures: list[str] = []
+    failures: dict[ImageFile, UserError] = {}
+    if unreadable:  # the choice of the test images depends on which files are readable
+        checked = decode_all(listed.files, lambda _image: None)
+        failures = {file: result for file, result in checked if isinstance(result, UserError)}
+        _check_unreadable(folder, failures, unreadable)
+    files = [file for file in listed.files if file not in failures]
+    check_counts(folder, classes, files)
+    ordered = by_hash(files, seed)
+    test = draw_test(folder, ordered, test_fraction)
     labels: dict[str, list[int]] = {part: [] for part in PARTS}
     with ExitStack() as written:
-        files = {part: written.enter_context(atomic_write(raw / part / "images.npy")) for part in PARTS}
+        arrays = {part: written.enter_context(atomic_write(raw / part / "images.npy")) for part in PARTS}
         for part in PARTS:
-            files[part].write(npy_header(np.dtype(np.uint8), (len(shuffled), *shape)))
-        for file, result in decode_all(shuffled, lambda image: resize(image, shape)):
+            arrays[part].write(npy_header(np.dtype(np.uint8), (len(files), *shape)))
+        for file, result in decode_all([file for _, file in ordered], lambda image: resize(image, shape)):
             if isinstance(result, UserError):
-                failures.append(f"{file.path}: {result}")
+                failures[file] = result
                 continue
-            part = file.part or ("test" if to_test[file.label] else "train")
-            if not file.part and part == "test":
-                to_test[file.label] -= 1
-            files[part].write(result.tobytes())
+            part = "test" if file in test else "train"
+            arrays[part].write(result.tobytes())
             labels[part].append(file.label)
-            readable.append(file)
-        _check_unreadable(folder, sorted(failures), unreadable)
-        check_counts(folder, classes, readable)
+        _check_unreadable(folder, failures, unreadable)
         for part in PARTS:
-            files[part].seek(0)  # the header is as long for any number of images
-            files[part].write(npy_header(np.dtype(np.uint8), (len(labels[part]), *shape)))
+            arrays[part].seek(0)  # the header is as long for any number of images
+            arrays[part].write(npy_header(np.dtype(np.uint8), (len(labels[part]), *shape)))
             numbers = written.enter_context(atomic_write(raw / part / "labels.npy"))
             np.save(numbers, np.array(labels[part], np.uint8))
+    for file in failures:
+        print(f"left out: {file.path}: {failures[file]}", flush=True)
 
 
-def _check_unreadable(folder: Path, failures: Sequence[str], allowed: int) -> None:
-    """Print a line for each unreadable file.
+def _check_unreadable(folder: Path, failures: Mapping[ImageFile, UserError], allowed: int) -> None:
+    """Check the number of unreadable files.
 
     Raises:
-        UserError: there are more than allowed.
+        UserError: there are more than allowed; a line for each.
     """
     if len(failures) > allowed:
         raise UserError(
-            "\n".join(shortened(failures))
+            "\n".join(shortened(sorted(f"{file.path}: {error}" for file, error in failures.items())))
             + f"\n{len(failures):,} unreadable image{'' if len(failures) == 1 else 's'} in {folder}, expected at most "
             f"{allowed:,}; repair or remove them, or raise fetch.unreadable in params.yaml"
         )
-    for line in failures:
-        print(f"left out: {line}", flush=True)
 
 
 def decode_all(
@@ -211,9 +211,50 @@ def shortened(lines: Sequence[str]) -> list[str]:
     return [*lines[:MAX_LINES], *([f"... and {more:,} more"] if more > 0 else [])]
 
 
-def test_count(images: int, fraction: float) -> int:
-    """Return the number of test images of a class: at least one, and all but two at most."""
-    return min(max(1, round(fraction * images)), images - 2)
+def by_hash(files: Iterable[ImageFile], seed: int) -> list[tuple[float, ImageFile]]:
+    """Return files with the hashes of their contents, from 0 to 1, in ascending order: a random one set by the seed."""
+
+    def content_hash(file: ImageFile) -> float:
+        digest = hashlib.sha256(f"{seed}\n".encode() + file.path.read_bytes()).digest()
+        return int.from_bytes(digest[:6]) / 2**48  # exact in a float
+
+    return sorted(((content_hash(file), file) for file in files), key=lambda pair: (pair[0], pair[1].path))
+
+
+def draw_test(folder: Path, ordered: Sequence[tuple[float, ImageFile]], fraction: float) -> set[ImageFile]:
+    """Return the test images: those in the folder test or, without one, those whose hash is below `fraction`.
+
+    An image keeps its split when others are added or removed and when its file is renamed, so models before and after
+    can be compared, and identical files are in the same split. The price: `fraction` is approximate, and the more so
+    the smaller a class. In a class with no hash below it, the image with the lowest one is a test image. At least two
+    images of each class are left for training and validation. Only these two rules can change an image's split later.
+
+    Args:
+        folder: named in errors.
+        ordered: the files, as returned by `by_hash`.
+        fraction: expected fraction of test images.
+
+    Raises:
+        UserError: a line per class whose images are all identical.
+    """
+    if any(file.part for _, file in ordered):
+        return {file for _, file in ordered if file.part == "test"}
+    left = Counter(file.label for _, file in ordered)
+    test: set[ImageFile] = set()
+    tested: set[int] = set()  # classes with a test image
+    for value, pairs in groupby(ordered, key=lambda pair: pair[0]):
+        same = [file for _, file in pairs]
+        counts = Counter(file.label for file in same)
+        needed = value < fraction or not counts.keys() <= tested
+        if needed and all(left[label] - count >= 2 for label, count in counts.items()):
+            left.subtract(counts)
+            test.update(same)
+            tested.update(counts)
+    problems = _Problems(folder)
+    for path in sorted({file.path.parent for _, file in ordered if file.label not in tested}):
+        problems.add(path, "all images are identical, so none can be a test image; add others, or remove the class")
+    problems.end()
+    return test
 
 
 class _Problems:

@@ -34,6 +34,7 @@ MIN_STEPS = 30  # per epoch, for small data sets
 MIN_BATCH_SIZE = 16
 VALIDATION_FRACTION = 0.1
 TEST_FRACTION = 0.2
+SEED = 2017  # of the choice of the test images
 # Arguments of `git rm`: the results for Fashion-MNIST, and the test of them
 RESULTS = "studies ':!studies/*.py' ':!studies/*.yaml' 'reports/benchmarks.*' docs/results.md tests/test_results.py"
 VARIABLE = "FASHION_MNIST_DIR"  # that names the folder of IDX files
@@ -144,7 +145,8 @@ def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:
         labelled = tuple(counts["train", label] for label in labels)
         held_out = f"{sum(labelled):,} for training, {len(files) - sum(labelled):,} for the test set"
     else:
-        labelled = tuple(counts["", label] - folder.test_count(counts["", label], TEST_FRACTION) for label in labels)
+        test = Counter(file.label for file in folder.draw_test(path, folder.by_hash(files, SEED), TEST_FRACTION))
+        labelled = tuple(counts["", label] - test[label] for label in labels)
         held_out = f"no folder test; {len(files) - sum(labelled):,} become the test set"
     lines = [
         f"{len(files):,} images in {len(listed.classes)} classes: {held_out}",
@@ -164,8 +166,8 @@ def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:
     fetch = (
         f"fetch:\n  folder: {IMAGES} # CLASS/*, or train/CLASS/* and test/CLASS/*; tracked by DVC\n"
         f"  unreadable: {len(failures)} # image files, at most; they are left out\n"
-        f"  test_fraction: {TEST_FRACTION} # of each class, if there is no folder test\n"
-        "  seed: 2017 # of the choice of the test images\n"
+        f"  test_fraction: {TEST_FRACTION} # of the images, if there is no folder test\n"
+        f"  seed: {SEED} # of the choice of the test images\n"
     )
     channels = 1 if grey or not colour else 3
     return Found("folder", listed.classes, (height, width, channels), labelled, fetch, lines)
