@@ -70,6 +70,16 @@ class Lock:
         """The MD5 of each output, by path."""
         return {path: md5 for stage in self.stages for path, md5 in self._files(stage, "outs").items()}
 
+    @cached_property
+    def folders(self) -> dict[str, tuple[str, int]]:
+        """The MD5 and the number of files of each folder that a stage reads and none makes, by path."""
+        inputs = [entry for stage in self.stages.values() for entry in stage.get("deps", ())]
+        return {
+            entry["path"]: (entry["md5"], entry["nfiles"])
+            for entry in inputs
+            if "md5" in entry and "nfiles" in entry and entry["path"] not in self.outputs
+        }
+
     def maker(self, path: str) -> str:
         """Return the name of the stage that makes an output.
 

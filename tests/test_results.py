@@ -28,6 +28,7 @@ from fashion.evaluation import results, significance
 from fashion.files import read_json
 from fashion.review import gate, report
 from fashion.review.compare import compare
+from fashion.review.data_changes import Data
 from fashion.review.rules import Rules
 from fashion.review.snapshot import Model, Snapshot, TestSet
 from fashion.validation import read_yaml, validated
@@ -210,7 +211,7 @@ def review_rows(read: Read, changes: dict[str, tuple[int, int, int]]) -> Iterato
     rules = rules_of({"models": {name: {} for name in changes}, "classes": ["right", "wrong"]})
     lock = Lock({})
     snapshots = (
-        Snapshot(name, name, rules, lock, test_set, models, (), (), rebuilt=False).on(test_set)
+        Snapshot(name, name, rules, lock, Data({}, {}), test_set, models, (), (), rebuilt=False).on(test_set)
         for name, models in {"base": base, "head": head}.items()
     )
     result = compare(*snapshots)

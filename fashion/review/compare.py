@@ -11,7 +11,8 @@ import numpy as np
 from fashion.evaluation import significance
 from fashion.evaluation.metrics import Labels, Probabilities, balanced_accuracy, confusion_matrix, macro_f1
 from fashion.evaluation.significance import Interval, McNemar
-from fashion.review import lock_diff
+from fashion.review import data_changes, lock_diff
+from fashion.review.data_changes import DataChanges
 from fashion.review.lock_diff import LockDiff
 from fashion.review.rules import Rules
 from fashion.review.snapshot import Model, Snapshot, TestSet
@@ -81,6 +82,7 @@ class ReviewResult:
         models: each in base and in head.
         pairs: the models of head in pairs, the first in the place of base.
         same_test_set: whether base and head have the same test set.
+        data: differences between the data.
         lock: differences between the two dvc.lock.
         rules: differences between the two sections `review` of params.yaml: key, value in base, value in head.
     """
@@ -90,6 +92,7 @@ class ReviewResult:
     models: tuple[Comparison, ...]
     pairs: tuple[Comparison, ...]
     same_test_set: bool
+    data: DataChanges
     lock: LockDiff
     rules: tuple[tuple[str, Any, Any], ...]
 
@@ -134,6 +137,7 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
             rules,
         ),
         same_test_set=same_test_set,
+        data=data_changes.compare(base.data, head.data),
         lock=lock_diff.compare(base.lock, head.lock),
         rules=lock_diff.differences(*(lock_diff.flat(s.rules.model_dump(), "review") for s in (base, head))),
     )

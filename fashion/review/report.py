@@ -1,7 +1,7 @@
 """A review as Markdown, which GitHub and GitLab render, and as an HTML page."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from markdown_it import MarkdownIt
 
 from fashion.evaluation.markdown import code, escape
 from fashion.review.compare import Comparison, PairedResult, ReviewResult
+from fashion.review.data_changes import DataChanges
 from fashion.review.lock_diff import ABSENT
 
 DIGITS = {  # in the order of the rows
@@ -23,6 +24,7 @@ OPTIONAL = ("balanced_accuracy", "macro_f1")  # no row if neither side has a val
 VERDICTS = ("worse", "removed", "not comparable", "better", "within noise", "unchanged", "new")  # most severe first
 ENOUGH_SEEDS = 3  # for a standard deviation
 LISTED = 12  # items in a line; the others are counted
+NAMED = 3  # files of a class
 
 
 def markdown(result: ReviewResult, failures: Sequence[str], figures: Mapping[str, str]) -> str:
@@ -50,6 +52,7 @@ def markdown(result: ReviewResult, failures: Sequence[str], figures: Mapping[str
         tested=any(model.paired for model in (*result.models, *result.pairs)),
         seeds=any(_seeds(model) for model in result.models),
         significance=result.head.rules.significance,
+        data=list(_data(result.data)),
         changed=_changed(result),
         moved=[model for model in result.models if model.paired and not model.paired.unchanged],
         figures=figures,
@@ -135,12 +138,44 @@ def _calibration(_model: Comparison, pair: PairedResult) -> str:
     return f"{('better' if change < 0 else 'worse') if p_value < 0.05 else 'within noise'} (p = {p_value:.2g})"
 
 
+def _data(changes: DataChanges) -> Iterator[str]:
+    """Yield a line per change of the data."""
+    for what, classes in (("added", changes.added), ("removed", changes.removed)):
+        if classes:
+            yield f"classes {what}: {_few([escape(name) for name in classes])}"
+    for split, images in changes.images.items():
+        listed = _few([f"{escape(name)} {_from_to(pair)}" for name, pair in images.items()])
+        yield f"{escape(split)} images: {_from_to(changes.totals[split])} ({listed})"
+    for path, folder in changes.folders.items():
+        counts = f"files in {code(path)}: {_from_to(folder.counts)}"
+        if folder.files is None:
+            yield f"{counts}; to list the changes, run {code(f'dvc fetch --all-commits {path}.dvc')} first"
+            continue
+        yield counts
+        for kind, paths in folder.files.items():
+            groups: dict[str, list[str]] = {}
+            for group, _, name in (path.rpartition("/") for path in paths):
+                groups.setdefault(group, []).append(name)
+            yield f"{len(paths):,} {kind}: {_few([_files(*group) for group in groups.items()])}"
+        if folder.moved:
+            yield f"{len(folder.moved):,} moved: {_few([f'{code(old)} → {code(new)}' for old, new in folder.moved])}"
+
+
+def _files(group: str, names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > NAMED else ""
+    return f"{len(names):,} in {escape(group)} ({', '.join(code(name) for name in names[:NAMED])}{more})"
+
+
+def _from_to(pair: tuple[int, int]) -> str:
+    return f"{pair[0]:,} → {pair[1]:,}"
+
+
 def _changed(result: ReviewResult) -> list[str]:
     diff = result.lock
     lines = {
         "not run yet": [code(change) for change in result.head.stale],
         "params": [_param(*difference) for difference in (*diff.params, *result.rules)],
-        "code": [code(path) for path in diff.code],
+        "code": [code(path) for path in diff.code if path not in result.head.data.folders],
         "commands": [escape(stage) for stage in diff.commands],
         "data, models and results": [code(path) for path in diff.outputs],
         "stages run again": [escape(stage) for stage in diff.rerun],

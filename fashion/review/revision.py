@@ -42,7 +42,11 @@ class Revision:
         if (not self.commit or self.rebuilt) and (files := list_folder(self.root / path)):
             return files
         digest = self.recorded(path)
-        content = self._cached(digest) if digest and digest.endswith(".dir") else None
+        return self.cached_listing(digest) if digest and digest.endswith(".dir") else None
+
+    def cached_listing(self, digest: str) -> dict[str, str] | None:
+        """Return the MD5 of each file of a folder by the folder's own, None if the cache lacks it."""
+        content = self._cached(digest)
         return None if content is None else {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
 
     def file(self, path: str) -> bytes | None:

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ValidationError
 
 from fashion.dvc import Lock, folder_md5, git
 from fashion.errors import UserError
 from fashion.evaluation import metrics
 from fashion.evaluation.metrics import Labels, Probabilities
 from fashion.review import revision
+from fashion.review.data_changes import Data, Folder
 from fashion.review.revision import Revision
 from fashion.review.rules import ReviewedModel, Rules, load_rules
 
+AUDIT = "reports/audit.json"
 METRICS = ("accuracy", "loss", "calibration_error")
 
 
@@ -80,6 +83,7 @@ class Snapshot:
     commit: str | None
     rules: Rules
     lock: Lock
+    data: Data
     test_set: TestSet
     models: Mapping[str, Model]
     missing: tuple[str, ...]
@@ -160,6 +164,7 @@ def read(source: Revision, rules: Rules, *, rebuild: bool) -> Snapshot:
         source.commit,
         rules,
         source.lock,
+        _data(source),
         test_set,
         models={name: model for name, model in models.items() if model},
         missing=missing,
@@ -167,6 +172,22 @@ def read(source: Revision, rules: Rules, *, rebuild: bool) -> Snapshot:
         rebuilt=source.rebuilt,
     )
     return snapshot.on(test_set)
+
+
+def _data(source: Revision) -> Data:
+    class Audit(BaseModel):
+        images: dict[str, dict[str, int]] = {}
+
+    try:
+        audit = Audit.model_validate_json(source.file(AUDIT) or b"{}")
+    except ValidationError:  # of another project, or written by another version of this package
+        audit = Audit()
+    folders = {
+        path: Folder(md5, count, source.cached_listing(md5))
+        for path, (md5, count) in source.lock.folders.items()
+        if source.file(f"{path}.dvc") is not None
+    }
+    return Data(audit.images, folders)
 
 
 def _test_set(source: Revision, rules: Rules) -> TestSet:
