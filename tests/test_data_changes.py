@@ -4,9 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fashion.review.data_changes import Data, Folder, FolderChange, compare
+from fashion.review.snapshot import TestSet
 from tests.flowers import Flowers
 
 FILES = {"a/1.png": "11", "a/2.png": "22", "b/3.png": "33", "b/4.png": "33"}
@@ -57,7 +59,13 @@ def original(original_flowers: Flowers, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_added_images(original: Flowers) -> None:
-    done = original.review()
+    done = original.review("--gate")
+    assert done.returncode == 0, done.stderr
+    assert "**flowers: within noise.**" in done.stdout
+    assert (
+        "> The test set has grown from 75 to 80 examples: metrics and indices below are of the 75 of base."
+        in done.stdout
+    )
     section = done.stdout.partition("### Data\n\n")[2].partition("\n\n### What changed")[0]
     assert section.splitlines() == [
         "- train images: 75 → 80 (setosa 25 → 27, versicolor 25 → 27, virginica 25 → 26)",
@@ -65,6 +73,13 @@ def test_added_images(original: Flowers) -> None:
         "- 10 added: 8 in rose (`150`, `151`, `152`, ...), 2 in tulip (`000`, `001`)",
     ]
     assert "- code: none" in done.stdout
+
+
+def test_removed_test_images(original: Flowers) -> None:
+    """Without some of base's test images, the models cannot be compared."""
+    done = original.review("--base", "work", "--head", "main", "--gate")
+    assert "the test sets differ" in done.stderr
+    assert "- 10 removed: " in done.stdout
 
 
 def test_unchanged_data(original: Flowers) -> None:
@@ -103,3 +118,18 @@ def test_audit_of_another_project(original: Flowers, tmp_path: Path) -> None:
     done = copy.review()
     assert done.returncode == 0, done.stderr
     assert "train images" not in done.stdout
+
+
+def test_indices_in_another_test_set() -> None:
+    images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1)
+    labels = np.array([0, 1, 0, 1, 0])
+    large = TestSet("large", labels, images)
+    order = np.array([3, 0, 4])
+    small = TestSet("small", labels[order], images[order])
+    found = small.indices_in(large)
+    assert found is not None
+    assert found.tolist() == [3, 0, 4]
+    assert large.indices_in(small) is None
+    assert TestSet("labels", 1 - labels[order], images[order]).indices_in(large) is None
+    assert TestSet("shape", labels, np.zeros((5, 1, 1, 3), np.uint8)).indices_in(large) is None
+    assert TestSet("no images", labels[order], None).indices_in(large) is None

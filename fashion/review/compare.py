@@ -81,7 +81,8 @@ class ReviewResult:
     Attributes:
         models: each in base and in head.
         pairs: the models of head in pairs, the first in the place of base.
-        same_test_set: whether base and head have the same test set.
+        same_test_set: whether the models of base and head were compared on the same test set.
+        added_test_examples: number of test examples of head that were left out for this, because base lacks them.
         data: differences between the data.
         lock: differences between the two dvc.lock.
         rules: differences between the two sections `review` of params.yaml: key, value in base, value in head.
@@ -92,6 +93,7 @@ class ReviewResult:
     models: tuple[Comparison, ...]
     pairs: tuple[Comparison, ...]
     same_test_set: bool
+    added_test_examples: int
     data: DataChanges
     lock: LockDiff
     rules: tuple[tuple[str, Any, Any], ...]
@@ -110,6 +112,8 @@ class ReviewResult:
 def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
     """Compare the models of two snapshots by head's rules.
 
+    If head's test set is that of base with more examples, both are compared on base's.
+
     Raises:
         UserError: predictions do not fit the test set.
     """
@@ -117,6 +121,11 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
     if same_test_set:  # one of the two files may be missing here
         test_set = head.test_set if head.test_set.labels is not None else base.test_set
         base, head = base.on(test_set), head.on(test_set)
+    indices = None if same_test_set else base.test_set.indices_in(head.test_set)
+    added = 0
+    if indices is not None and head.test_set.labels is not None and base.rules.classes == head.rules.classes:
+        same_test_set, added = True, len(head.test_set.labels) - len(indices)
+        head = head.at(indices, base.test_set)
     base, head = _with_class_means(base), _with_class_means(head)
     rules, labels = head.rules, head.test_set.labels
     present = {
@@ -137,6 +146,7 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
             rules,
         ),
         same_test_set=same_test_set,
+        added_test_examples=added,
         data=data_changes.compare(base.data, head.data),
         lock=lock_diff.compare(base.lock, head.lock),
         rules=lock_diff.differences(*(lock_diff.flat(s.rules.model_dump(), "review") for s in (base, head))),

@@ -86,6 +86,12 @@ def _warnings(result: ReviewResult) -> list[str]:
             f"Not in the DVC cache: {_few(missing)}. Run `dvc pull` or `dvc repro` for the working tree, "
             "`fashion review --rebuild` for a commit."
         )
+    if result.added_test_examples and result.test_set.labels is not None:
+        count = len(result.test_set.labels)
+        lines.append(
+            f"The test set has grown from {count:,} to {count + result.added_test_examples:,} examples: metrics and "
+            f"indices below are of the {count:,} of base."
+        )
     rebuilt = [escape(snapshot.name) for snapshot in snapshots if snapshot.rebuilt]
     return lines + [f"The pipeline of {name} was run again here: the cache lacked its outputs." for name in rebuilt]
 

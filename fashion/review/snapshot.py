@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,19 @@ class TestSet:
         if self.images is None or other.images is None or self.labels is None or other.labels is None:
             return False
         return np.array_equal(self.images, other.images) and np.array_equal(self.labels, other.labels)
+
+    def indices_in(self, other: "TestSet") -> np.ndarray | None:
+        """Return the index of each example in another test set; None if it lacks one, or images are missing here."""
+        theirs = {key: index for index, key in enumerate(other._examples())}
+        found = [theirs.get(key) for key in self._examples()]
+        return np.array(found) if found and None not in found else None
+
+    def _examples(self) -> list[tuple[object, ...]]:
+        """Return a key per example, equal for examples with the same image and label."""
+        if self.images is None or self.labels is None:
+            return []
+        pairs = zip(self.images, self.labels.tolist(), strict=True)
+        return [(image.shape, blake2b(image.tobytes()).digest(), label) for image, label in pairs]
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,14 @@ class Snapshot:
             return self
         models = {name: self._scored(name, model, test_set.labels) for name, model in self.models.items()}
         return replace(self, test_set=test_set, models=models)
+
+    def at(self, indices: np.ndarray, test_set: TestSet) -> "Snapshot":
+        """Return the snapshot on a smaller test set, whose examples have these indices in its own."""
+        models = {
+            name: model if model.predictions is None else replace(model, predictions=model.predictions[indices])
+            for name, model in self.models.items()
+        }
+        return replace(self, models=models).on(test_set)
 
     def _scored(self, name: str, model: Model, labels: Labels) -> Model:
         predictions = model.predictions
