@@ -16,11 +16,15 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from fashion.data import dataset, images
+from fashion.params import load_params
 from fashion.serving import app
 from tests.conftest import MODELS, ROOT, served_demo
 from tests.test_demo import ResizeDemo, served
 
 pytestmark = pytest.mark.browser
+fashion_mnist = pytest.mark.skipif(
+    load_params(ROOT / "params.yaml").dataset.name != "Fashion-MNIST", reason="expects predictions for Fashion-MNIST"
+)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DISPATCH = """([event, images]) => {
@@ -120,6 +124,7 @@ def expect_labels(page: Page, label: str) -> None:
         expect(found).to_contain_text(label)
 
 
+@fashion_mnist
 def test_upload(page: Page, boot: Path) -> None:
     page.set_input_files("#file", boot)
     expect_labels(page, "Ankle boot")
@@ -136,6 +141,7 @@ def test_upload(page: Page, boot: Path) -> None:
     assert max(widths[:10]) == widths[9] > 10 * min(widths[:10])
 
 
+@fashion_mnist
 def test_photo(page: Page, screenshots: Path) -> None:
     page.set_input_files("#file", ROOT / "tests" / "photos" / "shirt-patterned.jpg")
     expect_labels(page, "Shirt")
@@ -143,6 +149,7 @@ def test_photo(page: Page, screenshots: Path) -> None:
     page.screenshot(path=screenshots / "desktop.png", full_page=True)
 
 
+@fashion_mnist
 def test_invalid_file(page: Page, boot: Path, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     page.set_input_files("#file", tmp_path / "text.png")
@@ -170,6 +177,7 @@ def test_out_of_distribution(page: Page, tmp_path: Path) -> None:
     expect(page.get_by_role("status")).to_contain_text("out of distribution")
 
 
+@fashion_mnist
 def test_background_after_error(page: Page, tmp_path: Path) -> None:
     Image.new("RGB", (300, 300), (60, 60, 60)).save(tmp_path / "cloth.png")
     page.set_input_files("#file", tmp_path / "cloth.png")
@@ -178,6 +186,7 @@ def test_background_after_error(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#models .label")).to_have_count(len(MODELS))
 
 
+@fashion_mnist
 def test_background(page: Page, boot: Path) -> None:
     page.set_input_files("#file", boot)
     expect_labels(page, "Ankle boot")
@@ -190,6 +199,7 @@ def dispatch(page: Page, event: str, images: list[bytes]) -> None:
     page.evaluate(DISPATCH, [event, [base64.b64encode(image).decode() for image in images]])
 
 
+@fashion_mnist
 @pytest.mark.parametrize("event", ["drop", "paste"])
 def test_drop_and_paste(page: Page, boot: Path, event: str) -> None:
     dispatch(page, event, [boot.read_bytes()])
@@ -206,6 +216,7 @@ def test_paste_text(page: Page) -> None:
     expect(page.get_by_role("alert")).to_contain_text("No image file found")
 
 
+@fashion_mnist
 def test_drawing(page: Page) -> None:
     box = page.locator("#canvas").bounding_box()
     assert box
@@ -249,6 +260,7 @@ def test_server_stopped(page: Page) -> None:
     expect(page.get_by_role("alert")).to_contain_text("check that `fashion demo` is running")
 
 
+@fashion_mnist
 def test_keyboard(page: Page, boot: Path) -> None:
     def tab_to(selector: str) -> None:
         for _ in range(40):
@@ -311,6 +323,7 @@ def test_phone(page: Page, screenshots: Path, tmp_path: Path) -> None:
     page.screenshot(path=screenshots / "phone.png", full_page=True)
 
 
+@fashion_mnist
 @pytest.mark.parametrize("page", ["dark"], indirect=True)
 def test_dark_mode(page: Page) -> None:
     page.get_by_role("button", name="Show").click()
