@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from fashion.dvc import Lock
 from fashion.evaluation.figures import png
 from tests.conftest import ROOT
 from tests.flowers import Flowers
@@ -180,6 +181,58 @@ def test_review_of_a_fork(hub: Hub) -> None:
     done, text = hub.review()
     assert "**flowers: worse.**" in text
     assert done.returncode == 1
+
+
+def forget(author: Flowers, output: str) -> None:
+    """Remove an output from the cache."""
+    digest = Lock.read(author.folder).outputs[output] or ""
+    (author.folder / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]).unlink()
+
+
+@pytest.fixture(params=["remote", "cache"])
+def hub_with_images(tmp_path: Path, original_flowers: Flowers, request: pytest.FixtureRequest) -> Hub:
+    """A hub whose project has a folder of images.
+
+    Clones get it from the remote, or from a cache that they share, which lacks the model and whose remote is down.
+    """
+    flowers = original_flowers.copy(tmp_path / "flowers")
+    flowers.track_images()
+    hub = Hub.create(tmp_path, flowers)
+    down = request.param == "cache"
+    address = "ssh://127.0.0.1:9/storage" if down else str(tmp_path / "storage")
+    hub.author.run("dvc", "remote", "modify", "storage", "url", address)
+    if down:
+        hub.author.run("dvc", "cache", "dir", str(hub.author.folder / ".dvc" / "cache"))
+        forget(hub.author, "probabilities.npy")
+    hub.author.git("commit", "-am", "storage")
+    hub.author.git("push", "origin", "work:main")
+    return hub
+
+
+@pytest.mark.slow
+def test_review_of_new_images(hub_with_images: Hub, request: pytest.FixtureRequest) -> None:
+    down = "cache" in request.node.name
+
+    def add(author: Flowers) -> None:
+        author.add_images("tulip", range(10))
+        author.change()
+        if down:
+            forget(author, "probabilities.npy")
+
+    hub_with_images.propose(add, push=not down)
+    done, text = hub_with_images.review()
+    assert done.returncode == 0, done.stderr
+    assert "- files in `images`: 150 → 160\n- 10 added: 10 in tulip (" in text
+    assert "from 75 to 80 examples" in text
+    assert "was run again here" in text, "the base, in another worktree"
+    assert len(list((hub_with_images.folder / "runner" / "images").rglob("*/*"))) == 160
+
+
+@pytest.mark.slow
+def test_retrain_with_images(hub_with_images: Hub) -> None:
+    runner = hub_with_images.clone("runner")
+    assert runner.run(".ci/retrain").stdout.endswith("dvc.lock is up to date: nothing to propose.\n")
+    assert len(list((runner.folder / "images").rglob("*/*"))) == 150
 
 
 def test_retrain_unchanged(hub: Hub) -> None:
