@@ -39,10 +39,10 @@ def markdown(results: Mapping[str, Any]) -> str:
                 "product of two 2048 x 2048 matrices in the same precision.",
                 _utilisation(results["utilisation"]),
                 "## 3. Scaling with the number of images",
-                f"Epochs of `{results['scaling']['model']}` on copies of all training images, each with a search for "
-                "hard examples; then predictions for all images, and the features and statistics that the export "
-                "needs. Splits are memory-mapped files, so the memory is anonymous memory: its growth per additional "
-                f"byte of images. (Commit {results['scaling']['commit']}.)",
+                f"Training of `{results['scaling']['model']}` on copies of the training images, with hard-example "
+                "mining; then prediction, and the export's features and statistics. Splits are memory-mapped, so only "
+                "anonymous memory is counted: its growth per added byte of images. "
+                f"(Commit {results['scaling']['commit']}.)",
                 _scaling(results["scaling"]["runs"]),
                 "## 4. Overhead",
                 _no_op(results["overhead"]["no_op_seconds"]),
@@ -104,7 +104,7 @@ def _scaling(scaling: list[Mapping[str, Any]]) -> str:
         return f"{(row[key] - first[key]) / (row['data_bytes'] - first['data_bytes']):.2f}"
 
     return _table(
-        ["Images", "Data, MB", "Time per image, relative", *(f"Memory per byte: {name}" for name in PHASES)],
+        ["Images", "Data, MB", "Time per image, relative", *(f"Added memory per byte: {name}" for name in PHASES)],
         (
             [
                 f"{row['images']:,}",

@@ -123,7 +123,7 @@ def deep() -> dict[str, Any]:
 
 
 def scaling() -> dict[str, Any]:
-    """Train the first model, the fastest, on copies of the training images."""
+    """Measure training, prediction and export of the first model on copies of the training images."""
     model = next(iter(load_params().models))
     runs = [python("benchmarks.scaling", model, str(times)) for times in SCALES]
     return {"model": model, "runs": runs, "commit": commit()}

@@ -2,9 +2,9 @@
 
     python -m benchmarks.scaling MODEL TIMES
 
-Each epoch uses all images and, from the second on, follows a search for hard examples. The time is the difference
-between a training of three epochs and one of one. The memory is the growth of the anonymous memory to its peak; pages
-of memory-mapped files do not count, since the system may drop them.
+Each epoch uses all images. Hard examples are ranked before every epoch but the first. The time per image is the
+difference between a training of three epochs and one of one. The memory is the peak of the anonymous memory less its
+initial value; pages of memory-mapped files do not count, since the system may drop them.
 """
 
 import argparse
@@ -56,11 +56,12 @@ def measure(name: str, split: dataset.Split) -> dict[str, float]:
     validation = dataset.load(Path("data/validation"))
     seconds = {}
     result: dict[str, float] = {"images": len(split.labels), "data_bytes": split.images.nbytes}
+    settings = {epochs: params.model_copy(update={"hard_examples": mining, "epochs": epochs}) for epochs in (1, 3)}
+    training.train(networks.load(name), settings[1], validation, validation)  # warms up
     with peak_memory() as peak:
-        for epochs in (1, 3):
+        for epochs in settings:
             started = time.perf_counter()
-            settings = params.model_copy(update={"hard_examples": mining, "epochs": epochs})
-            model, _ = training.train(networks.load(name), settings, split, validation)
+            model, _ = training.train(networks.load(name), settings[epochs], split, validation)
             seconds[epochs] = time.perf_counter() - started
     result["seconds_per_image"] = (seconds[3] - seconds[1]) / (2 * len(split.labels))
     result["training_bytes"] = peak["growth"]
@@ -77,7 +78,7 @@ def measure(name: str, split: dataset.Split) -> dict[str, float]:
 
 @contextmanager
 def peak_memory() -> Iterator[dict[str, int]]:
-    """Measure the anonymous memory while a block runs: its peak less the value at the start, in bytes, as `growth`."""
+    """Yield a dict whose `growth` is the peak of the anonymous memory less its initial value, in bytes."""
     result = {"growth": 0}
     first, finished = anonymous_bytes(), threading.Event()
 

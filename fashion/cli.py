@@ -74,8 +74,8 @@ def main() -> None:
     dataset = commands.add_parser(
         "dataset",
         help="use your own images",
-        description="Describe a data set, write the sections of params.yaml for it, and data/about.md to fill in. A "
-        "folder of image files is copied to images/ and tracked by DVC.",
+        description="Describe a data set, write its sections of params.yaml, and create data/about.md for you to fill "
+        "in. A folder of image files is copied to images/ and tracked by DVC.",
     )
     dataset.add_argument(
         "path",

@@ -72,7 +72,7 @@ class Lock:
 
     @cached_property
     def folders(self) -> dict[str, tuple[str, int]]:
-        """The MD5 and the number of files of each folder that a stage reads and none makes, by path."""
+        """The MD5 and the number of files of each folder that a stage reads but no stage writes, by path."""
         inputs = [entry for stage in self.stages.values() for entry in stage.get("deps", ())]
         return {
             entry["path"]: (entry["md5"], entry["nfiles"])
@@ -129,7 +129,7 @@ def read_output(root: Path, lock: Lock, path: str) -> bytes:
 
 
 def check_folder(root: Path, lock: Lock, path: str) -> None:
-    """Check that an output that is a folder is what dvc.lock records.
+    """Check an output folder against dvc.lock.
 
     Raises:
         UserError: as for `read_output`.
@@ -159,7 +159,7 @@ def list_folder(folder: Path) -> dict[str, str]:
 
 
 def folder_md5(files: Mapping[str, str]) -> str:
-    """Return the MD5 that DVC records of a folder with these files."""
+    """Return the MD5 that DVC records for a folder with these files."""
     listing = [{"md5": digest, "relpath": path} for path, digest in sorted(files.items())]
     return md5(json.dumps(listing).encode()) + ".dir"
 

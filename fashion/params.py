@@ -106,7 +106,7 @@ class FolderParams(StrictModel):
         folder: in the project's folder.
         unreadable: number of image files that may be unreadable.
         test_fraction: expected fraction of the images that becomes the test set; unused if the folder has a test set.
-        seed: of the choice of the test images.
+        seed: of the order of the images and the choice of the test images.
     """
 
     folder: FileName

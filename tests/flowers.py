@@ -30,16 +30,16 @@ means = np.stack([rows[~test & (labels == label)].mean(axis=0) for label in rang
 scores = np.exp(-params["strength"] * ((rows[test, None] - means) ** 2).sum(axis=2))
 probabilities = scores / scores.sum(axis=1, keepdims=True)
 np.save("probabilities.npy", probabilities)
-os.makedirs("truth", exist_ok=True)
-np.save("truth/labels.npy", labels[test])
+os.makedirs("test_set", exist_ok=True)
+np.save("test_set/labels.npy", labels[test])
 accuracy = (probabilities.argmax(axis=1) == labels[test]).mean()
 json.dump({"accuracy": accuracy, "loss": 1.0}, open("metrics.json", "w"))
 """
-# In its place, for a project with a folder of images: a row per file, and the reports of the project that has images.
+# TRAIN for a project with a folder of images: a row per file, plus test images and an audit.
 TRAIN_ON_IMAGES = (
     TRAIN.replace("150", "count").replace("rng =", "count = sum(len(names) for *_, names in os.walk('images'))\nrng =")
     + """
-np.save("truth/images.npy", np.arange(count)[test].astype(np.uint8).reshape(-1, 1, 1, 1))
+np.save("test_set/images.npy", np.arange(count)[test].astype(np.uint8).reshape(-1, 1, 1, 1))
 counts = dict(zip(("setosa", "versicolor", "virginica"), np.bincount(labels[~test]).tolist()))
 os.makedirs("reports", exist_ok=True)
 json.dump({"images": {"train": counts}}, open("reports/audit.json", "w"))
@@ -51,7 +51,7 @@ PIPELINE = {
             "cmd": "python train.py",
             "deps": ["train.py"],
             "params": ["model"],
-            "outs": ["probabilities.npy", "truth"],
+            "outs": ["probabilities.npy", "test_set"],
             "metrics": [{"metrics.json": {"cache": False}}],
         }
     }
@@ -60,7 +60,7 @@ PARAMS = {
     "model": {"columns": 4, "strength": 1.0},
     "review": {
         "base_branch": "main",
-        "test_set": "truth",
+        "test_set": "test_set",
         "significance": 0.05,
         "min_accuracy": {"flowers": 0.5},
         "classes": ["setosa", "versicolor", "virginica"],

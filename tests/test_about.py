@@ -34,8 +34,8 @@ def test_windows_line_endings(tmp_path: Path) -> None:
     assert about.load(tmp_path / "about.md", "Lines").sections["Data"].startswith("TODO: what the images show")
 
 
-NO_HEADER = "no header; expected YAML between two lines --- at the start"
-EXPECTED = "expected text in Intended use, Data, Limitations, Licence, each once"
+NO_HEADER = "no header; expected YAML between two `---` lines at the top"
+EXPECTED = "expected Intended use, Data, Limitations, Licence, each exactly once"
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ EXPECTED = "expected text in Intended use, Data, Limitations, Licence, each once
         ("license: unknown", "license: [mit]", ": license: should be a valid string, found ['mit']"),
         ('"Lines"', "", ": name: should be a valid string, found None"),
         ('"Lines"', "Other", ": describes 'Other', but dataset.name in params.yaml is 'Lines'; correct"),
-        ("## Data", "## Dato", f": found the sections Intended use, Dato, Limitations, Licence, {EXPECTED}"),
-        ("## Data", "## Licence", f": found the sections Intended use, Licence, Limitations, Licence, {EXPECTED}"),
-        ("## ", "# ", f": found the sections none, {EXPECTED}"),
+        ("## Data", "## Dato", f": found the sections Intended use, Limitations, Licence; {EXPECTED}"),
+        ("## Data", "## Licence", f": found the sections Intended use, Licence, Limitations, Licence; {EXPECTED}"),
+        ("## ", "# ", f": found the sections none; {EXPECTED}"),
         (
             "## Intended",
             "lost text\n\n## Intended",
-            f": found the sections Intended use, Data, Limitations, Licence, {EXPECTED}",
+            ": text before the first section, Intended use; move it into a section",
         ),
     ],
 )
@@ -69,7 +69,7 @@ def test_malformed(tmp_path: Path, old: str, new: str, message: str) -> None:
 
 
 def test_stage(copied: Project) -> None:
-    """The card stage fails with one line, and `make` before it runs any stage."""
+    """A malformed file stops the card stage, and stops `make` before any stage runs."""
     path = copied.folder / about.PATH
     path.write_text(TEXT.replace("license: unknown", "licence: mit"))
     files = ("data/test", "reports/audit.json", str(about.PATH), "card.md")
@@ -84,5 +84,4 @@ def test_stage(copied: Project) -> None:
     done = subprocess.run(
         [*FASHION, "run"], cwd=copied.folder, env=copied.environment, capture_output=True, text=True, check=False
     )
-    assert done.stderr.startswith("error: cannot read data/about.md: ")
-    assert done.stderr.endswith("; `fashion dataset PATH` writes it\n")
+    assert done.stderr == "error: data/about.md is missing; restore it from Git, or run `fashion dataset PATH`\n"

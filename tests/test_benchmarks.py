@@ -129,7 +129,7 @@ def test_report() -> None:
 
 @pytest.mark.parametrize("name", trial.BASELINES)
 def test_baselines(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They fit the data set in params.yaml."""
+    """Baselines fit the data set in params.yaml."""
     values = read_yaml(ROOT / "params.yaml")
     images, labels = draw_lines(30, 1, channels=3)
     height, width, channels = images.shape[1:]

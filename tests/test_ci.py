@@ -193,7 +193,7 @@ def forget(author: Flowers, output: str) -> None:
 def hub_with_images(tmp_path: Path, original_flowers: Flowers, request: pytest.FixtureRequest) -> Hub:
     """A hub whose project has a folder of images.
 
-    Clones get it from the remote, or from a cache that they share, which lacks the model and whose remote is down.
+    Clones get the images from the remote or, while it is down, from a shared cache that lacks the predictions.
     """
     flowers = original_flowers.copy(tmp_path / "flowers")
     flowers.track_images()

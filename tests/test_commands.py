@@ -37,8 +37,8 @@ def test_help(module: str) -> None:
             ["stages.preprocess", "nowhere", "a", "b", "c", "d"],
             "error: nowhere/train_images.idx: No such file or directory",
         ),
-        (["stages.evaluate", "nowhere.keras", "nowhere", "a", "b"], "error: nowhere: not a split"),
-        (["stages.plot", *"abcdef"], "error: a: not a split"),
+        (["stages.evaluate", "nowhere.keras", "nowhere", "a", "b"], "error: nowhere: not a valid split"),
+        (["stages.plot", *"abcdef"], "error: a: not a valid split"),
         (["fashion.cli", "results", "--root", "nowhere"], "error: there is no params.yaml in "),
     ],
 )
@@ -140,7 +140,7 @@ def test_results_of_unequal_classes(results_folder: Path) -> None:
 
 
 def test_results_for_another_data_set(results_folder: Path) -> None:
-    """They are not those of this project's models."""
+    """Results on another data set are left out."""
     committed(results_folder / "params.yaml", PARAMS.replace("Lines", "Circles"))
     assert results.markdown(results.read(results_folder)).splitlines()[2:] == [
         "| PLAIN | 1,234      | -             | -     | -                      | 50.00% (25.00% to 75.00%) |",

@@ -47,7 +47,7 @@ def test_npz_reproducible() -> None:
 
 
 @pytest.mark.parametrize("name", ["images", "labels"])
-@pytest.mark.parametrize("content", [None, b"", b"\x93NUMPY\x01\x00", b"text", np.arange(3)])
+@pytest.mark.parametrize("content", [None, b"", b"\x93NUMPY\x01\x00", b"text", np.arange(3), np.zeros((4, 2, 1, 3))])
 def test_invalid_file(tmp_path: Path, name: str, content: bytes | np.ndarray | None) -> None:
     dataset.save(SPLIT, tmp_path / "split")
     path = tmp_path / "split" / f"{name}.npy"
@@ -56,5 +56,5 @@ def test_invalid_file(tmp_path: Path, name: str, content: bytes | np.ndarray | N
         np.save(path, content)
     elif content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=r"split: not a split .* run `dvc repro`"):
+    with pytest.raises(UserError, match=r"split: not a valid split .* run `dvc repro`"):
         dataset.load(tmp_path / "split")

@@ -69,7 +69,7 @@ def test_folder(root: Path, colours: Path) -> None:
         "classes": CLASSES,
     }
     assert params.fetch.model_dump() == {"folder": "images", "unreadable": 0, "test_fraction": 0.2, "seed": 2017}
-    assert params.validation.images == 10  # so many that each class has one
+    assert params.validation.images == 10  # enough for one per class
     assert params.export.representative_images == 37
     assert params.training.augmentation.flip is False
     assert params.review["min_accuracy"] == {}
@@ -140,7 +140,7 @@ def description(root: Path) -> str:
 
 
 def test_about(root: Path, colours: Path) -> None:
-    """It is replaced, unless it describes this data set."""
+    """data/about.md is replaced unless it describes this data set."""
     line = "data/about.md: replaced the text on other; fill in the lines marked TODO, for the model card"
     assert line in configure(root, colours)
     assert description(root) == about.skeleton("colours")

@@ -46,7 +46,7 @@ def anchors(page: str) -> set[str]:
 
 
 def broken_links(page: str) -> Iterator[str]:
-    """Yield the files, relative to the root, that a page links to but that are not there, or lack the anchor."""
+    """Yield the link targets of a page that do not exist or lack the anchor."""
     text = re.sub(r"```.*?```", "", read_page(page), flags=re.S)
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if not link.startswith("http"):

@@ -154,7 +154,7 @@ def test_identical_class(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         draw(path)
     assert str(error.value) == (
-        f"{path / 'b'}: all images are identical, so none can be a test image; add others, or remove the class"
+        f"{path / 'b'}: too few different images to choose a test image; add others, or remove the class"
     )
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -48,7 +49,7 @@ def epochs(params: TrainingParams, count: int) -> tuple[list[np.ndarray], int]:
     indices = []
     for epoch in range(count):
         sampler.on_epoch_begin(epoch)
-        indices.append(sampler.indices.numpy())
+        indices.append(sampler.indices)
     return indices, oracle.predictions
 
 
@@ -87,10 +88,10 @@ def test_seed(seed: int, same: bool) -> None:
 
 def test_batches() -> None:
     sampler = HardExampleSampler(HALF, SPLIT)
-    data = batches(SPLIT, 20, sampler.indices)
+    data = batches(SPLIT, 20, lambda: sampler.indices)
     assert len(data) == 3
     for indices in (np.arange(50)[::-1], np.arange(50, COUNT)):
-        sampler.indices.assign(indices)
+        sampler.indices = indices
         images, labels = (np.concatenate(parts) for parts in zip(*data.as_numpy_iterator(), strict=True))
         np.testing.assert_array_equal(images, SPLIT.images[indices])
         np.testing.assert_array_equal(labels.argmax(axis=1), SPLIT.labels[indices])
@@ -98,13 +99,44 @@ def test_batches() -> None:
 
 
 def test_order_and_augmentation() -> None:
-    """Both follow from the seed and the epoch, so that an interrupted training can go on."""
+    """They depend on the seed and the epoch, so that a training can be resumed."""
     params = HALF.model_copy(update={"augmentation": HALF.augmentation.model_copy(update={"flip": True})})
+    pixels = np.arange(COUNT * 4, dtype=np.uint8).reshape(COUNT, 2, 2, 1)
+    split = Split(pixels, SPLIT.labels)
 
-    def images(epoch: int) -> np.ndarray:
-        sampler = HardExampleSampler(params, SPLIT)
+    def images(epoch: int, indices: np.ndarray | None = None) -> np.ndarray:
+        sampler = HardExampleSampler(params, split)
         sampler.on_epoch_begin(epoch)
-        return np.concatenate([batch for batch, _ in training_batches(SPLIT, params, sampler)])
+        if indices is not None:
+            sampler.indices = indices
+        return np.concatenate([batch for batch, _ in training_batches(split, params, sampler)])
 
     np.testing.assert_array_equal(images(1), images(1))
-    assert not np.array_equal(images(0), images(1))
+    same = np.arange(50)
+    assert not np.array_equal(images(0, same), images(1, same)), "augmentation"
+    assert not np.array_equal(images(0).max(axis=(1, 2, 3)), images(1).max(axis=(1, 2, 3))), "order"
+
+
+def test_images_of_each_epoch() -> None:
+    """Keras reads the images of an epoch after the sampler has chosen them."""
+    params = PARAMS.model_copy(update={"hard_examples": HALF.hard_examples, "batch_size": 20, "epochs": 4})
+    read: list[np.ndarray] = []
+    chosen: list[np.ndarray] = []
+
+    class Recorded(HardExampleSampler):
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            chosen.append(self.indices)
+
+    split = Split(SPLIT.images, SPLIT.labels)
+    sampler = Recorded(params, split)
+
+    def indices() -> np.ndarray:
+        read.append(sampler.indices)
+        return sampler.indices
+
+    model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")])
+    model.compile(loss="categorical_crossentropy", steps_per_execution=2)
+    model.fit(batches(split, 20, indices), epochs=4, shuffle=False, callbacks=[sampler], verbose=0)
+    used = read[1:]  # the first call asks for the length
+    assert len(used) == 4 * 3
+    assert all(part is chosen[step // 3] for step, part in enumerate(used))

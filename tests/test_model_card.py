@@ -109,11 +109,11 @@ def test_image_shape(description: About, written: str) -> None:
 
 
 def test_other_data_set(written: str, project: Project) -> None:
-    """Nothing of Fashion-MNIST is in its card; `fashion` itself is the name of the program."""
+    """The card of another data set does not mention Fashion-MNIST."""
     of_project = (project.folder / "reports" / "MODEL_CARD.md").read_text()
     for text in (written, of_project):
         assert "# Lines" in text
-        prose = re.sub(r"`fashion (?:predict|demo)|fashion\.models", "", text)
+        prose = re.sub(r"`fashion (?:predict|demo)|fashion\.models", "", text)  # the program's name
         assert re.findall("fashion|cloth|zalando", prose, re.IGNORECASE) == []
 
 

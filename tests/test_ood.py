@@ -37,7 +37,7 @@ def test_mahalanobis_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     moments = Moments(3)
     moments.add(vectors[:150], groups[:150])
     moments.add(vectors[150:], groups[150:])
-    distances = moments.gaussians().distances(vectors[:20])
+    distances = moments.fit_groups().distances(vectors[:20])
     means = [vectors[groups == group].mean(axis=0) for group in range(3)]
     inverse = np.linalg.inv(np.cov((vectors - np.stack(means)[groups]).T, bias=True))
     expected = [min(mahalanobis(vector, mean, inverse) ** 2 for mean in means) for vector in vectors[:20]]
@@ -45,10 +45,10 @@ def test_mahalanobis_distance(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_constant_vectors() -> None:
-    constant = np.zeros((20, 3), np.float32)
+    constant = np.full((20, 3), 7.7, np.float32)
     moments = Moments(1)
     moments.add(constant, np.zeros(20, np.uint8))
-    np.testing.assert_array_equal(moments.gaussian().distances(constant), 0)
+    np.testing.assert_array_equal(moments.fit_all().distances(constant), 0)
 
 
 def test_rate() -> None:

@@ -41,7 +41,7 @@ Read = Callable[[str], str]  # from the path of a result file to its content
 
 
 def test_deleted_files() -> None:
-    """`fashion dataset` and tests/test_docs.py mean the same files."""
+    """`fashion dataset` and tests/test_docs.py list the same files."""
     listed = subprocess.run(
         ["git", "ls-files", *shlex.split(inspection.RESULTS)], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
@@ -53,7 +53,7 @@ def test_deleted_files() -> None:
 
 @pytest.mark.slow
 def test_deletion(copied: Project) -> None:
-    """After the commands of docs/extend.md, the code is complete."""
+    """After the commands of docs/extend.md, the remaining code imports and lints."""
     blocks = re.findall(r"```sh\n(git rm -rq studies.*?)```", read_page("docs/extend.md"), re.S)
     assert blocks[0] == f"git rm -rq {inspection.RESULTS}\n"
     (copied.folder / "reports" / "benchmarks.json").touch()

@@ -158,7 +158,7 @@ def test_missing_cache(worse: Flowers, tmp_path: Path) -> None:
     done = copy.review("--gate")
     assert done.returncode == 1
     assert done.stderr.startswith("error: flowers cannot be tested: its predictions are missing")
-    assert "Not in the DVC cache: truth of main" in done.stdout
+    assert "Not in the DVC cache: test_set of main" in done.stdout
     assert "**flowers: not comparable.**" in done.stdout
     assert "points | not comparable |" in done.stdout, "the metrics are in Git"
     done = copy.review("--gate", "--rebuild")
@@ -187,10 +187,10 @@ def test_same_test_set() -> None:
 
 
 def test_new_and_removed(flowers: Flowers) -> None:
-    code = "import numpy, os; os.mkdir('truth'); numpy.save('truth/labels.npy', numpy.arange(150)[::2] % 3)"
-    pipeline = {"stages": {"other": {"cmd": f'python -c "{code}"', "outs": ["truth"]}}}
+    code = "import numpy, os; os.mkdir('test_set'); numpy.save('test_set/labels.npy', numpy.arange(150)[::2] % 3)"
+    pipeline = {"stages": {"other": {"cmd": f'python -c "{code}"', "outs": ["test_set"]}}}
     (flowers.folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
-    for name in ("dvc.lock", "metrics.json", "probabilities.npy", "truth/labels.npy"):
+    for name in ("dvc.lock", "metrics.json", "probabilities.npy", "test_set/labels.npy"):
         (flowers.folder / name).unlink()
     flowers.change()
     for base, head, verdict in (("main", "work", "removed"), ("work", "main", "new")):
@@ -246,7 +246,7 @@ def test_no_project(tmp_path: Path) -> None:
     ],
 )
 def test_bad_labels(flowers: Flowers, labels: np.ndarray, message: str) -> None:
-    np.save(flowers.folder / "truth" / "labels.npy", labels)
+    np.save(flowers.folder / "test_set" / "labels.npy", labels)
     done = flowers.review()
     assert done.returncode == 1
     assert message in done.stderr
@@ -264,7 +264,11 @@ def test_bad_probabilities(flowers: Flowers) -> None:
         ("test_set", "metrics.json", "metrics.json of the working tree: expected a folder with labels.npy"),
         ("test_set", ".dvc", ".dvc of the working tree: expected a folder with labels.npy"),
         ("predictions", "metrics.json", "results of flowers of the working tree cannot be read"),
-        ("classes", ["a", "b"], "truth/labels.npy of the working tree: expected shape (n,) and integers from 0 to 1"),
+        (
+            "classes",
+            ["a", "b"],
+            "test_set/labels.npy of the working tree: expected shape (n,) and integers from 0 to 1",
+        ),
         ("classes", [*"abcd"], "probabilities.npy of the working tree: expected probabilities of shape (75, 4)"),
         ("history", "metrics.json", "results of flowers of the working tree cannot be read"),
         ("base_branch", "nowhere", "there is no branch nowhere or origin/nowhere"),
@@ -306,7 +310,7 @@ def test_rules_from_other_sections(tmp_path: Path) -> None:
 def test_rules_of_another_version(flowers: Flowers) -> None:
     """A base whose section `review` is of another version is read by head's rules."""
     params = flowers.params()
-    flowers.write_params(params | {"review": {"main": "main", "truth": "truth"}})
+    flowers.write_params(params | {"review": {"main": "main", "test_set": "test_set"}})
     flowers.git("commit", "-am", "older")
     flowers.write_params(params)
     done = flowers.review("--base", "HEAD", "--gate")

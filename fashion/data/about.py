@@ -1,4 +1,4 @@
-"""data/about.md: what people write about the data set, for the model card."""
+"""data/about.md: the hand-written description of the data set, for the model card."""
 
 import json
 import re
@@ -17,8 +17,8 @@ SECTIONS = ("Intended use", "Data", "Limitations", "Licence")
 Names = Annotated[tuple[Name, ...], Strict(False)]
 SKELETON = """---
 name: {name} # dataset.name in params.yaml
-license: unknown # of the models, as the Hugging Face Hub abbreviates it, such as mit
-datasets: [] # their names on the Hub, such as owner/name
+license: unknown # of the models: a Hugging Face licence identifier, such as mit
+datasets: [] # IDs on the Hub, such as owner/name
 tags: []
 ---
 
@@ -41,12 +41,12 @@ TODO: the licences of the images and of the models.
 
 
 class Header(StrictModel):
-    """The YAML header. The header of the model card has all its keys but the name, including those not listed here.
+    """The YAML header. The header of the model card copies every key but `name`, other keys of the Hub included.
 
     Attributes:
         name: of the data set, as in params.yaml.
         license: of the models.
-        datasets: names of the data set on the Hugging Face Hub.
+        datasets: IDs of the data set on the Hugging Face Hub.
         tags: for the search on the Hub.
     """
 
@@ -74,17 +74,21 @@ def read(path: Path) -> About:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; restore it from Git, or run `fashion dataset PATH`") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}; `fashion dataset PATH` writes it") from error
+        raise UserError(f"{path} cannot be read: {error}") from error
     parts = re.fullmatch(r"---\n(.*?)^---\n(.*)", text, re.DOTALL | re.MULTILINE)
     if not parts:
-        raise UserError(f"{path}: no header; expected YAML between two lines --- at the start")
+        raise UserError(f"{path}: no header; expected YAML between two `---` lines at the top")
     header = validated(Header, parse_yaml(parts[1], f"{path}: the header"), path.as_posix())
-    before, *sections = re.split(r"^## (.*)$", parts[2], flags=re.MULTILINE)
-    titles = [title.strip() for title in sections[::2]]
-    if before.strip() or sorted(titles) != sorted(SECTIONS):
+    before, *sections = re.split(rf"^## ({'|'.join(SECTIONS)})[ ]*$", parts[2], flags=re.MULTILINE)
+    titles = sections[::2]
+    if sorted(titles) != sorted(SECTIONS):
         found = ", ".join(titles) or "none"
-        raise UserError(f"{path}: found the sections {found}, expected text in {', '.join(SECTIONS)}, each once")
+        raise UserError(f"{path}: found the sections {found}; expected {', '.join(SECTIONS)}, each exactly once")
+    if before.strip():
+        raise UserError(f"{path}: text before the first section, {titles[0]}; move it into a section")
     return About(header, dict(zip(titles, (section.strip() for section in sections[1::2]), strict=True)))
 
 

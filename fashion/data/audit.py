@@ -10,9 +10,9 @@ from fashion.data.dataset import Image, Images, Split, blocks, histogram, mean_a
 from fashion.data.resizing import block_means
 
 BLOCK_SIZE = 500  # test images per matrix product: 500 x 60,000 distances in float32 take 120 MB
-MAX_TEST_IMAGES = 10_000  # that are compared with
-MAX_OTHER_IMAGES = 60_000  # training and validation images
-MAX_VALUES = 1023  # of an image, for the choice of its nearest neighbour
+MAX_TEST_IMAGES = 10_000  # test images that are searched for near-duplicates
+MAX_OTHER_IMAGES = 60_000  # training and validation images that they are compared with
+MAX_VALUES = 1024  # values per image in the search
 
 
 def audit(
@@ -26,8 +26,8 @@ def audit(
         duplicates: number of images that are identical to an earlier image of the same split, or to one of another.
         near_duplicates: number of test images whose nearest training or validation image is at most
             `near_duplicate_distance` away (root mean square over the pixels, in grey levels of 0 to 255), and the ten
-            nearest pairs. Of large data sets, random samples are compared. The nearest image is chosen with images
-            reduced to `MAX_VALUES` values, its distance computed with the images themselves.
+            nearest pairs. Large data sets are sampled: `compared` has the numbers of images. The search uses images
+            reduced to `MAX_VALUES` values, the distance the images themselves.
     """
     mean, deviation = mean_and_deviation(histogram(train.images).sum(axis=0, keepdims=True))
     splits = {"train": train, "validation": validation, "test": test}
@@ -59,7 +59,8 @@ def _near_duplicates(train: Split, validation: Split, test: Split, limit: float)
     compared = _sample(len(test.labels), MAX_TEST_IMAGES, random)
     others = _sample(count + len(validation.labels), MAX_OTHER_IMAGES, random)
     in_train, in_validation = others[others < count], others[others >= count] - count
-    pixels = np.concatenate([_reduced(train.images, in_train), _reduced(validation.images, in_validation)])
+    parts = [(train, in_train), (validation, in_validation)]
+    pixels = np.concatenate([_reduced(split.images, indices) for split, indices in parts if len(indices)])
     neighbour = others[nearest(_reduced(test.images, compared), pixels)]
 
     def other(index: int) -> tuple[str, int]:
@@ -88,7 +89,7 @@ def nearest(images: UInt8[np.ndarray, "n values"], others: UInt8[np.ndarray, "m 
     """Return, for each image, the index of the nearest of `others` in Euclidean distance.
 
     The nearest b of a maximises ab - |b|^2 / 2, computed as a matrix product in float32 of whole numbers of at most 128
-    in size: this is exact, and so the same on every machine, for images of up to 1,023 values (128^2 * 1,023 < 2^24).
+    in size: this is exact, and so the same on every machine, for images of up to 1,024 values (128^2 * 1,024 = 2^24).
     """
     a, b = (array.astype(np.float32) - 128 for array in (images, others))
     half_norms = np.einsum("ij,ij->i", b, b) / 2

@@ -16,7 +16,8 @@ Image = UInt8[np.ndarray, "height width channels"]  # 1 channel (greyscale) or 3
 Images = UInt8[np.ndarray, "n height width channels"]
 Shape = tuple[int, int, int]
 
-BLOCK_VALUES = 4_000_000  # of images that are processed at a time
+BLOCK_VALUES = 4_000_000  # pixel values per block
+PREDICTION_BATCH = 500  # images, of ordinary size; affects speed and memory
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,15 @@ class Split:
 
 
 def blocks(count: int, shape: Shape) -> Iterator[slice]:
-    """Yield slices of `count` images, each of at most `BLOCK_VALUES` values or of one image."""
+    """Yield slices that split `count` images into blocks of at most `BLOCK_VALUES` values, but at least one image."""
     size = max(1, BLOCK_VALUES // math.prod(shape))
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
+
+
+def prediction_batch(shape: Shape) -> int:
+    """Return how many images to predict at a time: fewer if they are large."""
+    return max(1, min(PREDICTION_BATCH, BLOCK_VALUES // math.prod(shape)))
 
 
 def histogram(images: Images) -> Int64[np.ndarray, "channels 256"]:
@@ -73,17 +79,18 @@ def mean_and_deviation(
 
 
 def save(split: Split, folder: Path, indices: Int64[np.ndarray, "m"] | None = None) -> None:
-    """Write the images at `indices`, by default all, in that order, block by block."""
+    """Write images and labels at `indices` (default: all), in that order, block by block."""
     order = np.arange(len(split.labels)) if indices is None else indices
-    for name, array in (("images", split.images), ("labels", split.labels)):
-        with atomic_write(folder / f"{name}.npy") as file:
-            file.write(npy_header(array.dtype, (len(order), *array.shape[1:])))
-            for block in blocks(len(order), split.image_shape):
-                file.write(array[order[block]].tobytes())
+    with atomic_write(folder / "images.npy") as file:
+        file.write(npy_header(split.images.dtype, (len(order), *split.image_shape)))
+        for block in blocks(len(order), split.image_shape):
+            file.write(split.images[order[block]].data)
+    with atomic_write(folder / "labels.npy") as file:
+        np.save(file, split.labels[order])
 
 
 def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
-    """Return the start of a .npy file, as `numpy.save` writes it; the values follow, the last dimension fastest."""
+    """Return the start of a .npy file, as `numpy.save` writes it; the values follow in C order."""
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(content := io.BytesIO(), header)
     return content.getvalue()
@@ -99,7 +106,7 @@ def npz(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> bytes:
 
 
 def load(folder: Path) -> Split:
-    """Map a split into memory: its images are read from the disk when they are used.
+    """Memory-map a split.
 
     Raises:
         UserError: the folder is missing or not a split.
@@ -109,8 +116,9 @@ def load(folder: Path) -> Split:
             np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
             for name in ("images", "labels")
         )
-        if images.ndim != 4 or labels.shape != images.shape[:1]:
-            raise ValueError(f"images of shape {images.shape}, labels of shape {labels.shape}")
+        if images.ndim != 4 or labels.shape != images.shape[:1] or {images.dtype, labels.dtype} != {np.dtype(np.uint8)}:
+            arrays = (f"{array.dtype} of shape {array.shape}" for array in (images, labels))
+            raise ValueError(f"images: {next(arrays)}, labels: {next(arrays)}")
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{folder}: not a split written by the preprocess stage ({error}); run `dvc repro`") from error
+        raise UserError(f"{folder}: not a valid split ({error}); run `dvc repro`") from error
     return Split(images, labels)

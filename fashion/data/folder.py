@@ -25,7 +25,7 @@ from fashion.files import atomic_write
 LAYOUT = "expected images in CLASS/, or in train/CLASS/ and test/CLASS/"
 PARTS = ("train", "test")
 IGNORED = ("Thumbs.db", "desktop.ini")  # of Windows; names that start with a dot are ignored, too
-DECODED_TOGETHER = 256  # images that may be in memory at a time
+DECODED_TOGETHER = 64  # images
 MAX_LINES = 20  # of a list of problems
 
 T = TypeVar("T")
@@ -121,8 +121,8 @@ def convert(
 ) -> None:
     """Write the images of a folder as two splits, `raw`/train (with the validation images) and `raw`/test.
 
-    Both are in the order of `by_hash`, because some code uses the first images as a sample of all. The images are
-    decoded and written one after the other.
+    Both are in the order of `by_hash`, because some code uses the first images as a sample of all. Images are decoded
+    in groups, so that memory does not grow with their number.
 
     Args:
         folder: CLASS/*, or train/CLASS/* and test/CLASS/*.
@@ -153,24 +153,20 @@ def convert(
     check_counts(folder, classes, files)
     ordered = by_hash(files, seed)
     test = draw_test(folder, ordered, test_fraction)
-    labels: dict[str, list[int]] = {part: [] for part in PARTS}
+    parts = {part: [file for _, file in ordered if (file in test) == (part == "test")] for part in PARTS}
+    changed: dict[ImageFile, UserError] = {}  # since they were checked, or unreadable although none may be
     with ExitStack() as written:
-        arrays = {part: written.enter_context(atomic_write(raw / part / "images.npy")) for part in PARTS}
-        for part in PARTS:
-            arrays[part].write(npy_header(np.dtype(np.uint8), (len(files), *shape)))
-        for file, result in decode_all([file for _, file in ordered], lambda image: resize(image, shape)):
-            if isinstance(result, UserError):
-                failures[file] = result
-                continue
-            part = "test" if file in test else "train"
-            arrays[part].write(result.tobytes())
-            labels[part].append(file.label)
-        _check_unreadable(folder, failures, unreadable)
-        for part in PARTS:
-            arrays[part].seek(0)  # the header is as long for any number of images
-            arrays[part].write(npy_header(np.dtype(np.uint8), (len(labels[part]), *shape)))
-            numbers = written.enter_context(atomic_write(raw / part / "labels.npy"))
-            np.save(numbers, np.array(labels[part], np.uint8))
+        for part, of_part in parts.items():
+            images = written.enter_context(atomic_write(raw / part / "images.npy"))
+            images.write(npy_header(np.dtype(np.uint8), (len(of_part), *shape)))
+            for file, result in decode_all(of_part, lambda image: resize(image, shape)):
+                if isinstance(result, UserError):
+                    changed[file] = result
+                else:
+                    images.write(result.data)
+            labels = written.enter_context(atomic_write(raw / part / "labels.npy"))
+            np.save(labels, np.array([file.label for file in of_part], np.uint8))
+        _check_unreadable(folder, changed, 0)
     for file in failures:
         print(f"left out: {file.path}: {failures[file]}", flush=True)
 
@@ -212,7 +208,7 @@ def shortened(lines: Sequence[str]) -> list[str]:
 
 
 def by_hash(files: Iterable[ImageFile], seed: int) -> list[tuple[float, ImageFile]]:
-    """Return files with the hashes of their contents, from 0 to 1, in ascending order: a random one set by the seed."""
+    """Return (hash, file) pairs in the order of the hash: of the content and the seed, from 0 to 1."""
 
     def content_hash(file: ImageFile) -> float:
         digest = hashlib.sha256(f"{seed}\n".encode() + file.path.read_bytes()).digest()
@@ -224,9 +220,9 @@ def by_hash(files: Iterable[ImageFile], seed: int) -> list[tuple[float, ImageFil
 def draw_test(folder: Path, ordered: Sequence[tuple[float, ImageFile]], fraction: float) -> set[ImageFile]:
     """Return the test images: those in the folder test or, without one, those whose hash is below `fraction`.
 
-    An image keeps its split when others are added or removed and when its file is renamed, so models before and after
-    can be compared, and identical files are in the same split. The price: `fraction` is approximate, and the more so
-    the smaller a class. In a class with no hash below it, the image with the lowest one is a test image. At least two
+    An image stays in or out of the test set when others are added or removed and when its file is renamed, so models
+    before and after can be compared; identical files stay together. In return, `fraction` is only approximate, above
+    all in small classes. In a class with no hash below it, the image with the lowest one is a test image. At least two
     images of each class are left for training and validation. Only these two rules can change an image's split later.
 
     Args:
@@ -235,7 +231,7 @@ def draw_test(folder: Path, ordered: Sequence[tuple[float, ImageFile]], fraction
         fraction: expected fraction of test images.
 
     Raises:
-        UserError: a line per class whose images are all identical.
+        UserError: a line per class without a possible test image.
     """
     if any(file.part for _, file in ordered):
         return {file for _, file in ordered if file.part == "test"}
@@ -252,7 +248,7 @@ def draw_test(folder: Path, ordered: Sequence[tuple[float, ImageFile]], fraction
             tested.update(counts)
     problems = _Problems(folder)
     for path in sorted({file.path.parent for _, file in ordered if file.label not in tested}):
-        problems.add(path, "all images are identical, so none can be a test image; add others, or remove the class")
+        problems.add(path, "too few different images to choose a test image; add others, or remove the class")
     problems.end()
     return test
 

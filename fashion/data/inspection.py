@@ -1,4 +1,4 @@
-"""`fashion dataset`: describe a data set, and write the sections of params.yaml and data/about.md for it."""
+"""`fashion dataset`: describe a data set, write its sections of params.yaml, and create data/about.md."""
 
 import gzip
 import hashlib
@@ -35,7 +35,7 @@ MIN_BATCH_SIZE = 16
 VALIDATION_FRACTION = 0.1
 TEST_FRACTION = 0.2
 SEED = 2017  # of the choice of the test images
-# Arguments of `git rm`: the results for Fashion-MNIST, and the test of them
+# Arguments of `git rm`: the results for Fashion-MNIST, and their tests
 RESULTS = "studies ':!studies/*.py' ':!studies/*.yaml' 'reports/benchmarks.*' docs/results.md tests/test_results.py"
 VARIABLE = "FASHION_MNIST_DIR"  # that names the folder of IDX files
 
@@ -104,16 +104,16 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
     if described == name:
         yield f"{about.PATH}: kept"
     elif described is not None and in_place:  # renamed
-        yield f"{about.PATH}: kept; correct its name"
+        yield f"{about.PATH}: kept; change `name` in its header to {name}"
     else:
         write_text(root / about.PATH, about.skeleton(name))
-        replaced = f"replaced the text on {described}" if described else "written"
+        replaced = f"replaced the description of {described}" if described else "written"
         yield f"{about.PATH}: {replaced}; fill in the lines marked TODO, for the model card"
     yield ""
-    yield f"Now run: make deps && {found.next_command}"
     if (root / "tests" / "test_results.py").exists():
         yield f"Delete the results for Fashion-MNIST: git rm -rq {RESULTS}"
         yield "Rewrite the text of README.md and docs/serving.md."
+    yield f"Run: make deps && {found.next_command}"
     tracked = "images.dvc, .gitignore, " if found.format == "folder" else ""
     yield f"Then commit {tracked}{about.PATH}, params.yaml, dvc.yaml, dvc.lock and reports/."
 
@@ -167,7 +167,7 @@ def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:
         f"fetch:\n  folder: {IMAGES} # CLASS/*, or train/CLASS/* and test/CLASS/*; tracked by DVC\n"
         f"  unreadable: {len(failures)} # image files, at most; they are left out\n"
         f"  test_fraction: {TEST_FRACTION} # of the images, if there is no folder test\n"
-        f"  seed: {SEED} # of the choice of the test images\n"
+        f"  seed: {SEED} # of the order of the images and the choice of the test images\n"
     )
     channels = 1 if grey or not colour else 3
     return Found("folder", listed.classes, (height, width, channels), labelled, fetch, lines)

@@ -199,7 +199,8 @@ def data_audit(audit: Mapping[str, Any], splits: Mapping[str, Split], classes: S
         ax.margins(x=0.2)
     ax.invert_yaxis()
     near = audit["near_duplicates"]
-    lower.suptitle(f"Test images with a near-duplicate in another split: {near['test_images']:,}")
+    count, of = near["test_images"], near["compared"]["test_images"]
+    lower.suptitle(f"Test images with a near-duplicate in another split: {count:,} of {of:,}")
     lower.supylabel("nearest          test", fontsize=10)
     axes = lower.subplots(2, max(1, len(near["closest"])), squeeze=False)
     for ax in axes.flat:

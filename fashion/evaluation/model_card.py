@@ -26,7 +26,7 @@ HEADER_METRICS = {
     "loss": "loss",
     "calibration_error": "expected calibration error",
 }
-CLASS_MEANS = ("balanced_accuracy", "macro_f1")  # left out if the classes of the test set are equal in size
+MACRO_METRICS = ("balanced_accuracy", "macro_f1")  # left out if the classes of the test set are equal in size
 SHOWN_MISTAKES = 5
 MID_CONFIDENCE = (0.7, 0.95)  # the range of confidence whose accuracy the card reports
 
@@ -62,7 +62,7 @@ def model_card(
     matrices = {model: confusion_matrix(found.exported_probabilities, labels) for model, found in models.items()}
     classes = dataset.classes
     equal_classes = {split: len(set(counts.values())) == 1 for split, counts in audit["images"].items()}
-    shown = [key for key in HEADER_METRICS if key not in CLASS_MEANS or not equal_classes["test"]]
+    shown = [key for key in HEADER_METRICS if key not in MACRO_METRICS or not equal_classes["test"]]
     height, width, channels = dataset.image_shape
     return template.render(
         header=_header(dataset, about, models, shown),

@@ -12,7 +12,7 @@ from fashion.files import read_json
 from fashion.validation import read_yaml
 
 HEADER = ("Model", "Parameters", "Test accuracy", "Seeds", "Training time, x T_ref", "Last run (95 % interval)")
-CLASS_MEANS = ("Balanced accuracy", "Macro F1")  # of the last run; columns only if the classes are unequal in size
+MACRO_METRICS = ("Balanced accuracy", "Macro F1")  # of the last run; columns only if the classes are unequal in size
 NONE = "-"
 
 
@@ -99,7 +99,7 @@ def _best_known(result: Result) -> float:
 
 
 def _dataset_of(root: Path, metrics: Path) -> str | None:
-    """Return the name of the data set of a study's metrics file, None if its dvc.lock does not record it."""
+    """Return the data set of a study's results, None if its dvc.lock does not name it."""
     lock, file = Lock.read(metrics.parents[1]), str(metrics.relative_to(root))
     stage = lock.maker(file) if file in lock.outputs else None
     return _look_up(lock.params(stage).get("params.yaml", {}), "dataset.name") if stage else None
@@ -146,11 +146,9 @@ def _last_commit(root: Path, path: Path) -> str:
 
 def _rows(results: list[Result]) -> list[tuple[str, ...]]:
     """Return the header and a row of text per model."""
-    unequal = any(
-        # With equal classes, balanced accuracy is accuracy; both are rounded to six decimals.
-        result.last_run and abs(result.last_run["balanced_accuracy"] - result.last_run["accuracy"]) > 2e-6
-        for result in results
-    )
+    runs = [result.last_run for result in results if result.last_run]
+    # With equal classes, balanced accuracy is accuracy; both are rounded to six decimals.
+    unequal = any(abs(run.get("balanced_accuracy", run["accuracy"]) - run["accuracy"]) > 2e-6 for run in runs)
     rows = [
         (
             result.name.upper(),
@@ -163,7 +161,7 @@ def _rows(results: list[Result]) -> list[tuple[str, ...]]:
         )
         for result in results
     ]
-    table = [(*HEADER, *CLASS_MEANS), *rows]
+    table = [(*HEADER, *MACRO_METRICS), *rows]
     return table if unequal else [row[: len(HEADER)] for row in table]
 
 

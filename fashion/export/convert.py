@@ -13,8 +13,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32
 
-from fashion.data.dataset import Images, Split
-from fashion.models.input_pipeline import BATCH_SIZE
+from fashion.data.dataset import Images, Split, prediction_batch
 from fashion.models.optimizers import OUTPUT
 from fashion.silence import silence_stderr
 
@@ -42,9 +41,10 @@ class FeatureExtractor:
         self.size: int = output.input.shape[-1]
 
     def batches(self, split: Split) -> Iterator[tuple[slice, Features, Logits]]:
-        """Yield the position of a batch of images in the split, and their features and logits."""
-        for start in range(0, len(split.images), BATCH_SIZE):
-            batch = slice(start, start + BATCH_SIZE)
+        """Yield each batch's slice of the split, its features and its logits."""
+        size = prediction_batch(split.image_shape)
+        for start in range(0, len(split.images), size):
+            batch = slice(start, start + size)
             yield batch, *self._model.predict_on_batch(split.images[batch])
 
     def __call__(self, split: Split) -> tuple[Features, Logits]:
@@ -56,7 +56,7 @@ class FeatureExtractor:
 def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
     """Return the model with its logits divided by `temperature` before the softmax.
 
-    Its outputs are "probabilities" (n, classes) and "features" (n, features), as of `FeatureExtractor`.
+    Its outputs are "probabilities" (n, classes) and "features" (n, features), as in `FeatureExtractor`.
     """
     output = model.get_layer(OUTPUT)
     scaled = keras.layers.Rescaling(1 / temperature, name="temperature", dtype="float32")(output.output)

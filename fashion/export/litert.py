@@ -13,11 +13,10 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from jaxtyping import Float32
 
-from fashion.data.dataset import Images
+from fashion.data.dataset import Images, prediction_batch
 from fashion.errors import UserError
 from fashion.silence import silence_stderr
 
-BATCH_SIZE = 500
 LABELS = "labels.txt"
 PREPROCESSING = "preprocessing.txt"
 
@@ -71,7 +70,8 @@ class LiteRTModel:
 
     def __call__(self, images: Images) -> tuple[Float32[np.ndarray, "n classes"], Float32[np.ndarray, "n features"]]:
         """Return the probabilities and the features of at least one image."""
-        batches = [self._run(**{self._input: images[i : i + BATCH_SIZE]}) for i in range(0, len(images), BATCH_SIZE)]
+        size = prediction_batch(self.image_shape)
+        batches = [self._run(**{self._input: images[i : i + size]}) for i in range(0, len(images), size)]
         probabilities, features = (
             np.concatenate([batch[name] for batch in batches]) for name in ("probabilities", "features")
         )

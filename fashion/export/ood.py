@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Float64, UInt8
 
-from fashion.data.dataset import Images, npz
+from fashion.data.dataset import Images, blocks, npz
 from fashion.data.resizing import block_means
 
 Vectors = Float[np.ndarray, "n size"]
@@ -43,25 +43,31 @@ class TiedGaussians:
 
 
 class Moments:
-    """The moments of vectors in groups, added up batch by batch: counts, sums, and the sum of the outer products."""
+    """Counts, sums and outer products of vectors in groups, accumulated batch by batch.
+
+    They are relative to the first vector, so that little precision is lost where all vectors are alike.
+    """
 
     def __init__(self, groups: int) -> None:
-        """Start without vectors."""
+        """Start empty."""
         self._counts, self._sums, self._products = np.zeros(groups), np.zeros((groups, 1)), np.zeros((1, 1))
+        self._origin: Float64[np.ndarray, size] | None = None
 
     def add(self, vectors: Vectors, groups: Labels) -> None:
         """Add vectors; `groups` has the group of each, from 0."""
-        values = vectors.astype(np.float64)
+        if self._origin is None:
+            self._origin = vectors[0].astype(np.float64)
+        values = vectors - self._origin
         members = np.eye(len(self._counts))[groups]
         self._counts = self._counts + members.sum(axis=0)
         self._sums = self._sums + members.T @ values
         self._products = self._products + values.T @ values
 
-    def gaussians(self) -> TiedGaussians:
+    def fit_groups(self) -> TiedGaussians:
         """Return a distribution per group."""
         return self._fit(self._counts, self._sums)
 
-    def gaussian(self) -> TiedGaussians:
+    def fit_all(self) -> TiedGaussians:
         """Return one distribution of all vectors."""
         return self._fit(self._counts.sum(keepdims=True), self._sums.sum(axis=0, keepdims=True))
 
@@ -71,7 +77,7 @@ class Moments:
         shrinkage = SHRINKAGE * covariance.diagonal().mean() + EPSILON  # not 0 if all vectors are equal
         covariance += shrinkage * np.eye(len(covariance))
         whitening = np.linalg.cholesky(np.linalg.inv(covariance))
-        return TiedGaussians(means.astype(np.float32), whitening.astype(np.float32))
+        return TiedGaussians((means + self._origin).astype(np.float32), whitening.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -98,11 +104,13 @@ class OODDetector:
             batches: the training images, their features and their classes.
             classes: the number of classes.
         """
-        of_pixels, of_features = Moments(classes), Moments(classes)
+        pixel_moments, feature_moments = Moments(classes), Moments(classes)
         for images, features, labels in batches:
-            of_pixels.add(block_means(images, MAX_VALUES), labels)
-            of_features.add(features, labels)
-        return cls(of_pixels.gaussians(), of_features.gaussians(), of_features.gaussian(), np.full(2, np.inf))
+            pixel_moments.add(block_means(images, MAX_VALUES), labels)
+            feature_moments.add(features, labels)
+        return cls(
+            pixel_moments.fit_groups(), feature_moments.fit_groups(), feature_moments.fit_all(), np.full(2, np.inf)
+        )
 
     def calibrate(self, images: Images, features: Vectors, rate: float) -> "OODDetector":
         """Return the detector with thresholds such that each of its two distances rejects this rate of the images."""
@@ -116,7 +124,9 @@ class OODDetector:
         arXiv:2106.09022).
         """
         relative = self.features.distances(features) - self.background.distances(features)
-        return np.stack([self.pixels.distances(block_means(images, MAX_VALUES)), relative], axis=1).astype(np.float64)
+        parts = (block_means(images[block], MAX_VALUES) for block in blocks(len(images), images.shape[1:]))
+        pixels = np.concatenate([self.pixels.distances(part) for part in parts])
+        return np.stack([pixels, relative], axis=1).astype(np.float64)
 
     def in_distribution(self, images: Images, features: Vectors) -> Bool[np.ndarray, "n"]:
         """Return whether each image is within both thresholds."""

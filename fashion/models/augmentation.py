@@ -5,7 +5,7 @@ import tensorflow as tf
 from fashion.params import AugmentationParams
 
 
-def augment(images: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> tf.Tensor:
+def augment(images: tf.Tensor, params: AugmentationParams, seed: tuple[int, tf.Tensor]) -> tf.Tensor:
     """Return randomly flipped, translated and partly hidden images.
 
     Half of the images are mirrored. Translations are by whole pixels, uniform in both directions, and fill with black.

@@ -5,14 +5,10 @@ Source: selective backprop (Jiang et al., arXiv:1910.00762), here per epoch inst
 
 import keras
 import numpy as np
-import tensorflow as tf
-from jaxtyping import Int64
 
 from fashion.data.dataset import Split
-from fashion.models.input_pipeline import batches
+from fashion.models.input_pipeline import Indices, batches
 from fashion.params import HardExampleParams, TrainingParams
-
-Indices = Int64[np.ndarray, "m"]
 
 
 class HardExampleSampler(keras.callbacks.Callback):
@@ -23,26 +19,24 @@ class HardExampleSampler(keras.callbacks.Callback):
     random.
 
     Attributes:
-        epoch: the current epoch, int64, from 0.
-        indices: the images of the current epoch in random order, int64 (m,).
+        epoch: the current epoch, from 0.
+        indices: the images of the current epoch, in random order.
     """
 
     def __init__(self, params: TrainingParams, train: Split) -> None:
-        """Draw the images of the first epoch."""
+        """Start with the first epoch."""
         super().__init__()
         self.settings, self.seed = params.hard_examples, params.seed
         self.labels, self.batches = train.labels, batches(train)
         self.ranking: Indices | None = None
-        self.epoch = tf.Variable(0, trainable=False, dtype=tf.int64)
-        self.indices = tf.Variable(self._sample(0), trainable=False)
+        self.epoch, self.indices = 0, self._sample(0)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         ranked = self.settings.epoch_fraction < 1 and self.settings.hard_fraction > 0
         if ranked and epoch > 0 and epoch % self.settings.refresh_every == 0:
             probabilities = self.model.predict(self.batches, verbose=0)
             self.ranking = np.argsort(probabilities[np.arange(len(self.labels)), self.labels], kind="stable")
-        self.epoch.assign(epoch)
-        self.indices.assign(self._sample(epoch))
+        self.epoch, self.indices = epoch, self._sample(epoch)
 
     def _sample(self, epoch: int) -> Indices:
         random = np.random.default_rng([self.seed, epoch])

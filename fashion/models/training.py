@@ -79,18 +79,20 @@ def build_and_compile(network: ModuleType, params: TrainingParams, train: Split)
 
 
 def training_batches(train: Split, params: TrainingParams, sampler: HardExampleSampler) -> tf.data.Dataset:
-    """Return the batches of the sampler's epoch, augmented.
+    """Return augmented batches of the sampler's current epoch.
 
     Order and augmentation depend only on the seed, the epoch, the step and the ranking of the hard examples.
     """
-    images = batches(train, params.batch_size, sampler.indices)
-    steps = tf.data.Dataset.range(images.cardinality())
+    images = batches(train, params.batch_size, lambda: sampler.indices)
 
-    def load(batch: tuple[tf.Tensor, tf.Tensor], step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        seed = tf.stack([tf.constant(params.seed, tf.int64), sampler.epoch * images.cardinality() + step])
-        return augment(batch[0], params.augmentation, seed), batch[1]
+    def position(step: np.int64) -> np.int64:
+        return sampler.epoch * len(images) + step
 
-    return tf.data.Dataset.zip(images, steps).map(load).prefetch(1)
+    def load(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        number = tf.ensure_shape(tf.numpy_function(position, [step], tf.int64, stateful=False), ())
+        return augment(batch[0], params.augmentation, (params.seed, number)), batch[1]
+
+    return images.enumerate().map(load).prefetch(1)
 
 
 def class_weights(params: TrainingParams, train: Split) -> dict[int, float] | None:

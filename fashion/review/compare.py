@@ -82,7 +82,8 @@ class ReviewResult:
         models: each in base and in head.
         pairs: the models of head in pairs, the first in the place of base.
         same_test_set: whether the models of base and head were compared on the same test set.
-        added_test_examples: number of test examples of head that were left out for this, because base lacks them.
+        test_set_growth: number of test examples that only head has; on them, nothing is compared.
+        accuracies: test accuracy of each model of head on all of head's test set, where it is known.
         data: differences between the data.
         lock: differences between the two dvc.lock.
         rules: differences between the two sections `review` of params.yaml: key, value in base, value in head.
@@ -93,7 +94,8 @@ class ReviewResult:
     models: tuple[Comparison, ...]
     pairs: tuple[Comparison, ...]
     same_test_set: bool
-    added_test_examples: int
+    test_set_growth: int
+    accuracies: Mapping[str, float]
     data: DataChanges
     lock: LockDiff
     rules: tuple[tuple[str, Any, Any], ...]
@@ -112,7 +114,7 @@ class ReviewResult:
 def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
     """Compare the models of two snapshots by head's rules.
 
-    If head's test set is that of base with more examples, both are compared on base's.
+    If head's test set is base's with more examples, the models are compared on base's.
 
     Raises:
         UserError: predictions do not fit the test set.
@@ -121,12 +123,13 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
     if same_test_set:  # one of the two files may be missing here
         test_set = head.test_set if head.test_set.labels is not None else base.test_set
         base, head = base.on(test_set), head.on(test_set)
+    accuracies = {name: model.metrics["accuracy"] for name, model in head.models.items() if "accuracy" in model.metrics}
     indices = None if same_test_set else base.test_set.indices_in(head.test_set)
-    added = 0
+    growth = 0
     if indices is not None and head.test_set.labels is not None and base.rules.classes == head.rules.classes:
-        same_test_set, added = True, len(head.test_set.labels) - len(indices)
+        same_test_set, growth = True, len(head.test_set.labels) - len(indices)
         head = head.at(indices, base.test_set)
-    base, head = _with_class_means(base), _with_class_means(head)
+    base, head = _with_macro_metrics(base), _with_macro_metrics(head)
     rules, labels = head.rules, head.test_set.labels
     present = {
         name: replace(model, seeds=()) for name, model in head.models.items()
@@ -146,14 +149,15 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
             rules,
         ),
         same_test_set=same_test_set,
-        added_test_examples=added,
+        test_set_growth=growth,
+        accuracies=accuracies,
         data=data_changes.compare(base.data, head.data),
         lock=lock_diff.compare(base.lock, head.lock),
         rules=lock_diff.differences(*(lock_diff.flat(s.rules.model_dump(), "review") for s in (base, head))),
     )
 
 
-def _with_class_means(snapshot: Snapshot) -> Snapshot:
+def _with_macro_metrics(snapshot: Snapshot) -> Snapshot:
     """Add balanced accuracy and macro F1 to the metrics, if the classes of the test set are unequal in size."""
     labels = snapshot.test_set.labels
     if labels is None or len(set(np.bincount(labels, minlength=len(snapshot.rules.classes)).tolist())) == 1:

@@ -1,4 +1,4 @@
-"""What a change does to the data: the images of each class and split, and the files of folders that DVC tracks."""
+"""Changes to the data: the images of each class and split, and the files of folders that DVC tracks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class DataChanges:
     Attributes:
         added, removed: classes.
         images: number of images in base and in head of each class where it differs, by split.
-        totals: number of images in base and in head of these splits.
+        totals: number of images in base and in head of each split in `images`.
         folders: by path.
     """
 
@@ -97,10 +97,10 @@ def _compare_folders(base: Folder, head: Folder) -> FolderChange:
     for path in reversed(removed):
         old_paths.setdefault(before[path], []).append(path)
     moved = [(old_paths[after[path]].pop(), path) for path in added if old_paths.get(after[path])]
-    gone, come = ({pair[end] for pair in moved} for end in (0, 1))
+    sources, targets = ({pair[end] for pair in moved} for end in (0, 1))
     changes = {
-        "added": tuple(path for path in added if path not in come),
-        "removed": tuple(path for path in removed if path not in gone),
+        "added": tuple(path for path in added if path not in targets),
+        "removed": tuple(path for path in removed if path not in sources),
         "altered": tuple(sorted(path for path in before if path in after and before[path] != after[path])),
     }
     return FolderChange(counts, {kind: paths for kind, paths in changes.items() if paths}, tuple(moved))

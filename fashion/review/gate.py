@@ -28,7 +28,7 @@ def _failures(result: ReviewResult) -> Iterator[str]:
         if model.head is None:
             yield f"{model.name} was removed"
             continue
-        accuracy, minimum = model.head.metrics.get("accuracy"), rules.min_accuracy.get(model.name)
+        accuracy, minimum = result.accuracies.get(model.name), rules.min_accuracy.get(model.name)
         if accuracy is None:
             yield f"{model.name} has no accuracy; run `dvc repro`"
         elif minimum is not None and accuracy < minimum:

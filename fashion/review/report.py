@@ -24,7 +24,7 @@ OPTIONAL = ("balanced_accuracy", "macro_f1")  # no row if neither side has a val
 VERDICTS = ("worse", "removed", "not comparable", "better", "within noise", "unchanged", "new")  # most severe first
 ENOUGH_SEEDS = 3  # for a standard deviation
 LISTED = 12  # items in a line; the others are counted
-NAMED = 3  # files of a class
+NAMED = 3  # files per folder
 
 
 def markdown(result: ReviewResult, failures: Sequence[str], figures: Mapping[str, str]) -> str:
@@ -86,11 +86,13 @@ def _warnings(result: ReviewResult) -> list[str]:
             f"Not in the DVC cache: {_few(missing)}. Run `dvc pull` or `dvc repro` for the working tree, "
             "`fashion review --rebuild` for a commit."
         )
-    if result.added_test_examples and result.test_set.labels is not None:
+    if result.test_set_growth and result.test_set.labels is not None:
         count = len(result.test_set.labels)
+        accuracies = (f"{accuracy:.2%} ({escape(name)})" for name, accuracy in result.accuracies.items())
         lines.append(
-            f"The test set has grown from {count:,} to {count + result.added_test_examples:,} examples: metrics and "
-            f"indices below are of the {count:,} of base."
+            f"The test set has grown from {count:,} to {count + result.test_set_growth:,} examples: metrics and "
+            f"indices below refer to the {count:,} examples of base. On all examples, head's accuracy is "
+            f"{' and '.join(accuracies) or 'unknown'}."
         )
     rebuilt = [escape(snapshot.name) for snapshot in snapshots if snapshot.rebuilt]
     return lines + [f"The pipeline of {name} was run again here: the cache lacked its outputs." for name in rebuilt]
@@ -155,7 +157,7 @@ def _data(changes: DataChanges) -> Iterator[str]:
     for path, folder in changes.folders.items():
         counts = f"files in {code(path)}: {_from_to(folder.counts)}"
         if folder.files is None:
-            yield f"{counts}; to list the changes, run {code(f'dvc fetch --all-commits {path}.dvc')} first"
+            yield f"{counts}; run {code(f'dvc fetch --all-commits {path}.dvc')} to list the changes"
             continue
         yield counts
         for kind, paths in folder.files.items():
@@ -169,7 +171,8 @@ def _data(changes: DataChanges) -> Iterator[str]:
 
 def _files(group: str, names: Sequence[str]) -> str:
     more = ", ..." if len(names) > NAMED else ""
-    return f"{len(names):,} in {escape(group)} ({', '.join(code(name) for name in names[:NAMED])}{more})"
+    where = f" in {escape(group)}" if group else ""
+    return f"{len(names):,}{where} ({', '.join(code(name) for name in names[:NAMED])}{more})"
 
 
 def _from_to(pair: tuple[int, int]) -> str:
@@ -181,7 +184,7 @@ def _changed(result: ReviewResult) -> list[str]:
     lines = {
         "not run yet": [code(change) for change in result.head.stale],
         "params": [_param(*difference) for difference in (*diff.params, *result.rules)],
-        "code": [code(path) for path in diff.code if path not in result.head.data.folders],
+        "code": [code(path) for path in diff.code if path not in result.data.folders],
         "commands": [escape(stage) for stage in diff.commands],
         "data, models and results": [code(path) for path in diff.outputs],
         "stages run again": [escape(stage) for stage in diff.rerun],

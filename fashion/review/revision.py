@@ -38,14 +38,14 @@ class Revision:
         return self._cached(self.recorded(path)) if content is None else content
 
     def listing(self, path: str) -> dict[str, str] | None:
-        """Return the MD5 of each file of an output that is a folder, None if it is none or the cache lacks it."""
+        """Return the MD5 of each file in an output folder; None if it is not a folder or not in the cache."""
         if (not self.commit or self.rebuilt) and (files := list_folder(self.root / path)):
             return files
         digest = self.recorded(path)
         return self.cached_listing(digest) if digest and digest.endswith(".dir") else None
 
     def cached_listing(self, digest: str) -> dict[str, str] | None:
-        """Return the MD5 of each file of a folder by the folder's own, None if the cache lacks it."""
+        """Return the MD5 of each file in the folder with this MD5; None if the cache lacks it."""
         content = self._cached(digest)
         return None if content is None else {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
 
@@ -89,7 +89,7 @@ class Revision:
         return None
 
     def lacks(self, path: str) -> bool:
-        """Return whether dvc.lock records an output, a file or a folder, of which something is missing here."""
+        """Return whether an output in dvc.lock is missing here, wholly or in part."""
         digest = self.recorded(path)
         if digest is None or self.file(path) is not None:
             return False
@@ -97,7 +97,7 @@ class Revision:
         return files is None or any(self.read(f"{path}/{name}".rstrip("/")) is None for name in files)
 
     def _cached(self, digest: str | None) -> bytes | None:
-        """Return what DVC's cache has under an MD5, None if nothing."""
+        """Return the cached content with this MD5, None if there is none."""
         path = self._cache / digest[:2] / digest[2:] if digest else None
         return path.read_bytes() if path and path.is_file() else None
 

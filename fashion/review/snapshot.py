@@ -29,7 +29,7 @@ class TestSet:
     """The test set of a revision.
 
     Attributes:
-        md5: of its folder, as in dvc.lock; None if there is none.
+        md5: of its folder, as DVC computes it; None if unknown.
         labels: (n,), the actual classes; None if they are missing here.
         images: uint8, (n, height, width, channels); None if there are none.
     """
@@ -53,8 +53,10 @@ class TestSet:
 
     def indices_in(self, other: "TestSet") -> np.ndarray | None:
         """Return the index of each example in another test set; None if it lacks one, or images are missing here."""
-        theirs = {key: index for index, key in enumerate(other._examples())}
-        found = [theirs.get(key) for key in self._examples()]
+        theirs: dict[tuple[object, ...], list[int]] = {}
+        for index, key in enumerate(other._examples()):
+            theirs.setdefault(key, []).append(index)
+        found = [theirs[key].pop() if theirs.get(key) else None for key in self._examples()]
         return np.array(found) if found and None not in found else None
 
     def _examples(self) -> list[tuple[object, ...]]:
@@ -116,9 +118,11 @@ class Snapshot:
         return replace(self, test_set=test_set, models=models)
 
     def at(self, indices: np.ndarray, test_set: TestSet) -> "Snapshot":
-        """Return the snapshot on a smaller test set, whose examples have these indices in its own."""
+        """Return the snapshot on `test_set`, whose examples are at `indices` of its own."""
         models = {
-            name: model if model.predictions is None else replace(model, predictions=model.predictions[indices])
+            name: replace(model, metrics={})
+            if model.predictions is None
+            else replace(model, predictions=model.predictions[indices])
             for name, model in self.models.items()
         }
         return replace(self, models=models).on(test_set)

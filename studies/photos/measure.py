@@ -42,7 +42,7 @@ def main() -> None:
     root = Path()
     lock = Lock.read(root)
     classifiers = {model: Classifier(root, lock, model) for model in exported_models(root, lock)}
-    split = dataset.load(Path("data", f"{args.split}.npz"))
+    split = dataset.load(Path("data", args.split))
     count = min(args.images, len(split.images))
     split = split.take(np.random.default_rng(1).choice(len(split.images), count, replace=False))
     shape = split.image_shape
