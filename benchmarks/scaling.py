@@ -3,7 +3,7 @@
     python -m benchmarks.scaling MODEL TIMES
 
 Each epoch uses all images. Hard examples are ranked before every epoch but the first. The time per image is the
-difference between a training of three epochs and one of one. The memory is the peak of the anonymous memory less its
+difference between a training of four epochs and one of two. The memory is the peak of the anonymous memory less its
 initial value; pages of memory-mapped files do not count, since the system may drop them.
 """
 
@@ -56,14 +56,14 @@ def measure(name: str, split: dataset.Split) -> dict[str, float]:
     validation = dataset.load(Path("data/validation"))
     seconds = {}
     result: dict[str, float] = {"images": len(split.labels), "data_bytes": split.images.nbytes}
-    settings = {epochs: params.model_copy(update={"hard_examples": mining, "epochs": epochs}) for epochs in (1, 3)}
-    training.train(networks.load(name), settings[1], validation, validation)  # warms up
+    settings = {epochs: params.model_copy(update={"hard_examples": mining, "epochs": epochs}) for epochs in (2, 4)}
+    training.train(networks.load(name), settings[2], validation, validation)  # warms up
     with peak_memory() as peak:
         for epochs in settings:
             started = time.perf_counter()
             model, _ = training.train(networks.load(name), settings[epochs], split, validation)
             seconds[epochs] = time.perf_counter() - started
-    result["seconds_per_image"] = (seconds[3] - seconds[1]) / (2 * len(split.labels))
+    result["seconds_per_image"] = (seconds[4] - seconds[2]) / (2 * len(split.labels))
     result["training_bytes"] = peak["growth"]
     with peak_memory() as peak:
         model.predict(batches(split), verbose=0)
