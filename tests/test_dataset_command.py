@@ -78,7 +78,7 @@ def test_folder(root: Path, colours: Path) -> None:
     assert 'params.yaml: dataset.name: "Lines" -> "colours"' in lines
     assert "params.yaml: training.augmentation.flip: true -> false" in lines
     assert "params.yaml: fetch.sources: removed" in lines
-    assert "Now run: make deps && make" in lines
+    assert "Run: make deps && make" in lines
     assert not any("git rm" in line for line in lines)
 
 
@@ -141,14 +141,16 @@ def description(root: Path) -> str:
 
 def test_about(root: Path, colours: Path) -> None:
     """data/about.md is replaced unless it describes this data set."""
-    line = "data/about.md: replaced the text on other; fill in the lines marked TODO, for the model card"
+    line = "data/about.md: replaced the description of other; fill in the lines marked TODO, for the model card"
     assert line in configure(root, colours)
     assert description(root) == about.skeleton("colours")
     assert about.read(root / about.PATH).header.name == "colours"
     filled_in = description(root).replace("TODO", "Done")
     (root / about.PATH).write_text(filled_in)
     assert "data/about.md: kept" in configure(root, root / "images")
-    assert "data/about.md: kept; correct its name" in configure(root, root / "images", name="Colours")
+    assert "data/about.md: kept; change `name` in its header to Colours" in configure(
+        root, root / "images", name="Colours"
+    )
     assert description(root) == filled_in
 
 
@@ -221,7 +223,7 @@ def test_idx(root: Path, tmp_path: Path) -> None:
     assert params.dataset.image_shape == (10, 12, 1)
     assert (params.dataset.name, params.dataset.classes) == ("Noise", ("0", "1", "2"))
     assert lines[0] == "60 training and 15 test images in 3 classes"
-    assert f"Now run: make deps && FASHION_MNIST_DIR={tmp_path / 'noise'} make" in lines
+    assert f"Run: make deps && FASHION_MNIST_DIR={tmp_path / 'noise'} make" in lines
     assert not (root / "images.dvc").exists()
 
 

@@ -31,7 +31,12 @@ SCORES = {
 }
 AUDIT: dict[str, Any] = {
     "images": {"train": {"a": 1000, "b": 2000}, "validation": {"a": 30}, "test": {"a": 4, "b": 4, "c": 2}},
-    "near_duplicates": {"test_images": 1, "distance": 10.0, "different_label": 0},
+    "near_duplicates": {
+        "test_images": 1,
+        "distance": 10.0,
+        "different_label": 0,
+        "compared": {"test_images": 10, "other_images": 60},
+    },
 }
 
 
