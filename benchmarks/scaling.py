@@ -3,8 +3,8 @@
     python -m benchmarks.scaling MODEL TIMES
 
 Each epoch uses all images, and hard examples are ranked before every epoch but the first. The time per image is the
-difference between two trainings, of two epochs and of `IMAGES` more images. The memory is the peak of the anonymous memory less its
-initial value; pages of memory-mapped files do not count, since the system may drop them.
+difference between two trainings, of two epochs and of `IMAGES` more images. The memory is the peak of the anonymous
+memory less its initial value; pages of memory-mapped files do not count, since the system may drop them.
 """
 
 import argparse
