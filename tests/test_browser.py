@@ -143,8 +143,8 @@ def test_upload(page: Page, boot: Path) -> None:
 
 @fashion_mnist
 def test_photo(page: Page, screenshots: Path) -> None:
-    page.set_input_files("#file", ROOT / "tests" / "photos" / "shirt-patterned.jpg")
-    expect_labels(page, "Shirt")
+    page.set_input_files("#file", ROOT / "tests" / "photos" / "coat-denim.jpg")
+    expect_labels(page, "Coat")
     expect(page.locator("#original")).to_be_visible()
     page.screenshot(path=screenshots / "desktop.png", full_page=True)
 
