@@ -39,7 +39,7 @@ class Revision:
 
     def listing(self, path: str) -> dict[str, str] | None:
         """Return the MD5 of each file in an output folder; None if it is not a folder or not in the cache."""
-        if (not self.commit or self.rebuilt) and (files := list_folder(self.root / path)):
+        if self._on_disk and (files := list_folder(self.root / path)):
             return files
         digest = self.recorded(path)
         return self.cached_listing(digest) if digest and digest.endswith(".dir") else None
@@ -51,9 +51,14 @@ class Revision:
 
     def file(self, path: str) -> bytes | None:
         """Return the content of a file in the working tree or in Git; None if there is none."""
-        if self.commit and not self.rebuilt:
-            return read_committed(self.root, self.commit, path)
+        if not self._on_disk:
+            return read_committed(self.root, str(self.commit), path)
         return (self.root / path).read_bytes() if (self.root / path).is_file() else None
+
+    @property
+    def _on_disk(self) -> bool:
+        """Whether `root` has the files of this revision."""
+        return not self.commit or self.rebuilt
 
     def matching(self, pattern: str) -> list[str]:
         """Return the paths in Git that match a pattern, such as `reports/*/metrics.json`."""
@@ -94,12 +99,18 @@ class Revision:
         if digest is None or self.file(path) is not None:
             return False
         files = self.listing(path) if digest.endswith(".dir") else {"": digest}
-        return files is None or any(self.read(f"{path}/{name}".rstrip("/")) is None for name in files)
+        return files is None or not all(
+            (self._on_disk and (self.root / path / name).is_file()) or self._cache_file(md5).is_file()
+            for name, md5 in files.items()
+        )
 
     def _cached(self, digest: str | None) -> bytes | None:
         """Return the cached content with this MD5, None if there is none."""
-        path = self._cache / digest[:2] / digest[2:] if digest else None
-        return path.read_bytes() if path and path.is_file() else None
+        return self._cache_file(digest).read_bytes() if digest and self._cache_file(digest).is_file() else None
+
+    def _cache_file(self, digest: str) -> Path:
+        """Return where DVC's cache has the content with this MD5, if it does."""
+        return self._cache / digest[:2] / digest[2:]
 
     @cached_property
     def _cache(self) -> Path:
