@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from fashion.errors import UserError
+from fashion.files import list_folder
 
 
 class _Loader(yaml.CSafeLoader):
@@ -147,15 +148,6 @@ def _compare(found: str, lock: Lock, path: str, stage: str) -> None:
         raise UserError(
             f"{path} was altered: its MD5 is {found}, dvc.lock has {expected}; delete it and run `dvc repro {stage}`"
         )
-
-
-def list_folder(folder: Path) -> dict[str, str]:
-    """Return the MD5 of each file in a folder, by path relative to it."""
-    files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "md5").hexdigest()
-    return files
 
 
 def folder_md5(files: Mapping[str, str]) -> str:

@@ -1,5 +1,6 @@
 """Atomic writing of files: they are complete or absent."""
 
+import hashlib
 import io
 import json
 import os
@@ -66,3 +67,12 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
+
+
+def list_folder(folder: Path) -> dict[str, str]:
+    """Return the MD5 of each file in a folder, by path relative to it."""
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "md5").hexdigest()
+    return files

@@ -29,14 +29,17 @@ def parse_arguments(name: str, description: str | None) -> argparse.Namespace:
 def train(network: ModuleType, args: argparse.Namespace) -> None:
     """Train a network with the params of its section models.NAME."""
     from fashion.data import dataset
-    from fashion.files import write_text
+    from fashion.files import list_folder, write_text
     from fashion.models import networks, saving, training
+    from fashion.models.checkpoints import file_store
 
-    params = load_params()
+    params, name = load_params(), network.__name__.rpartition(".")[2]
     train, validation = dataset.load(args.train), dataset.load(args.validation)
     check_params_fit(train.image_shape, len(train.images))
     networks.check(params, train.image_shape)
-    settings = networks.params_of(network.__name__.rpartition(".")[2], params, parse_settings(args.settings))
-    model, history = training.train(network, settings, train, validation)
-    saving.save(model, args.model)
-    write_text(args.history, history.to_csv(index=False, float_format="%.6g"))
+    settings = networks.params_of(name, params, parse_settings(args.settings))
+    data = {str(folder): list_folder(folder) for folder in (args.train, args.validation)}
+    with file_store(args.model, networks.training_key(name, settings, data)) as store:
+        model, history = training.train(network, settings, train, validation, store)
+        saving.save(model, args.model)
+        write_text(args.history, history.to_csv(index=False, float_format="%.6g"))

@@ -27,8 +27,9 @@ from sklearn.neighbors import NearestNeighbors
 from starlette.applications import Starlette
 
 from fashion.data import dataset, images
-from fashion.dvc import Lock, folder_md5, list_folder
+from fashion.dvc import Lock, folder_md5
 from fashion.errors import UserError
+from fashion.files import list_folder
 from fashion.serving import app
 from fashion.serving.classifier import Classifier, Predictions
 from tests.conftest import CLASSES, FASHION, MODELS, SHAPE, Project, draw_lines, served_demo

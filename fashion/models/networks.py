@@ -1,6 +1,8 @@
 """The networks: fashion/models/NAME.py for each section models.NAME of params.yaml."""
 
+import hashlib
 import importlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +49,24 @@ def params_of(name: str, params: Params, changes: Mapping[str, Any] | None = Non
         load(name).Params, values, f"params.yaml: models.{name}", separator="."
     )
     return params_of_network
+
+
+def training_key(name: str, settings: TrainingParams, data: Mapping[str, Mapping[str, str]]) -> str:
+    """Return a hash, 32 hexadecimal digits, of what the result of a training depends on.
+
+    Args:
+        name: of the network.
+        settings: all its params.
+        data: the MD5 of each file of the splits.
+
+    These, and the code of fashion/models, without the other networks, and of fashion/data/dataset.py.
+    """
+    folder = Path(__file__).parent
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
+    code = {file: text for file, text in texts.items() if file == f"{name}.py" or "\nclass Params(" not in text}
+    code["dataset.py"] = folder.parent.joinpath("data", "dataset.py").read_text(encoding="utf-8")
+    content = json.dumps([name, settings.model_dump(mode="json"), data, code])
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def check(params: Params, image_shape: tuple[int, int, int] | None = None) -> None:

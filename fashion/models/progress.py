@@ -8,6 +8,7 @@ import keras
 from tqdm import tqdm
 
 from fashion.errors import UserError
+from fashion.parent import Parent
 
 Logs = dict[str, float]
 
@@ -16,13 +17,14 @@ class Progress(keras.callbacks.Callback):
     """Print a line per epoch and, on a terminal, show a bar with throughput and time left.
 
     Raises:
-        UserError: the loss or a metric is not finite at the end of an epoch.
+        UserError: the loss or a metric is not finite at the end of an epoch, or DVC has been killed.
     """
 
     def __init__(self, images: int, batch_size: int, epochs: int) -> None:
         """Set up for `epochs` epochs of `images` training images each."""
         super().__init__()
         self.images, self.batch_size, self.epochs = images, batch_size, epochs
+        self.parent = Parent()
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.bar = tqdm(
@@ -40,6 +42,7 @@ class Progress(keras.callbacks.Callback):
         self.epochs_done = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self.parent.check()
         done = self.epochs_done * self.images + min((batch + 1) * self.batch_size, self.images)
         self.bar.update(done - self.bar.n)
 

@@ -1,6 +1,7 @@
 """Training a network. The same machine, code, params and data give the same bytes."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 from fashion.data.dataset import Split
 from fashion.models import optimizers
 from fashion.models.augmentation import augment
+from fashion.models.checkpoints import HISTORY, Checkpoints, Store
 from fashion.models.hard_examples import HardExampleSampler, images_per_epoch
 from fashion.models.input_pipeline import batches
 from fashion.models.progress import Progress
@@ -22,7 +24,12 @@ STEPS_PER_EXECUTION = 10  # affects the speed only
 
 
 def train(
-    network: ModuleType, params: TrainingParams, train: Split, validation: Split
+    network: ModuleType,
+    params: TrainingParams,
+    train: Split,
+    validation: Split,
+    store: Store | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Build a network and train it with categorical cross-entropy.
 
@@ -31,6 +38,8 @@ def train(
         params: of the training and of the network.
         train: the training split.
         validation: the validation split.
+        store: of checkpoints; the training continues from the one in it, and ends with the same bytes.
+        callbacks: further callbacks, called after this project's own.
 
     Returns:
         The trained network and its history, a row per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy,
@@ -42,16 +51,19 @@ def train(
     """
     model = build_and_compile(network, params, train)
     sampler = HardExampleSampler(params, train)
-    fitted = model.fit(
+    checkpoints = Checkpoints(model, sampler, store)
+    progress = Progress(sampler.indices.shape[0], params.batch_size, params.epochs)
+    model.fit(
         training_batches(train, params, sampler),
         epochs=params.epochs,
+        initial_epoch=checkpoints.epochs,
         validation_data=batches(validation),
         shuffle=False,  # the sampler shuffles
         class_weight=class_weights(params, train),
-        callbacks=[LearningRate(), Progress(sampler.indices.shape[0], params.batch_size, params.epochs), sampler],
+        callbacks=[LearningRate(), progress, sampler, checkpoints, *callbacks],
         verbose=0,
     )
-    history = pd.DataFrame(fitted.history, columns=["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"])
+    history = pd.DataFrame(checkpoints.history, columns=HISTORY)
     history.insert(0, "epoch", range(1, params.epochs + 1))
     return model, history
 
@@ -108,14 +120,21 @@ def class_weights(params: TrainingParams, train: Split) -> dict[int, float] | No
 
 
 def dtype_policy(precision: str) -> str:
-    """Return Keras' dtype policy; `auto` is bfloat16 where the processor has instructions for it, else float32."""
+    """Return Keras' dtype policy; `auto` is bfloat16 where the GPU or else the processor supports it, else float32."""
     if precision == "auto":
         precision = "bfloat16" if _has_bfloat16() else "float32"
     return "mixed_bfloat16" if precision == "bfloat16" else precision
 
 
 def _has_bfloat16() -> bool:
-    """Return whether this is an x86 processor with bfloat16 instructions, in AVX-512 or AMX."""
+    """Return whether the GPU or, without one, the processor computes in bfloat16.
+
+    GPUs do from compute capability 8.0, x86 processors with the instructions in AVX-512 or AMX.
+    """
+    if gpus := tf.config.list_physical_devices("GPU"):
+        return all(
+            tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0) for gpu in gpus
+        )
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:  # not Linux

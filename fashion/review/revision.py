@@ -12,8 +12,9 @@ from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from fashion.dvc import Lock, git, list_folder, read_committed
+from fashion.dvc import Lock, git, read_committed
 from fashion.errors import UserError
+from fashion.files import list_folder
 
 
 @dataclass(frozen=True)

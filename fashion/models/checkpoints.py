@@ -1,0 +1,129 @@
+"""Checkpoints: an interrupted training continues, and ends with the same bytes as an uninterrupted one."""
+
+import fcntl
+import io
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import keras
+import numpy as np
+
+from fashion.data.dataset import npz
+from fashion.errors import UserError
+from fashion.files import atomic_write
+from fashion.models.hard_examples import HardExampleSampler
+
+INTERVAL = 300  # seconds of training between two checkpoints, at least; a shorter training writes none
+FOLDER = Path(".dvc", "tmp", "checkpoints")
+HISTORY = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+
+
+class Store(Protocol):
+    """Where a training keeps its last checkpoint."""
+
+    def read(self) -> bytes | None:
+        """Return the checkpoint, None if there is none."""
+
+    def write(self, content: bytes) -> None:
+        """Replace the checkpoint."""
+
+
+class FileStore:
+    """Keeps a checkpoint in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> bytes | None:
+        return self.path.read_bytes() if self.path.exists() else None
+
+    def write(self, content: bytes) -> None:
+        with atomic_write(self.path) as file:
+            file.write(content)
+
+
+@contextmanager
+def file_store(output: Path, key: str) -> Iterator[FileStore]:
+    """Yield the store of a training; if the block succeeds, delete its checkpoint.
+
+    Args:
+        output: the model to write.
+        key: of the training, see `fashion.models.networks.training_key`; checkpoints with another one are deleted.
+
+    Raises:
+        UserError: another process trains the same model.
+    """
+    name = str(output).replace("/", "-")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / f"{name}.lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training {output}; wait for it to end") from None
+        path = FOLDER / f"{name}.{key}.npz"
+        for other in FOLDER.glob(f"{name}.*.npz"):
+            if other != path:
+                other.unlink()
+        yield FileStore(path)
+        path.unlink(missing_ok=True)
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Saves the state of a training after an epoch, if the last checkpoint is older than `INTERVAL`.
+
+    The state is all variables of the model and its optimiser, the ranking of the hard examples, and the history.
+
+    Attributes:
+        history: the logs of each epoch, in the order of `HISTORY`.
+    """
+
+    def __init__(self, model: keras.Model, sampler: HardExampleSampler, store: Store | None) -> None:
+        """Restore the last checkpoint in `store`, if there is one.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        super().__init__()
+        self.sampler, self.store = sampler, store
+        self.history: list[list[float]] = []
+        self.saved = time.monotonic()
+        model.optimizer.build(model.trainable_variables)
+        if store and (content := store.read()):
+            self._restore(model, content)
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs that are done."""
+        return len(self.history)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        self.history.append([logs[name] for name in HISTORY])
+        if self.store and time.monotonic() - self.saved > INTERVAL and self.epochs < self.params["epochs"]:
+            arrays = {f"variable{number}": np.asarray(value) for number, value in enumerate(_variables(self.model))}
+            if self.sampler.ranking is not None:
+                arrays["ranking"] = self.sampler.ranking
+            self.store.write(npz({**arrays, "history": np.array(self.history)}))
+            self.saved = time.monotonic()
+
+    def _restore(self, model: keras.Model, content: bytes) -> None:
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                for number, variable in enumerate(_variables(model)):
+                    variable.assign(arrays[f"variable{number}"])
+                self.sampler.ranking = arrays.get("ranking")
+                self.history = arrays["history"].tolist()
+        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{model.name}: its checkpoint is damaged ({error}); delete the .npz files in .dvc/tmp/checkpoints and "
+                ".dvc/tmp/trials, and try again"
+            ) from error
+        print(f"{model.name}: continues after epoch {self.epochs}", flush=True)
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    """Return all variables of a model, including the states of random generators, and of its optimiser."""
+    return [*model.variables, *model.optimizer.variables]

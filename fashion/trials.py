@@ -1,0 +1,291 @@
+"""Many trainings, side by side on the cores of this machine or, with RAY_ADDRESS, on a Ray cluster.
+
+A trial is one training and its evaluation. Its result is written to .dvc/tmp/trials as soon as it is there, so an
+interrupted or changed study trains only what is missing.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from fashion.data import dataset
+from fashion.data.dataset import Split
+from fashion.environment import exclusive
+from fashion.errors import UserError
+from fashion.files import list_folder, read_json, write_json
+from fashion.params import Params
+from fashion.parent import Parent
+from fashion.study import Study
+from fashion.validation import raise_problems
+
+if TYPE_CHECKING:
+    from fashion.models.checkpoints import Store
+
+FOLDER = Path(".dvc", "tmp", "trials")
+RETRIES = 3  # of a trial whose worker or node is lost
+POLL = 5  # seconds between two checks whether DVC still runs
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training.
+
+    Attributes:
+        variant: name of its settings, shared by the trials that differ only in the seed.
+        model: name of the network.
+        seed: of the training.
+        settings: everything else that it is trained with, such as `TrainingParams`.
+        key: hash of what the result depends on: settings, code and data.
+    """
+
+    variant: str
+    model: str
+    seed: int
+    settings: Any
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.variant}, seed {self.seed}"
+
+
+Train = Callable[[Trial, Any, "Store"], dict[str, Any]]
+"""Trains with some data, such as splits by name; returns results for JSON, val_accuracy among them."""
+
+
+def of_study(study: Study, params: Params, splits: Mapping[str, Path]) -> list[Trial]:
+    """Return the trials of a study, variant by variant and seed by seed.
+
+    Args:
+        study: what to train.
+        params: the whole of params.yaml.
+        splits: folders of the splits, by name.
+
+    Raises:
+        UserError: a line per key that is unknown, missing, of the wrong type or out of bounds.
+    """
+    from fashion.models import networks
+
+    data = {name: list_folder(folder) for name, folder in splits.items()}
+    trials, problems = [], []
+    for variant, changes in study.variants.items():
+        model, own = changes["model"], {key: value for key, value in changes.items() if key != "model"}
+        try:
+            settings = [networks.params_of(model, params, {**own, "seed": seed}) for seed in study.seeds]
+        except UserError as error:
+            problems += [f"{variant}: {line}" for line in str(error).splitlines()]
+        else:
+            trials += [
+                Trial(variant, model, one.seed, one, networks.training_key(model, one, data)) for one in settings
+            ]
+    raise_problems(problems)
+    return trials
+
+
+def train(trial: Trial, splits: Mapping[str, Split], store: "Store") -> dict[str, Any]:
+    """Train one of the project's networks and evaluate it.
+
+    Args:
+        trial: its settings are the network's `Params`.
+        splits: "train", "validation" and, to evaluate on the test set, "test".
+        store: of checkpoints.
+
+    Returns:
+        parameters (their number); val_accuracy, and accuracy on the test set, None without one; seconds (processor time
+        of the training, summed over threads).
+    """
+    from fashion.models import networks, training
+    from fashion.models.input_pipeline import batches
+
+    started = time.process_time()
+    model, _ = training.train(networks.load(trial.model), trial.settings, splits["train"], splits["validation"], store)
+    seconds = time.process_time() - started
+    accuracy = {
+        name: round(model.evaluate(batches(split), verbose=0, return_dict=True)["accuracy"], 6)
+        for name, split in splits.items()
+        if name != "train"
+    }
+    return {
+        "parameters": model.count_params(),
+        "val_accuracy": accuracy["validation"],
+        "accuracy": accuracy.get("test"),
+        "seconds": round(seconds, 1),
+    }
+
+
+def load(splits: Mapping[str, Path]) -> dict[str, Split]:
+    """Return the splits that `train` needs."""
+    return {name: dataset.load(folder) for name, folder in splits.items()}
+
+
+def run(
+    trials: Sequence[Trial],
+    data: Callable[[], Any],
+    function: Train = train,
+    *,
+    cores: int = 1,
+    fresh: bool = False,
+) -> list[dict[str, Any]]:
+    """Run the trials whose results are not known yet.
+
+    Args:
+        trials: what to train.
+        data: returns what the trials train with; called only if one must run.
+        function: runs a trial.
+        cores: per trial. Where nodes have GPUs, a trial also gets one.
+        fresh: run all, even if their results are known.
+
+    Returns:
+        variant, model, seed and the results of each trial, in the order of `trials`.
+
+    Raises:
+        UserError: a line per trial that failed, after the others have finished; or there is no cluster at RAY_ADDRESS.
+    """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    files = {trial: FOLDER / f"{trial.key}.json" for trial in trials}
+    with exclusive(FOLDER / "lock", "Other trials are running in this folder; waiting for them"):
+        if fresh:
+            for file in files.values():
+                file.unlink(missing_ok=True)
+                file.with_suffix(".npz").unlink(missing_ok=True)
+        missing = [trial for trial, file in files.items() if not file.exists()]
+        if known := len(files) - len(missing):
+            print(f"{known} of {len(files)} trials are known", flush=True)
+        if missing:
+            _run(missing, data(), function, cores)
+    return [
+        {"variant": trial.variant, "model": trial.model, "seed": trial.seed, **read_json(file)}
+        for trial, file in files.items()
+    ]
+
+
+def _run(trials: Collection[Trial], data: Any, function: Train, cores: int) -> None:
+    """Run trials as Ray tasks; write the result of each as soon as it is there."""
+    parent, failures = Parent(), []
+    with cluster({function.__module__.partition(".")[0]}) as ray:
+        gpus = int(any(node["Resources"].get("GPU") for node in ray.nodes()))
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
+        keeper = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here).remote(FOLDER.absolute())
+        task = ray.remote(_task).options(num_cpus=cores, num_gpus=gpus, max_retries=RETRIES)
+        stored = ray.put(data)
+        running = {task.remote(function, trial, stored, keeper, cores): trial for trial in trials}
+        with tqdm(total=len(trials), unit=" trials", dynamic_ncols=True, disable=None) as bar:
+            while running:
+                done, _ = ray.wait(list(running), num_returns=1, timeout=POLL)
+                parent.check()
+                for reference in done:
+                    trial = running.pop(reference)
+                    try:
+                        result = ray.get(reference)
+                    except ray.exceptions.RayError as error:
+                        failures.append(f"{trial}: {_reason(error)}; its params: {_params(trial)}")
+                        tqdm.write(f"{trial}: failed")
+                    else:
+                        write_json(FOLDER / f"{trial.key}.json", result)
+                        (FOLDER / f"{trial.key}.npz").unlink(missing_ok=True)
+                        tqdm.write(f"{trial}: validation accuracy {result['val_accuracy']:.2%}")
+                    bar.update()
+    raise_problems(failures)
+
+
+@contextmanager
+def cluster(packages: Collection[str]) -> Iterator[ModuleType]:
+    """Connect to the cluster at RAY_ADDRESS or start one on this machine; yield the module ray.
+
+    Args:
+        packages: of this project, whose code the tasks need, besides fashion.
+
+    Raises:
+        UserError: there is no cluster at RAY_ADDRESS.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_TMPDIR"] = "/tmp"  # noqa: S108 - of sockets, whose paths must be short; TMPDIR may be a long one
+    import ray
+
+    root = Path(__file__).parents[1]
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"py_modules": [str(root / package) for package in sorted({"fashion", *packages})]},
+        )
+    except ConnectionError as error:
+        raise UserError(
+            f"no Ray cluster answers at RAY_ADDRESS={address}; start one with `ray start --head`, or unset RAY_ADDRESS"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+class Keeper:
+    """A Ray actor beside the driver that keeps the checkpoints of all trials, so that nodes need no shared disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, key: str) -> bytes | None:
+        """Return the checkpoint of a trial, None if there is none."""
+        from fashion.models.checkpoints import FileStore
+
+        return FileStore(self.folder / f"{key}.npz").read()
+
+    def write(self, key: str, content: bytes) -> None:
+        """Replace the checkpoint of a trial."""
+        from fashion.models.checkpoints import FileStore
+
+        FileStore(self.folder / f"{key}.npz").write(content)
+
+
+@dataclass(frozen=True)
+class KeeperStore:
+    """The store of one trial, on any node."""
+
+    keeper: Any
+    key: str
+
+    def read(self) -> bytes | None:
+        """Return the checkpoint, None if there is none."""
+        import ray
+
+        content: bytes | None = ray.get(self.keeper.read.remote(self.key))
+        return content
+
+    def write(self, content: bytes) -> None:
+        """Replace the checkpoint."""
+        import ray
+
+        ray.get(self.keeper.write.remote(self.key, content))
+
+
+def _task(function: Train, trial: Trial, data: Any, keeper: Any, cores: int) -> dict[str, Any]:
+    """Run a trial in a Ray worker."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(cores)
+    return function(trial, data, KeeperStore(keeper, trial.key))
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong in a trial, in a line."""
+    cause = getattr(error, "cause", None) or error
+    message = " ".join(str(cause).split())
+    return message if isinstance(cause, UserError) else f"{type(cause).__name__}: {message}"
+
+
+def _params(trial: Trial) -> str:
+    settings = trial.settings
+    return str(settings.model_dump_json() if hasattr(settings, "model_dump_json") else settings)
