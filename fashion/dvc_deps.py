@@ -12,12 +12,14 @@ A stage that runs `python -m MODULE` depends on
   `dataset`, or the code that downloads files; a change to the others must not download them again;
 - the results of each model, if it imports `fashion.evaluation.model_results`;
 - the params that its module reads: the sections that it takes from `load_params()` and, if it imports the network of a
-  model (fashion/models/NAME.py), `models.NAME`; with any of the models, `training` too, whose keys they inherit.
+  model (fashion/models/NAME.py), `models.NAME`; with any of the models, `training` too, whose keys they inherit;
+- the networks and sections of its models, if it is a study (stages/study.py), and the name of the data set.
 
 The charts and artifacts of models follow params.yaml, and dvc.lock forgets the stages of models that are gone.
 """
 
 import ast
+import itertools
 import shlex
 from collections.abc import Iterator, Mapping
 from copy import copy
@@ -28,6 +30,7 @@ import grimp
 from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
+from fashion import study
 from fashion.dvc import Lock
 from fashion.errors import UserError, run_command
 from fashion.evaluation import model_results
@@ -40,6 +43,7 @@ PACKAGES = ("fashion", "stages", "studies")
 PIPELINES = (ROOT / "dvc.yaml", *sorted(ROOT.glob("studies/*/dvc.yaml")))
 SCHEMA = {"fashion.params", "fashion.validation"}
 FETCH = "stages.fetch"
+STUDY = "stages.study"
 RESULTS = "fashion/evaluation/model_results.py"
 
 
@@ -96,24 +100,30 @@ class SourceTree:
         """
         if "cmd" not in stage:
             raise UserError(f"{name}: has no cmd")
-        words, script = shlex.split(stage["cmd"]), _script(stage)
-        if script is None:
+        scripts = _scripts(stage)
+        if not scripts:
             return {}
-        if script not in self.imports.modules:
-            raise UserError(f"{name}: there is no module {script}; correct the command, or remove the stage")
+        if missing := [script for script in scripts if script not in self.imports.modules]:
+            raise UserError(f"{name}: there is no module {missing[0]}; correct the command, or remove the stage")
         written = [path for key in ("outs", "metrics", "plots") for path in _paths(stage.get(key, []))]
         inputs = [
             word
-            for word in words
+            for word in _words(stage)
             if "/" in word and "=" not in word and not any(f"{path}/".startswith(f"{word}/") for path in written)
         ]
-        code = self.code(script)
-        if script == FETCH and self.folder:
+        code = {file for script in scripts for file in self.code(script)}
+        params = {section for script in scripts for section in self.params(script)}
+        if STUDY in scripts:
+            path = ROOT / next(word for word in inputs if word.endswith("params.yaml"))
+            names = {str(own["model"]) for own in study.read(path, self.models).variants.values()}
+            code |= {file for name in names for file in self.code(f"fashion.models.{name}")}
+            params = {"dataset.name", "training", *(f"models.{name}" for name in names)}
+        if FETCH in scripts and self.folder:
             inputs.append(self.folder)
         if RESULTS in code:
             inputs += [path.replace("NAME", model) for model in self.models for path in model_results.FILES]
         of_other_files = [entry for entry in stage.get("params", []) if not isinstance(entry, str)]
-        return {"deps": [*inputs, *code], "params": [*self.params(script), *of_other_files]}
+        return {"deps": [*dict.fromkeys(inputs), *sorted(code)], "params": [*sorted(params), *of_other_files]}
 
     def for_each_model(self, paths: Mapping[str, Any]) -> dict[str, Any]:
         """Return a mapping by path in which those of a model, such as reports/cnn/history.csv, are there for each.
@@ -138,7 +148,7 @@ class SourceTree:
             UserError: a model has no network or no stage.
         """
         scripts = {
-            script for entry in stages.values() if (script := _script(entry.get("do", entry)))
+            script for entry in stages.values() for script in _scripts(entry.get("do", entry))
         } & self.imports.modules
         for name in self.models:
             network = f"fashion.models.{name}"
@@ -242,10 +252,15 @@ def _split(path: str) -> tuple[str, str, str]:
     return folder, name, file
 
 
-def _script(stage: Mapping[str, Any]) -> str | None:
-    """Return the module that a stage runs with `python -m`, None if there is none."""
-    words = shlex.split(stage.get("cmd", ""))
-    return words[words.index("-m") + 1] if "-m" in words[:-1] else None
+def _words(stage: Mapping[str, Any]) -> list[str]:
+    """Return the words of a stage's commands."""
+    commands = stage.get("cmd", [])
+    return [word for cmd in ([commands] if isinstance(commands, str) else commands) for word in shlex.split(cmd)]
+
+
+def _scripts(stage: Mapping[str, Any]) -> list[str]:
+    """Return the modules that a stage runs with `python -m`."""
+    return [module for option, module in itertools.pairwise(_words(stage)) if option == "-m"]
 
 
 def _paths(entries: list[Any]) -> Iterator[str]:

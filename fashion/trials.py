@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from fashion.data import dataset
 from fashion.data.dataset import Split
-from fashion.environment import exclusive
 from fashion.errors import UserError
 from fashion.files import list_folder, read_json, write_json
+from fashion.locks import locked
 from fashion.params import Params
 from fashion.parent import Parent
 from fashion.study import Study
@@ -148,9 +148,8 @@ def run(
     Raises:
         UserError: a line per trial that failed, after the others have finished; or there is no cluster at RAY_ADDRESS.
     """
-    FOLDER.mkdir(parents=True, exist_ok=True)
     files = {trial: FOLDER / f"{trial.key}.json" for trial in trials}
-    with exclusive(FOLDER / "lock", "Other trials are running in this folder; waiting for them"):
+    with locked(FOLDER / "lock", "other trials are running in this folder; wait for them to end"):
         if fresh:
             for file in files.values():
                 file.unlink(missing_ok=True)

@@ -72,27 +72,27 @@ def committed(path: Path, text: str) -> None:
 def results_folder(tmp_path: Path) -> Path:
     """Return a folder with the results of three models."""
     code, digest = "pass\n", hashlib.md5(b"pass\n", usedforsecurity=False).hexdigest()
-    stages = {}
-    for model, seed, accuracy in (("wide", 1, 0.9), ("wide", 3, 0.8), ("tall", 2, 0.95)):
-        committed(tmp_path / f"studies/some/{model}-{seed}/metrics.json", json.dumps({**METRICS, "accuracy": accuracy}))
-        stages[f"train_{model}@{seed}"] = {
-            "deps": [{"path": f"{model}.py", "md5": digest}, {"path": "data/train", "md5": "0" * 32}],
-            "params": {"params.yaml": {f"models.{model}": {"epochs": 3}}},
-            "outs": [{"path": f"studies/some/{model}-{seed}/model.keras", "md5": "0" * 32}],
+    rows = ["wide,wide,1,1234,0.5,0.9,7", "wide,wide,3,1234,0.5,0.8,7", "tall,tall,2,1234,0.5,0.95,7"]
+    committed(
+        tmp_path / "studies/some/trials.csv",
+        "\n".join(["variant,model,seed,parameters,val_accuracy,accuracy,seconds", *rows, "untested,wide,1,9,0.5,,7"]),
+    )
+    models = ("wide", "tall")
+    code_files = ["fashion/shared.py", *(f"fashion/models/{model}.py" for model in models)]
+    stages = {
+        "some": {
+            "deps": [
+                {"path": "data/train", "md5": "0" * 32},
+                *({"path": path, "md5": digest} for path in code_files),
+            ],
+            "params": {
+                "params.yaml": {"dataset.name": "Lines", **{f"models.{model}": {"epochs": 3} for model in models}}
+            },
+            "outs": [{"path": "studies/some/trials.csv", "md5": "0" * 32}],
         }
-        stages[f"evaluate_{model}@{seed}"] = {
-            "deps": [{"path": f"studies/some/{model}-{seed}/model.keras", "md5": "0" * 32}],
-            "params": {"params.yaml": {"dataset": {"name": "Lines"}}},
-            "outs": [{"path": f"studies/some/{model}-{seed}/metrics.json", "md5": "0" * 32}],
-        }
-        committed(tmp_path / f"{model}.py", code)
-    figures = {"path": "figures.py", "md5": digest}
-    stages["plot"] = {
-        "deps": [{"path": "studies/some/wide-1/metrics.json", "md5": "0" * 32}, figures],
-        "params": {"params.yaml": {}},
-        "outs": [{"path": "studies/some/index.html", "md5": "0" * 32}],
     }
-    committed(tmp_path / "figures.py", code)
+    for path in code_files:
+        committed(tmp_path / path, code)
     for model in ("wide", "plain"):
         committed(tmp_path / f"reports/{model}/metrics.json", json.dumps(METRICS))
     committed(
@@ -151,10 +151,10 @@ def test_results_for_another_data_set(results_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "older"),
     [
-        ("wide.py", "edited\n", {"wide"}),
+        ("fashion/models/wide.py", "edited\n", {"wide"}),
         ("params.yaml", PARAMS.replace("tall: {epochs: 3}", "tall: {epochs: 4}"), {"tall"}),
         ("data/train", "another machine has none, or another", set()),
-        ("figures.py", "edited\n", set()),
+        ("fashion/shared.py", "edited\n", {"wide", "tall"}),
     ],
 )
 def test_commit_of_older_results(results_folder: Path, file: str, text: str, older: set[str]) -> None:
@@ -171,7 +171,7 @@ def test_unknown_commit(
     results_folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a shallow clone, Git attributes every file to the oldest commit."""
-    committed(results_folder / "wide.py", "edited\n")
+    committed(results_folder / "fashion/models/wide.py", "edited\n")
     settings = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
     subprocess.run(["git", *settings, "commit", "-qam", "later"], cwd=results_folder, check=True)
     shallow = tmp_path_factory.mktemp("shallow")

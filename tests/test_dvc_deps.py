@@ -130,6 +130,28 @@ def test_wrong_dvc_yaml(tmp_path: Path, text: str, message: str) -> None:
         dvc_deps.write(tmp_path / "dvc.yaml")
 
 
+def test_study(tmp_path: Path) -> None:
+    """A study depends on its networks and, as every stage, on the code of all its commands."""
+    (tmp_path / "dvc.yaml").write_text(
+        """
+stages:
+  ablation:
+    cmd:
+      - python -m stages.study studies/ablation/params.yaml data/train data/validation studies/ablation/trials.csv
+      - python -m studies.ablation.summary studies/ablation/trials.csv studies/ablation/table.csv
+    outs:
+      - studies/ablation/trials.csv
+      - studies/ablation/table.csv
+"""
+    )
+    dvc_deps.write(tmp_path / "dvc.yaml")
+    stage = YAML(typ="safe").load(tmp_path / "dvc.yaml")["stages"]["ablation"]
+    assert stage["deps"][:3] == ["studies/ablation/params.yaml", "data/train", "data/validation"]
+    assert {"stages/study.py", "fashion/models/cnn.py", "studies/ablation/summary.py"} <= set(stage["deps"])
+    assert "fashion/models/dnn.py" not in stage["deps"]
+    assert stage["params"] == ["dataset.name", "models.cnn", "training"]
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_command_names_the_outputs(name: str) -> None:
     words = shlex.split(STAGES[name]["cmd"])

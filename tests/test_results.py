@@ -193,10 +193,8 @@ def review_rows(read: Read, changes: dict[str, tuple[int, int, int]]) -> Iterato
         read: reads a result file.
         changes: by model, the number of correct predictions in base, and how many are fixed and broken in head.
     """
-    seeds = {
-        name: tuple(json.loads(read(f"studies/seeds/{name}-{seed}/metrics.json"))["accuracy"] for seed in range(1, 6))
-        for name in changes
-    }
+    trials = list(csv.DictReader(read("studies/seeds/trials.csv").splitlines()))
+    seeds = {name: tuple(float(row["accuracy"]) for row in trials if row["variant"] == name) for name in changes}
     test_set = TestSet("md5", np.zeros(10_000, np.uint8), None)
 
     def model(name: str, correct: np.ndarray) -> Model:

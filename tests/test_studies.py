@@ -5,43 +5,32 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmarks import deep
+from fashion import study
 from fashion.models import networks
 from fashion.params import load_params
-from fashion.validation import read_yaml
 from studies.ablation import summary
 from tests.conftest import ROOT
 
 PARAMS = load_params(ROOT / "params.yaml")
-ABLATION = ROOT / "studies" / "ablation"
-STUDY = read_yaml(ABLATION / "params.yaml")
+STUDIES = {
+    path.parent.name: study.read(path, PARAMS.models)
+    for path in sorted(ROOT.glob("studies/*/params.yaml"))
+    if "stages.study" in path.with_name("dvc.yaml").read_text()
+}
+VARIANTS = [(name, variant) for name, found in STUDIES.items() for variant in found.variants]
 
 
-def settings(changes: dict[str, Any]) -> dict[str, Any]:
-    return networks.params_of("cnn", PARAMS, changes).model_dump()
+def settings(name: str, variant: str) -> dict[str, Any]:
+    """Return all params of a variant."""
+    changes = dict(STUDIES[name].variants[variant])
+    return networks.params_of(changes.pop("model"), PARAMS, changes).model_dump()
 
 
-@pytest.mark.parametrize("variant", STUDY["variants"])
-def test_variant(variant: str) -> None:
-    assert (settings(STUDY["variants"][variant]) == settings({})) == (variant == "default")
-
-
-def test_settings_of_all_variants() -> None:
-    assert settings(STUDY["all"]) != settings({})
-
-
-def test_settings_of_deep() -> None:
-    assert settings(deep.settings(ROOT / "studies" / "deep" / "dvc.yaml")) != settings({})
-
-
-def test_all_variants_are_trained() -> None:
-    stages = read_yaml(ABLATION / "dvc.yaml")["stages"]
-    assert stages["train"]["matrix"]["variant"] == list(STUDY["variants"])
-
-
-def test_seeds_evaluates_all_trained_models() -> None:
-    stages = read_yaml(ROOT / "studies" / "seeds" / "dvc.yaml")["stages"]
-    assert set(stages) == {"evaluate", *(f"train_{model}" for model in stages["evaluate"]["matrix"]["model"])}
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_settings(name: str, variant: str) -> None:
+    """They are valid, and no two variants of a study are the same."""
+    others = [other for other in STUDIES[name].variants if other != variant]
+    assert settings(name, variant) not in [settings(name, other) for other in others]
 
 
 def test_comparison_seed_by_seed() -> None:
@@ -54,7 +43,7 @@ def test_comparison_seed_by_seed() -> None:
             ("wide", 2, 0.95, 40.0),
             ("half", 3, 0.80, 5.0),
         ],
-        columns=["variant", "seed", "accuracy", "seconds"],
+        columns=["variant", "seed", "val_accuracy", "seconds"],
     ).assign(parameters=7)
     table = summary.compare(trials)
     assert list(table.index) == ["wide", "default", "half"]

@@ -1,7 +1,8 @@
 """The table of results in the README and in `fashion results`, read from reports/ and studies/."""
 
+import csv
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Result:
 def read(root: Path) -> list[Result]:
     """Return the results of the project at `root`, sorted by accuracy.
 
-    They are in reports/NAME/metrics.json of the models in params.yaml, in studies/STUDY/NAME-SEED/metrics.json and in
+    They are in reports/NAME/metrics.json of the models in params.yaml, in studies/STUDY/trials.csv and in
     reports/benchmarks.json. Those of studies and benchmarks on another data set are left out.
 
     Raises:
@@ -61,62 +62,79 @@ def read(root: Path) -> list[Result]:
     params = read_yaml(root / "params.yaml")
     reports = {name: root / "reports" / name / "metrics.json" for name in params.get("models") or {}}
     runs = {name: read_json(path) for name, path in reports.items() if path.exists()}
-    dataset = _look_up(params, "dataset.name")
-    studied: dict[str, dict[int, Path]] = {}
-    for path in root.glob("studies/*/*-*/metrics.json"):
-        name, _, seed = path.parent.name.rpartition("-")
-        if seed.isdecimal() and _dataset_of(root, path) in (None, dataset):
-            studied.setdefault(name, {})[int(seed)] = path
+    studied: dict[str, list[_Trial]] = {}
+    for trial in _trials(root, params):
+        studied.setdefault(trial.name, []).append(trial)
     if not runs and not studied:
         raise UserError("there are no results yet; run `make`")
     benchmarks = root / "reports" / "benchmarks.json"
     measured = read_json(benchmarks) if benchmarks.exists() else {}
-    ratios = measured["train_time_ratio"] if measured.get("dataset") == dataset else {}
+    ratios = measured["train_time_ratio"] if measured.get("dataset") == _look_up(params, "dataset.name") else {}
     results = []
     for name in runs | studied:
-        paths = studied.get(name, {})
-        metrics = {seed: read_json(path) for seed, path in sorted(paths.items())}
-        commits = (
-            _commit_if_stale(root, study, name, params) for study in {path.parents[1] for path in paths.values()}
-        )
+        trials = sorted(studied.get(name, []), key=lambda trial: trial.seed)
         results.append(
             Result(
                 name,
-                parameters=runs.get(name, next(iter(metrics.values()), {}))["parameters"],
-                accuracies={seed: values["accuracy"] for seed, values in metrics.items()},
+                parameters=runs[name]["parameters"] if name in runs else trials[0].parameters,
+                accuracies={trial.seed: trial.accuracy for trial in trials},
                 train_time_ratio=ratios.get(name),
                 last_run=runs.get(name),
-                commit=next(filter(None, commits), None),
+                commit=next((trial.commit for trial in trials if trial.commit), None),
             )
         )
     return sorted(results, key=lambda result: (_best_known(result), result.name))
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A training of a study; `commit` is set if the code or the params have changed since."""
+
+    name: str
+    seed: int
+    accuracy: float
+    parameters: int
+    commit: str | None
+
+
+def _trials(root: Path, params: Mapping[str, Any]) -> Iterator[_Trial]:
+    """Yield the trials that have a test accuracy, of the studies that DVC ran on this data set."""
+    for path in sorted(root.glob("studies/*/trials.csv")):
+        if not path.with_name("dvc.lock").exists():
+            continue
+        lock = Lock.read(path.parent)
+        stage = lock.maker(str(path.relative_to(root)))
+        if lock.params(stage).get("params.yaml", {}).get("dataset.name") != params["dataset"]["name"]:
+            continue
+        for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
+            if row["accuracy"]:
+                stale = _is_stale(root, lock, stage, params, row["model"])
+                yield _Trial(
+                    row["variant"],
+                    int(row["seed"]),
+                    float(row["accuracy"]),
+                    int(row["parameters"]),
+                    _last_commit(root, path.with_name("dvc.lock")) if stale else None,
+                )
+
+
+def _is_stale(root: Path, lock: Lock, stage: str, params: Mapping[str, Any], model: str) -> bool:
+    """Return whether the code or the params of a study have changed, apart from those of other models."""
+    others = [name for name in params["models"] if name != model]
+    code = {path: digest for path, digest in lock.inputs(stage).items() if path.endswith((".py", ".yaml"))}
+    values = dict(lock.params(stage)["params.yaml"])
+    for name in others:
+        code.pop(f"fashion/models/{name}.py", None)
+        values.pop(f"models.{name}", None)
+    return any(_hash(root / path) != digest for path, digest in code.items()) or any(
+        _look_up(params, key) != value for key, value in values.items()
+    )
 
 
 def _best_known(result: Result) -> float:
     if result.accuracy_mean is not None:
         return result.accuracy_mean
     return float(result.last_run["accuracy"]) if result.last_run else 0.0
-
-
-def _dataset_of(root: Path, metrics: Path) -> str | None:
-    """Return the data set of a study's results, None if its dvc.lock does not name it."""
-    lock, file = Lock.read(metrics.parents[1]), str(metrics.relative_to(root))
-    stage = lock.maker(file) if file in lock.outputs else None
-    return _look_up(lock.params(stage).get("params.yaml", {}), "dataset.name") if stage else None
-
-
-def _commit_if_stale(root: Path, study: Path, model: str, params: Mapping[str, Any]) -> str | None:
-    """Return the commit of a study's results if the code or the params of the training runs of `model` have changed."""
-    lock = Lock.read(study)
-    for stage in lock.stages:
-        if any(f"/{model}-" in out["path"] for out in lock.stages[stage].get("outs", ())):
-            code = {path: hash_ for path, hash_ in lock.inputs(stage).items() if path.endswith((".py", ".yaml"))}
-            recorded = lock.params(stage).get("params.yaml", {})
-            if any(_hash(root / path) != hash_ for path, hash_ in code.items()) or any(
-                _look_up(params, key) != value for key, value in recorded.items()
-            ):
-                return _last_commit(root, study / "dvc.lock")
-    return None
 
 
 def _look_up(params: Mapping[str, Any], key: str) -> Any:

@@ -1,6 +1,5 @@
 """Checkpoints: an interrupted training continues, and ends with the same bytes as an uninterrupted one."""
 
-import fcntl
 import io
 import time
 import zipfile
@@ -15,6 +14,7 @@ import numpy as np
 from fashion.data.dataset import npz
 from fashion.errors import UserError
 from fashion.files import atomic_write
+from fashion.locks import locked
 from fashion.models.hard_examples import HardExampleSampler
 
 INTERVAL = 300  # seconds of training between two checkpoints, at least; a shorter training writes none
@@ -58,12 +58,7 @@ def file_store(output: Path, key: str) -> Iterator[FileStore]:
         UserError: another process trains the same model.
     """
     name = str(output).replace("/", "-")
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with (FOLDER / f"{name}.lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is training {output}; wait for it to end") from None
+    with locked(FOLDER / f"{name}.lock", f"another process is training {output}; wait for it to end"):
         path = FOLDER / f"{name}.{key}.npz"
         for other in FOLDER.glob(f"{name}.*.npz"):
             if other != path:

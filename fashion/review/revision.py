@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -60,11 +59,6 @@ class Revision:
     def _on_disk(self) -> bool:
         """Whether `root` has the files of this revision."""
         return not self.commit or self.rebuilt
-
-    def matching(self, pattern: str) -> list[str]:
-        """Return the paths in Git that match a pattern, such as `reports/*/metrics.json`."""
-        listed = git(self.root, "ls-tree", "-r", "-z", "--name-only", self.commit or "HEAD")
-        return [path for path in listed.split("\0") if fnmatch(path, pattern)]
 
     @cached_property
     def lock(self) -> Lock:

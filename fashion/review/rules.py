@@ -18,7 +18,8 @@ class ReviewedModel(StrictModel):
         predictions: .npy, (n, classes), probabilities for the test set.
         metrics: .json, used where the predictions are missing.
         history: .csv, a row per epoch with the columns epoch and val_accuracy; None if there is none.
-        seeds: pattern of the metrics files of a study that trains the model with several seeds; None if there is none.
+        seeds: .csv of a study that trains the model with several seeds, with the columns variant (the model), seed and
+            accuracy; None if there is none.
     """
 
     predictions: Name
@@ -91,7 +92,7 @@ def _defaults(params: dict[str, Any]) -> dict[str, Any]:
                 "predictions": f"models/{name}/probabilities.npy",
                 "metrics": f"reports/{name}/metrics.json",
                 "history": f"reports/{name}/history.csv",
-                "seeds": f"studies/seeds/{name}-*/metrics.json",
+                "seeds": "studies/seeds/trials.csv",
             }
             for name in models
         }

@@ -248,6 +248,12 @@ def _array(source: Revision, path: str) -> np.ndarray | None:
         raise UserError(f"{path} of {source.name} is not a .npy file: {error}") from error
 
 
+def _accuracies(name: str, trials: bytes) -> tuple[float, ...]:
+    """Return the test accuracies of a model, by seed."""
+    table = pd.read_csv(io.BytesIO(trials))
+    return tuple(table.loc[table["variant"] == name, "accuracy"].astype(float))
+
+
 def _model(source: Revision, name: str, files: ReviewedModel) -> Model | None:
     """Read a model; None if the revision has none of that name."""
     written, predicted, history = (
@@ -255,14 +261,14 @@ def _model(source: Revision, name: str, files: ReviewedModel) -> Model | None:
     )
     if written is None and predicted is None and source.recorded(files.predictions) is None:
         return None
-    studied = (source.read(path) for path in source.matching(files.seeds)) if files.seeds else ()
+    studied = source.read(files.seeds) if files.seeds else None
     try:
         values = {} if written is None else json.loads(written)
         return Model(
             {metric: float(values[metric]) for metric in METRICS if metric in values},
             None if predicted is None else np.lib.format.read_array(io.BytesIO(predicted)),
             None if history is None else pd.read_csv(io.BytesIO(history))[["epoch", "val_accuracy"]],
-            tuple(float(json.loads(content)["accuracy"]) for content in studied if content),
+            () if studied is None else _accuracies(name, studied),
         )
     except (ValueError, TypeError, KeyError, EOFError) as error:
         raise UserError(f"results of {name} of {source.name} cannot be read ({error}); run `dvc repro`") from error

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m studies.ablation.summary", description=__doc__)
-    parser.add_argument("trials", type=Path, help="folder of the trials (.json)")
+    parser.add_argument("trials", type=Path, help="trials of the study (.csv)")
     parser.add_argument("table", type=Path, help="table to write (.csv)")
     parser.add_argument("figure", type=Path, help="figure to write (.png)")
     args = parser.parse_args()
@@ -22,10 +22,9 @@ def main() -> None:
     import pandas as pd
 
     from fashion.evaluation.figures import png
-    from fashion.files import atomic_write, read_json, write_text
+    from fashion.files import atomic_write, write_text
 
-    trials = pd.DataFrame([read_json(path) for path in sorted(args.trials.glob("*.json"))])
-    table = compare(trials)
+    table = compare(pd.read_csv(args.trials))
     write_text(args.table, table.to_csv(float_format="%.4g"))
     with atomic_write(args.figure) as file:
         file.write(png(draw(table)))
@@ -36,12 +35,13 @@ def compare(trials: "pd.DataFrame") -> "pd.DataFrame":
     """Compare each variant with the default.
 
     Args:
-        trials: a row per training, with variant, seed, accuracy (0 to 1), seconds of processor time and parameters.
+        trials: a row per training, with variant, seed, val_accuracy (0 to 1), seconds of processor time and parameters.
 
     Returns:
-        A row per variant, the most accurate first: seeds (their number), accuracy (mean), points (mean difference in
-        accuracy to the default with the same seed, in percentage points), points_interval (half the width of its 95 %
-        interval, Student's t), time and time_interval (the same for the ratio of processor times), parameters.
+        A row per variant, the most accurate first: seeds (their number), accuracy (mean on the validation images),
+        points (mean difference in accuracy to the default with the same seed, in percentage points), points_interval
+        (half the width of its 95 % interval, Student's t), time and time_interval (the same for the ratio of processor
+        times), parameters.
     """
     import pandas as pd
     from scipy.stats import t
@@ -50,14 +50,14 @@ def compare(trials: "pd.DataFrame") -> "pd.DataFrame":
     rows = []
     for variant, group in trials.groupby("variant"):
         pairs = group.set_index("seed").join(default.add_suffix("_default"), how="inner")
-        points = 100 * (pairs["accuracy"] - pairs["accuracy_default"])
+        points = 100 * (pairs["val_accuracy"] - pairs["val_accuracy_default"])
         times = pairs["seconds"] / pairs["seconds_default"]
         half = t.ppf(0.975, len(pairs) - 1) / len(pairs) ** 0.5
         rows.append(
             {
                 "variant": variant,
                 "seeds": len(pairs),
-                "accuracy": pairs["accuracy"].mean(),
+                "accuracy": pairs["val_accuracy"].mean(),
                 "points": points.mean(),
                 "points_interval": half * points.std(),
                 "time": times.mean(),
