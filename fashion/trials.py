@@ -7,12 +7,13 @@ interrupted or changed study trains only what is missing.
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
@@ -23,11 +24,9 @@ from fashion.files import list_folder, read_json, write_json
 from fashion.locks import locked
 from fashion.params import Params
 from fashion.parent import Parent
+from fashion.stores import FileStore, Store
 from fashion.study import Study
 from fashion.validation import raise_problems
-
-if TYPE_CHECKING:
-    from fashion.models.checkpoints import Store
 
 FOLDER = Path(".dvc", "tmp", "trials")
 RETRIES = 3  # of a trial whose worker or node is lost
@@ -56,7 +55,7 @@ class Trial:
         return f"{self.variant}, seed {self.seed}"
 
 
-Train = Callable[[Trial, Any, "Store"], dict[str, Any]]
+Train = Callable[[Trial, Any, Store], dict[str, Any]]
 """Trains with some data, such as splits by name; returns results for JSON, val_accuracy among them."""
 
 
@@ -89,7 +88,7 @@ def of_study(study: Study, params: Params, splits: Mapping[str, Path]) -> list[T
     return trials
 
 
-def train(trial: Trial, splits: Mapping[str, Split], store: "Store") -> dict[str, Any]:
+def train(trial: Trial, splits: Mapping[str, Split], store: Store) -> dict[str, Any]:
     """Train one of the project's networks and evaluate it.
 
     Args:
@@ -159,6 +158,8 @@ def run(
             print(f"{known} of {len(files)} trials are known", flush=True)
         if missing:
             _run(missing, data(), function, cores)
+        for file in files.values():
+            file.with_suffix(".npz").unlink(missing_ok=True)
     return [
         {"variant": trial.variant, "model": trial.model, "seed": trial.seed, **read_json(file)}
         for trial, file in files.items()
@@ -167,16 +168,21 @@ def run(
 
 def _run(trials: Collection[Trial], data: Any, function: Train, cores: int) -> None:
     """Run trials as Ray tasks; write the result of each as soon as it is there."""
-    parent, failures = Parent(), []
+    parent, failures, lost = Parent(), [], Counter[Trial]()
     with cluster({function.__module__.partition(".")[0]}) as ray:
         gpus = int(any(node["Resources"].get("GPU") for node in ray.nodes()))
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        keeper = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here).remote(FOLDER.absolute())
-        task = ray.remote(_task).options(num_cpus=cores, num_gpus=gpus, max_retries=RETRIES)
+        writer = ray.remote(CheckpointWriter).options(num_cpus=0, scheduling_strategy=here).remote(FOLDER.absolute())
+        task = ray.remote(_task).options(num_cpus=cores, num_gpus=gpus, max_retries=0)
         stored = ray.put(data)
-        running = {task.remote(function, trial, stored, keeper, cores): trial for trial in trials}
+
+        def start(trial: Trial) -> Any:
+            store = RemoteStore(FileStore(FOLDER / f"{trial.key}.npz").read(), writer, trial.key)
+            return task.remote(function, trial, stored, store, cores)
+
+        running = {start(trial): trial for trial in trials}
         with tqdm(total=len(trials), unit=" trials", dynamic_ncols=True, disable=None) as bar:
             while running:
                 done, _ = ray.wait(list(running), num_returns=1, timeout=POLL)
@@ -185,12 +191,18 @@ def _run(trials: Collection[Trial], data: Any, function: Train, cores: int) -> N
                     trial = running.pop(reference)
                     try:
                         result = ray.get(reference)
-                    except ray.exceptions.RayError as error:
-                        failures.append(f"{trial}: {_reason(error)}; its params: {_params(trial)}")
+                    except ray.exceptions.RayTaskError as error:
+                        failures.append(_failure(trial, error.cause))
                         tqdm.write(f"{trial}: failed")
+                    except ray.exceptions.RayError as error:  # its worker or node
+                        lost[trial] += 1
+                        if lost[trial] <= RETRIES:
+                            tqdm.write(f"{trial}: lost ({type(error).__name__}), starts again")
+                            running[start(trial)] = trial
+                            continue
+                        failures.append(_failure(trial, error))
                     else:
                         write_json(FOLDER / f"{trial.key}.json", result)
-                        (FOLDER / f"{trial.key}.npz").unlink(missing_ok=True)
                         tqdm.write(f"{trial}: validation accuracy {result['val_accuracy']:.2%}")
                     bar.update()
     raise_problems(failures)
@@ -230,61 +242,45 @@ def cluster(packages: Collection[str]) -> Iterator[ModuleType]:
         ray.shutdown()
 
 
-class Keeper:
-    """A Ray actor beside the driver that keeps the checkpoints of all trials, so that nodes need no shared disk."""
+class CheckpointWriter:
+    """A Ray actor beside the driver that writes the checkpoints of all trials, so that nodes need no shared disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self, key: str) -> bytes | None:
-        """Return the checkpoint of a trial, None if there is none."""
-        from fashion.models.checkpoints import FileStore
-
-        return FileStore(self.folder / f"{key}.npz").read()
-
     def write(self, key: str, content: bytes) -> None:
         """Replace the checkpoint of a trial."""
-        from fashion.models.checkpoints import FileStore
-
         FileStore(self.folder / f"{key}.npz").write(content)
 
 
 @dataclass(frozen=True)
-class KeeperStore:
-    """The store of one trial, on any node."""
+class RemoteStore:
+    """The checkpoint with which a trial starts, and the actor that writes later ones."""
 
-    keeper: Any
+    checkpoint: bytes | None
+    writer: Any
     key: str
 
     def read(self) -> bytes | None:
         """Return the checkpoint, None if there is none."""
-        import ray
-
-        content: bytes | None = ray.get(self.keeper.read.remote(self.key))
-        return content
+        return self.checkpoint
 
     def write(self, content: bytes) -> None:
         """Replace the checkpoint."""
-        import ray
-
-        ray.get(self.keeper.write.remote(self.key, content))
+        self.writer.write.remote(self.key, content)  # without waiting: Ray would start another task on this core
 
 
-def _task(function: Train, trial: Trial, data: Any, keeper: Any, cores: int) -> dict[str, Any]:
+def _task(function: Train, trial: Trial, data: Any, store: RemoteStore, cores: int) -> dict[str, Any]:
     """Run a trial in a Ray worker."""
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(cores)
-    return function(trial, data, KeeperStore(keeper, trial.key))
+    return function(trial, data, store)
 
 
-def _reason(error: Exception) -> str:
-    """Return what went wrong in a trial, in a line."""
-    cause = getattr(error, "cause", None) or error
-    message = " ".join(str(cause).split())
-    return message if isinstance(cause, UserError) else f"{type(cause).__name__}: {message}"
-
-
-def _params(trial: Trial) -> str:
+def _failure(trial: Trial, error: Exception) -> str:
+    """Return the line that reports a failed trial."""
+    message = " ".join(str(error).split())
+    cause = message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"
     settings = trial.settings
-    return str(settings.model_dump_json() if hasattr(settings, "model_dump_json") else settings)
+    return f"{trial}: {cause}; its params: {getattr(settings, 'model_dump_json', settings.__str__)()}"

@@ -31,7 +31,7 @@ def train(network: ModuleType, args: argparse.Namespace) -> None:
     from fashion.data import dataset
     from fashion.files import list_folder, write_text
     from fashion.models import networks, saving, training
-    from fashion.models.checkpoints import file_store
+    from fashion.stores import file_store
 
     params, name = load_params(), network.__name__.rpartition(".")[2]
     train, validation = dataset.load(args.train), dataset.load(args.validation)

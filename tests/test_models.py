@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ruamel.yaml import YAML
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -207,3 +208,18 @@ def test_class_weights_as_in_scikit_learn() -> None:
     balanced = PARAMS.model_copy(update={"class_weights": "balanced"})
     assert training.class_weights(balanced, split) == pytest.approx(dict(enumerate(expected)))
     assert training.class_weights(PARAMS, split) is None
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "policy"),
+    [([(8, 0)], "mixed_bfloat16"), ([(9, 0), (7, 5)], "float32"), ([None], "float32")],
+)
+def test_precision_of_gpus(
+    monkeypatch: pytest.MonkeyPatch, capabilities: list[tuple[int, int] | None], policy: str
+) -> None:
+    """With GPUs, `auto` depends on them and not on the processor."""
+    details = [{} if capability is None else {"compute_capability": capability} for capability in capabilities]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(range(len(details))))
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", details.__getitem__)
+    assert training.dtype_policy("auto") == policy
+    assert training.dtype_policy("float32") == "float32"

@@ -3,68 +3,17 @@
 import io
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Protocol
 
 import keras
 import numpy as np
 
 from fashion.data.dataset import npz
 from fashion.errors import UserError
-from fashion.files import atomic_write
-from fashion.locks import locked
 from fashion.models.hard_examples import HardExampleSampler
+from fashion.stores import Store
 
 INTERVAL = 300  # seconds of training between two checkpoints, at least; a shorter training writes none
-FOLDER = Path(".dvc", "tmp", "checkpoints")
 HISTORY = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-
-
-class Store(Protocol):
-    """Where a training keeps its last checkpoint."""
-
-    def read(self) -> bytes | None:
-        """Return the checkpoint, None if there is none."""
-
-    def write(self, content: bytes) -> None:
-        """Replace the checkpoint."""
-
-
-class FileStore:
-    """Keeps a checkpoint in a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def read(self) -> bytes | None:
-        return self.path.read_bytes() if self.path.exists() else None
-
-    def write(self, content: bytes) -> None:
-        with atomic_write(self.path) as file:
-            file.write(content)
-
-
-@contextmanager
-def file_store(output: Path, key: str) -> Iterator[FileStore]:
-    """Yield the store of a training; if the block succeeds, delete its checkpoint.
-
-    Args:
-        output: the model to write.
-        key: of the training, see `fashion.models.networks.training_key`; checkpoints with another one are deleted.
-
-    Raises:
-        UserError: another process trains the same model.
-    """
-    name = str(output).replace("/", "-")
-    with locked(FOLDER / f"{name}.lock", f"another process is training {output}; wait for it to end"):
-        path = FOLDER / f"{name}.{key}.npz"
-        for other in FOLDER.glob(f"{name}.*.npz"):
-            if other != path:
-                other.unlink()
-        yield FileStore(path)
-        path.unlink(missing_ok=True)
 
 
 class Checkpoints(keras.callbacks.Callback):

@@ -13,11 +13,12 @@ import tensorflow as tf
 from fashion.data.dataset import Split
 from fashion.models import optimizers
 from fashion.models.augmentation import augment
-from fashion.models.checkpoints import HISTORY, Checkpoints, Store
+from fashion.models.checkpoints import HISTORY, Checkpoints
 from fashion.models.hard_examples import HardExampleSampler, images_per_epoch
 from fashion.models.input_pipeline import batches
 from fashion.models.progress import Progress
 from fashion.params import TrainingParams
+from fashion.stores import Store
 from fashion.validation import raise_problems
 
 STEPS_PER_EXECUTION = 10  # affects the speed only
