@@ -1,5 +1,6 @@
 """The results of the benchmarks as Markdown."""
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from benchmarks.trial import BASELINES, VARIANTS
 
 PHASES = ("training", "evaluation", "export")
+TRIALS, NODES = 200, (1, 2, 10, 100)  # to extrapolate to
+NETWORK = 125e6  # bytes per second: 1 Gbit/s
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -45,7 +48,9 @@ def markdown(results: Mapping[str, Any]) -> str:
                 f"(Commit {results['scaling']['commit']}.)",
                 _scaling(results["scaling"]["runs"]),
                 "## 4. Overhead",
-                _no_op(results["overhead"]["no_op_seconds"]),
+                "Median seconds of DVC commands with nothing to do, in this project, in a clone of it without studies/ "
+                f"and in a project of one empty stage, measured in turns. (Commit {results['dvc']['commit']}.)",
+                _dvc(results["dvc"]["seconds"]),
                 _help(results["overhead"]["help_seconds"]),
                 "## 5. Comparison with a published network",
                 "iterative/demo-fashion-mnist also trains on the images that the models here use for validation.",
@@ -53,6 +58,11 @@ def markdown(results: Mapping[str, Any]) -> str:
                 "## 6. Prediction with exported models",
                 _serving(results["serving"]),
                 _load_test(results["load_test"]),
+                "## 7. Trials",
+                _side_by_side(results["trials"]["side_by_side"]) + f" (Commit {results['trials']['commit']}.)",
+                _growth(results["trials"]["growth"]),
+                _costs(results["trials"]["costs"]),
+                _extrapolation(results["trials"]),
             ]
         )
         + "\n"
@@ -117,11 +127,24 @@ def _scaling(scaling: list[Mapping[str, Any]]) -> str:
     )
 
 
-def _no_op(seconds: Mapping[str, list[float]]) -> str:
-    here, empty = (statistics.median(seconds[name]) for name in ("this project", "empty project"))
-    return (
-        f"`dvc repro` with nothing to do takes {here:.2f} s here and {empty:.2f} s in a project with one empty stage, "
-        f"a ratio of {here / empty:.2f}."
+def _dvc(seconds: Mapping[str, Mapping[str, list[float]]]) -> str:
+    medians = {
+        command: {name: statistics.median(times) for name, times in by_project.items()}
+        for command, by_project in seconds.items()
+    }
+    return _table(
+        ["Command", "This project", "Without studies", "Ratio", "One empty stage", "Ratio"],
+        (
+            [
+                f"`{command}`",
+                f"{median['this project']:.2f}",
+                f"{median['without studies']:.2f}",
+                f"{median['this project'] / median['without studies']:.2f}",
+                f"{median['one empty stage']:.2f}",
+                f"{median['this project'] / median['one empty stage']:.2f}",
+            ]
+            for command, median in medians.items()
+        ),
     )
 
 
@@ -166,3 +189,81 @@ def _load_test(load_test: Mapping[str, Any]) -> str:
         f"without load. The latency was {latency['median']:.2f} s (median), {latency['95 %']:.2f} s (95th percentile) "
         f"and at most {latency['largest']:.2f} s. (Commit {load_test['commit']}.)"
     )
+
+
+def _side_by_side(pairs: Mapping[str, Any]) -> str:
+    side, after = (statistics.median(pairs["seconds"][way]) for way in ("side by side", "one after the other"))
+    return (
+        f"Two trainings of `{pairs['model']}` ({pairs['timed_epochs']} epochs) take {side:.0f} s side by side with one "
+        f"thread each, and {after:.0f} s one after the other with two threads each, {after / side:.2f} times as long. "
+        "Start-up is left out."
+    )
+
+
+def _growth(growth: Mapping[str, Any]) -> str:
+    table = _table(
+        ["Trials", "Nodes", "Time, s", "Start-up, s", "One training, s", "After start-up, s per trial"],
+        (
+            [
+                str(run["trials"]),
+                str(run["nodes"]),
+                f"{run['seconds']:.0f}",
+                f"{run['start_seconds']:.0f}",
+                f"{statistics.mean(run['training_seconds']):.1f}",
+                f"{(run['seconds'] - run['start_seconds']) / run['trials']:.1f}",
+            ]
+            for run in growth["runs"]
+        ),
+    )
+    return (
+        f"Trials of `{growth['model']}` ({growth['timed_epochs']} epochs) on Ray clusters of this machine, in which a "
+        "node is one core. Start-up ends when the first training begins: Ray sends code and data, and a worker on each "
+        f"node imports TensorFlow.\n\n{table}"
+    )
+
+
+def _costs(costs: Mapping[str, float]) -> str:
+    return (
+        f"On two nodes, a trial that does nothing takes {1000 * costs['dispatch_seconds']:.1f} ms of the driver. The "
+        f"training and validation splits ({costs['data_bytes'] / 1e6:.0f} MB) reach the other node in "
+        f"{costs['transfer_seconds']:.2f} s, by the loopback device; each node gets them once. A checkpoint of "
+        f"{costs['checkpoint_bytes'] / 1e6:.1f} MB takes {costs['checkpoint_seconds']:.3f} s to the driver's node; a "
+        f"training sends one every {costs['checkpoint_interval']:.0f} s at most."
+    )
+
+
+def _extrapolation(trials: Mapping[str, Any]) -> str:
+    pairs, costs = trials["side_by_side"], trials["costs"]
+    training = pairs["training_seconds"] * pairs["epochs"] / pairs["timed_epochs"]
+    times = {nodes: study_seconds(nodes, TRIALS, training, trials) for nodes in NODES}
+    table = _table(
+        ["Nodes", "Time, min", "Times as fast", "Efficiency"],
+        (
+            [
+                str(nodes),
+                f"{seconds / 60:.0f}",
+                f"{times[1] / seconds:.1f}",
+                f"{times[1] / seconds / nodes:.0%}",
+            ]
+            for nodes, seconds in times.items()
+        ),
+    )
+    busy = NODES[-1] * costs["checkpoint_seconds"] / costs["checkpoint_interval"]
+    return (
+        f"Extrapolated from these figures, not measured: {TRIALS} trainings of `{pairs['model']}` ({pairs['epochs']} "
+        f"epochs, {training:.0f} s) on nodes like a core of this machine, if the driver's node sends the splits to one "
+        f"node after the other at 1 Gbit/s. The checkpoints of {NODES[-1]} nodes would keep the driver's node busy for "
+        f"{busy:.1%} of the time.\n\n{table}"
+    )
+
+
+def study_seconds(nodes: int, trials: int, training_seconds: float, results: Mapping[str, Any]) -> float:
+    """Return the extrapolated seconds of a study on a number of nodes that run one training at a time.
+
+    Start-up does not grow with the nodes; sending the splits and the first trials does.
+    """
+    runs, costs = results["growth"]["runs"], results["costs"]
+    start: float = statistics.median(run["start_seconds"] for run in runs)
+    gap: float = statistics.median(gap for run in runs for gap in run["gap_seconds"])
+    send: float = costs["data_bytes"] / NETWORK + costs["dispatch_seconds"]
+    return start + nodes * send + math.ceil(trials / nodes) * (training_seconds + gap)

@@ -11,13 +11,11 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report, trial
+from benchmarks.dvc import seconds
 from fashion.errors import UserError, run_command
 from fashion.files import read_json, write_json, write_text
 from fashion.params import load_params
@@ -25,35 +23,27 @@ from fashion.validation import read_yaml
 
 REPORT = Path("reports/benchmarks")
 SCALES = (1, 8, 32)
-NO_OPS = 7
+PARTS = ("deep", "scaling", "dvc", "trials", "serving", "load_test")
 
 
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="trainings of each model and baseline (default: 3)")
-    parser.add_argument(
-        "--only",
-        choices=["deep", "scaling", "serving", "load_test"],
-        help="measure one part again and keep the other results",
-    )
+    parser.add_argument("--only", choices=PARTS, help="measure one part again and keep the other results")
     args = parser.parse_args()
     if subprocess.run(["dvc", "status", "--quiet", "dvc.yaml"], check=False).returncode:
         raise UserError("the pipeline is not up to date; run `dvc repro` first")
     if args.only:
-        parts = {"deep": deep, "scaling": scaling, "serving": serving, "load_test": load_test}
-        results = read_json(REPORT.with_suffix(".json")) | {args.only: parts[args.only]()}
+        results = read_json(REPORT.with_suffix(".json")) | {args.only: measure(args.only)}
     else:
         results = {
             "machine": machine(),
             "dataset": load_params().dataset.name,
             "time_to_accuracy": time_to_accuracy(args.repeats),
-            "deep": deep(),
             "utilisation": python("benchmarks.utilisation"),
-            "scaling": scaling(),
-            "overhead": {"no_op_seconds": no_op(), "help_seconds": stage_help()},
-            "serving": serving(),
-            "load_test": load_test(),
+            "overhead": {"help_seconds": stage_help()},
+            **{part: measure(part) for part in PARTS},
         }
     t_ref = statistics.median(run["seconds"] for run in results["time_to_accuracy"]["tutorial"])
     results["train_time_ratio"] = {
@@ -63,6 +53,13 @@ def main() -> None:
     write_json(REPORT.with_suffix(".json"), results)
     write_text(REPORT.with_suffix(".md"), report.markdown(results))
     print(report.markdown(results))
+
+
+def measure(part: str) -> dict[str, Any]:
+    """Return the results of a part, with the current commit."""
+    own = {"deep": deep, "scaling": scaling}
+    results = own[part]() if part in own else python(f"benchmarks.{part}")
+    return {**results, "commit": commit()}
 
 
 def python(module: str, *arguments: str) -> Any:
@@ -119,54 +116,20 @@ def time_to_accuracy(repeats: int) -> dict[str, list[Any]]:
 def deep() -> dict[str, Any]:
     """Time the first epochs of studies/deep and, for comparison, a training of the tutorial CNN."""
     tutorial = python("benchmarks.trial", "tutorial", "1")
-    return {**python("benchmarks.deep"), "tutorial_seconds": tutorial["seconds"], "commit": commit()}
+    return {**python("benchmarks.deep"), "tutorial_seconds": tutorial["seconds"]}
 
 
 def scaling() -> dict[str, Any]:
     """Measure training, prediction and export of the first model on copies of the training images."""
     model = next(iter(load_params().models))
     runs = [python("benchmarks.scaling", model, str(times)) for times in SCALES]
-    return {"model": model, "runs": runs, "commit": commit()}
-
-
-def serving() -> dict[str, Any]:
-    """Time the exported models."""
-    return {**python("benchmarks.serving"), "commit": commit()}
-
-
-def load_test() -> dict[str, Any]:
-    """Time the demo server under load."""
-    return {**python("benchmarks.load_test"), "commit": commit()}
-
-
-def no_op() -> Mapping[str, list[float]]:
-    """Time `dvc repro` with nothing to do, here and in a project of a single empty stage, alternately."""
-    with tempfile.TemporaryDirectory() as folder:
-        for command in (
-            ["git", "init", "-q"],
-            ["dvc", "init", "-q"],
-            ["dvc", "stage", "add", "-q", "-n", "empty", ":"],
-        ):
-            subprocess.run(command, cwd=folder, check=True)
-        times: dict[str, list[float]] = {"this project": [], "empty project": []}
-        for _ in range(NO_OPS + 1):
-            for name, where in (("this project", "."), ("empty project", folder)):
-                times[name].append(_seconds(["dvc", "repro", "--quiet"], where))
-    return {name: seconds[1:] for name, seconds in times.items()}  # the first reads from a cold disk
+    return {"model": model, "runs": runs}
 
 
 def stage_help() -> dict[str, float]:
     """Return the shortest of three times that each stage takes to respond to `--help`."""
     stages = read_yaml(Path("dvc.yaml"))["stages"]
-    return {
-        name: min(_seconds([sys.executable, "-m", f"stages.{name}", "--help"]) for _ in range(3)) for name in stages
-    }
-
-
-def _seconds(command: list[str], where: str = ".") -> float:
-    started = time.perf_counter()
-    subprocess.run(command, cwd=where, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - started
+    return {name: min(seconds([sys.executable, "-m", f"stages.{name}", "--help"]) for _ in range(3)) for name in stages}
 
 
 if __name__ == "__main__":

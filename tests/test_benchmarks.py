@@ -1,5 +1,6 @@
 """The benchmarks: what they count and report. The measurements themselves are run by hand."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +8,44 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from benchmarks import baselines, report, trial, utilisation
+from benchmarks import baselines, dvc, report, trial, trials, utilisation
 from fashion.data.dataset import Split
+from fashion.errors import UserError
 from fashion.models import networks
 from fashion.params import load_params
 from fashion.validation import read_yaml
-from tests.conftest import CLASSES, MODELS, ROOT, SHAPE, draw_lines
+from tests.conftest import CLASSES, MODELS, ROOT, SHAPE, Project, draw_lines
 
 PARAMS = load_params(ROOT / "params.yaml")
 TRAIN = Split(*draw_lines(60, 1))
+TRIALS: dict[str, Any] = {  # results of benchmarks/trials.py
+    "side_by_side": {
+        "model": "cnn",
+        "epochs": 15,
+        "timed_epochs": 3,
+        "seconds": {"side by side": [10.0, 9.0, 11.0], "one after the other": [15.0]},
+        "training_seconds": 12.0,
+    },
+    "growth": {
+        "model": "dnn",
+        "timed_epochs": 3,
+        "runs": [
+            {"nodes": 1, "trials": 4, "seconds": 48.0, "start_seconds": 20.0}
+            | {"training_seconds": [7.0] * 4, "gap_seconds": [0.01, 0.01, 0.02]},
+            {"nodes": 2, "trials": 4, "seconds": 36.0, "start_seconds": 20.0}
+            | {"training_seconds": [7.0, 8.0, 7.0, 8.0], "gap_seconds": [0.01, 0.005]},
+        ],
+    },
+    "costs": {
+        "dispatch_seconds": 0.005,
+        "data_bytes": 47_000_000,
+        "transfer_seconds": 0.12,
+        "checkpoint_bytes": 4_300_000,
+        "checkpoint_seconds": 0.03,
+        "checkpoint_interval": 300,
+    },
+    "commit": "abc1234",
+}
 
 
 @pytest.mark.parametrize(
@@ -90,10 +120,14 @@ def test_report() -> None:
                 ],
                 "commit": "abc1234",
             },
-            "overhead": {
-                "no_op_seconds": {"this project": [1.5], "empty project": [1.0]},
-                "help_seconds": {"plot": 0.5, "fetch": 0.25},
+            "overhead": {"help_seconds": {"plot": 0.5, "fetch": 0.25}},
+            "dvc": {
+                "seconds": {
+                    "dvc repro": {"this project": [1.5, 9], "without studies": [5.0], "one empty stage": [2.625]}
+                },
+                "commit": "abc1234",
             },
+            "trials": TRIALS,
             "serving": {
                 "first_prediction_seconds": {"fashion predict": [0.5, 0.4, 0.6], "Keras": [4.0, 3.0, 5.0]},
                 "images": 10_000,
@@ -114,10 +148,18 @@ def test_report() -> None:
     assert "| cnn | 92.00% | 92.00% | 75 | 75 | 0.75 |" in lines
     assert "| cnn | +2.00 | 1.50 |" in lines
     assert "| 20 | 2 | 1.10 | 2.00 | 2.00 | 2.00 |" in lines
+    assert "| `dvc repro` | 5.25 | 5.00 | 1.05 | 2.62 | 2.00 |" in lines
+    assert "| 4 | 2 | 36 | 20 | 7.5 | 4.0 |" in lines
+    assert "| 100 | 3 | 67.5 | 67% |" in lines
     for words in (
         "takes 450 s, 4.5 times the T_ref of",
         "60 of 120 GFLOP/s, 50%",
-        "a ratio of 1.50.",
+        "side by side with one thread each, and 15 s one after the other with two threads each, 1.50 times as long",
+        "a trial that does nothing takes 5.0 ms of the driver",
+        "(47 MB) reach the other node in 0.12 s",
+        "of 4.3 MB takes 0.030 s",
+        "200 trainings of `cnn` (15 epochs, 60 s)",
+        "busy for 1.0% of the time",
         "0.25 to 0.50 s",
         "8.0 times as long",
         "in images per second: dnn 25,000, cnn 5,000.",
@@ -125,6 +167,60 @@ def test_report() -> None:
         "1.25 s (median), 1.50 s (95th percentile)",
     ):
         assert words in text
+
+
+def test_study_seconds() -> None:
+    """A study of one trial per node takes start-up, the splits to each node, and a training."""
+    assert report.study_seconds(100, 100, 60.0, TRIALS) == pytest.approx(20 + 100 * (0.376 + 0.005) + 60 + 0.01)
+    assert report.study_seconds(100, 101, 60.0, TRIALS) == pytest.approx(20 + 100 * (0.376 + 0.005) + 2 * 60.01)
+
+
+def test_busy_seconds() -> None:
+    assert trials.busy_seconds([]) == 0
+    assert trials.busy_seconds([(5, 6), (0, 3), (1, 2), (2, 4)]) == 5
+
+
+def test_gaps() -> None:
+    times = [(1, 3.5, 5), (2, 0, 4), (1, 0, 3), (1, 5.25, 6)]
+    assert trials.gaps([dict(zip(("process", "started", "ended"), row, strict=True)) for row in times]) == [0.5, 0.25]
+
+
+@pytest.mark.slow
+def test_dvc_commands(copied: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The projects that this one is compared with have nothing to do, either."""
+    monkeypatch.chdir(copied.folder)
+    alone = dvc.without_studies(tmp_path / "alone")
+    assert (alone / "dvc.lock").read_bytes() == (copied.folder / "dvc.lock").read_bytes()
+    assert not (alone / "studies").exists()
+    projects = {"without studies": alone, "one empty stage": dvc.one_empty_stage(tmp_path / "one")}
+    seconds = dvc.measure(projects, rounds=2)
+    assert list(seconds) == list(dvc.COMMANDS)
+    assert all(len(times) == 2 for by_project in seconds.values() for times in by_project.values())
+    (alone / "params.yaml").write_text((alone / "params.yaml").read_text().replace("epochs: 2", "epochs: 3"))
+    with pytest.raises(UserError, match=r"(?s)^without studies: stages are stale.*train_"):
+        dvc.measure(projects, rounds=1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
+def test_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node of one core runs one trial at a time."""
+    monkeypatch.setattr(trials, "COUNTS", (3,))
+    monkeypatch.setattr(trials, "EMPTY_TRIALS", 20)
+    cores = sorted(os.sched_getaffinity(0))
+    settings = networks.params_of("dnn", PARAMS, {"epochs": 3, "hidden_units": [8]})
+    few = ("dnn", settings, {"train": TRAIN, "validation": TRAIN}, [cores[0], cores[-1]])
+    one, two = trials.growth(*few)
+    assert [run["nodes"] for run in (one, two)] == [1, 2]
+    assert len(one["gap_seconds"]) == 2
+    for run in (one, two):
+        assert run["seconds"] > run["start_seconds"] > 0
+        assert all(gap > 0 for gap in run["gap_seconds"])
+    costs = trials.costs(*few)
+    assert set(costs) == set(TRIALS["costs"])
+    assert costs["data_bytes"] == 2 * (TRAIN.images.nbytes + TRAIN.labels.nbytes)
+    assert costs["checkpoint_bytes"] > 4 * 480 * 8  # the first layer, in float32
+    assert min(costs["dispatch_seconds"], costs["checkpoint_seconds"]) > 0
 
 
 @pytest.mark.parametrize("name", trial.BASELINES)
