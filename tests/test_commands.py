@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from fashion.errors import UserError
 from fashion.evaluation import results
 from tests.conftest import ROOT, idx_params
 
@@ -146,6 +148,15 @@ def test_results_for_another_data_set(results_folder: Path) -> None:
         "| PLAIN | 1,234      | -             | -     | -                      | 50.00% (25.00% to 75.00%) |",
         "| WIDE  | 1,234      | -             | -     | -                      | 50.00% (25.00% to 75.00%) |",
     ]
+
+
+def test_two_studies_of_the_same_variant(results_folder: Path) -> None:
+    study = results_folder / "studies" / "some"
+    copy = shutil.copytree(study, study.with_name("copy"))
+    lock = (study / "dvc.lock").read_text()
+    (copy / "dvc.lock").write_text(lock.replace("studies/some", "studies/copy"))
+    with pytest.raises(UserError, match=r"copy/trials.csv and .*some/trials.csv: both have a variant wide; rename one"):
+        results.read(results_folder)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def read(root: Path) -> list[Result]:
     reports/benchmarks.json. Those of studies and benchmarks on another data set are left out.
 
     Raises:
-        UserError: `root` is not a project, or has no results.
+        UserError: `root` is not a project, or has no results, or two studies have a variant of the same name.
     """
     if not (root / "params.yaml").exists():
         raise UserError(f"there is no params.yaml in {root.absolute()}; run this in the project's folder")
@@ -64,7 +64,10 @@ def read(root: Path) -> list[Result]:
     runs = {name: read_json(path) for name, path in reports.items() if path.exists()}
     studied: dict[str, list[_Trial]] = {}
     for trial in _trials(root, params):
-        studied.setdefault(trial.name, []).append(trial)
+        same = studied.setdefault(trial.name, [])
+        if same and same[0].study != trial.study:
+            raise UserError(f"{same[0].study} and {trial.study}: both have a variant {trial.name}; rename one of them")
+        same.append(trial)
     if not runs and not studied:
         raise UserError("there are no results yet; run `make`")
     benchmarks = root / "reports" / "benchmarks.json"
@@ -90,6 +93,7 @@ def read(root: Path) -> list[Result]:
 class _Trial:
     """A training of a study; `commit` is set if the code or the params have changed since."""
 
+    study: Path
     name: str
     seed: int
     accuracy: float
@@ -110,6 +114,7 @@ def _trials(root: Path, params: Mapping[str, Any]) -> Iterator[_Trial]:
             if row["accuracy"]:
                 stale = _is_stale(root, lock, stage, params, row["model"])
                 yield _Trial(
+                    path,
                     row["variant"],
                     int(row["seed"]),
                     float(row["accuracy"]),
