@@ -1,14 +1,19 @@
 """The transfer study, with a small network and small images."""
 
+import os
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
+from ruamel.yaml import YAML
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -17,25 +22,29 @@ from fashion.data import dataset
 from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.evaluation.significance import mcnemar
-from fashion.files import read_json, write_json
-from fashion.models import saving
+from fashion.files import read_json
+from fashion.models import training
+from fashion.models.checkpoints import FileStore
 from fashion.models.layers import FusedBatchNormalization
-from fashion.validation import read_yaml
-from studies.transfer import assemble, evaluate_all, features, methods, summary, train_own, train_transfer, trials
+from fashion.params import load_params
+from fashion.trials import Trial
+from fashion.validation import merged, read_yaml, validated
+from studies.transfer import backbones, features, methods, summary, train
 from studies.transfer.backbones import BACKBONES, Backbone
-from studies.transfer.methods import METHODS, Inputs
-from tests.conftest import ROOT, draw_lines
+from studies.transfer.features import Inputs
+from studies.transfer.params import Study
+from tests.conftest import ROOT, Project, draw_lines, small_params
 
-DIRECTORY = ROOT / "studies" / "transfer"
 TRAIN, VALIDATION, TEST = Split(*draw_lines(240, 1)), Split(*draw_lines(90, 2)), Split(*draw_lines(60, 3))
+SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 COMPARISON = {
     "base": "cnn",
     "head": "finetuned",
     "differences": {"10": {"mean": -0.012, "std": 0.003}},
     "seeds": {},
 }
-SETTINGS = {
-    "epochs": 2,
+FIT = {
+    "epochs": 8,
     "min_steps": 7,
     "batch_size": 20,
     "learning_rate": 0.01,
@@ -43,137 +52,211 @@ SETTINGS = {
     "weight_decay": 0.0001,
     "label_smoothing": 0.1,
 }
-STUDY = {
-    "all": {
-        "backbone": "efficientnet_lite0",
-        "image_size": 32,
-        "seeds": [1, 2],
-        "single_seed": ["finetuned-all", "dnn-30"],
-    },
+SMALL = {
+    "seeds": [1, 2],
+    "backbone": "small",
+    "image_size": 32,
     "probe": {"C": [0.1, 0.0001, 1.0]},
-    "finetuned": SETTINGS | {"epochs": 8},
-    "random": SETTINGS | {"image_size": 24, "epochs": 1, "min_steps": 2},
+    "finetuned": FIT,
+    "random": FIT | {"image_size": 24, "epochs": 1, "min_steps": 2},
     "own": {
-        "min_images": 100,
-        "changes": {
-            "hard_examples": {"epoch_fraction": 1.0},
-            "augmentation": {"flip": False, "translate": 0},
-            "optimizer": "adam",
-            "batch_size": 50,
-            "epochs": 1,
-            "hidden_units": [8],
-        },
+        "hard_examples": {"epoch_fraction": 1.0},
+        "augmentation": {"flip": False, "translate": 0},
+        "batch_size": 50,
+        "epochs": 1,
+    },
+    "variants": {
+        "probe-all": {"method": "probe", "images": "all", "seeds": [1]},
+        "finetuned-10": {"method": "finetuned", "images": 10},
+        "random-10": {"method": "random", "images": 10},
+        "cnn-10": {"method": "cnn", "images": 10},
+        "dnn-10": {"method": "dnn", "images": 10},
     },
 }
+DATA = {name: {"images.npy": name} for name in SPLITS}
+PARAMS = load_params(ROOT / "params.yaml")
+STORE = FileStore(Path("checkpoint.npz"))  # these trainings are too short to write it
 
 
-def run(main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["stage", *map(str, arguments)])
-    main()
+def study(**changes: Any) -> Study:
+    return validated(Study, merged(SMALL, changes), "params.yaml")
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Return the files of a small backbone in two parts."""
-    folder = tmp_path_factory.mktemp("parts")
-    keras.utils.set_random_seed(1)
-    layers = keras.layers
-    frozen = [layers.Rescaling(1 / 128, -127 / 128), layers.Conv2D(4, 4, 2)]
-    trainable = [
-        layers.DepthwiseConv2D(3, name="depthwise"),
-        layers.Conv2D(8, 1, name="pointwise"),
-        FusedBatchNormalization(momentum=1.0, name="normalization"),
-        layers.ReLU(6),
-        layers.GlobalMaxPooling2D(),
-    ]
-    shape, dtype = TRAIN.image_shape, "uint8"
-    for name, stack in (("frozen", frozen), ("trainable", trainable)):
-        outputs = inputs = keras.Input(shape, dtype=dtype)
-        for layer in stack:
-            outputs = layer(outputs)
-        model = keras.Model(inputs, outputs, name=name)
-        saving.save(model, folder / f"{name}.keras")
-        shape, dtype = model.output_shape[1:], "float32"
-    return folder / "frozen.keras", folder / "trainable.keras"
+def trial(method: str) -> Trial:
+    return next(trial for trial in train.declare(study(), PARAMS, DATA) if trial.model == method)
 
 
-@pytest.fixture(scope="module")
-def inputs(parts: tuple[Path, Path]) -> Inputs:
-    """Return what the methods train with."""
-    frozen, trainable = (saving.load(part) for part in parts)
-    arrays = TRAIN.images, TRAIN.images[:, :, ::-1], VALIDATION.images
-    train_maps, mirrored_maps, validation_maps = (np.asarray(frozen(images)).astype("f2") for images in arrays)
-    train_features, validation_features = (
-        np.asarray(trainable(maps.astype("f4"))).astype("f2") for maps in (train_maps, validation_maps)
-    )
-    computed = train_maps, mirrored_maps, validation_maps, train_features, validation_features
-    return Inputs(TRAIN, VALIDATION, *computed, parts[1], STUDY)
+def small_network(size: int, weights: str | None) -> keras.Model:
+    layers, kernel = keras.layers, keras.initializers.GlorotUniform(1 if weights else None)
+    pixels = keras.Input((size, size, 3))
+    x = layers.Conv2D(4, 4, 2, name="maps", kernel_initializer=kernel)(pixels)
+    x = layers.DepthwiseConv2D(3, name="depthwise", depthwise_initializer=kernel)(x)
+    x = layers.Conv2D(8, 1, name="pointwise", kernel_initializer=kernel)(x)
+    x = layers.ReLU(6)(FusedBatchNormalization(momentum=1.0, name="normalization")(x))
+    return keras.Model(pixels, layers.GlobalMaxPooling2D()(x))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_backbone() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "small", Backbone(small_network, 1 / 128, -127 / 128, "maps"))
+        yield
 
 
 @pytest.fixture(scope="module")
-def finetuned(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a fine-tuned network."""
-    folder = tmp_path_factory.mktemp("trials") / "finetuned-all"
-    trials.run(folder, {"finetuned": partial(methods.finetune, inputs)}, TRAIN.labels, STUDY)
-    return folder
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a folder for feature maps, the current one of this module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("transfer"))
+        patch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", lambda _number: None)  # it is too late
+        patch.setattr(features, "BATCH_SIZE", 25)  # so that the last batch is smaller
+        yield features.FOLDER
+
+
+@pytest.fixture(scope="module")
+def inputs(folder: Path) -> Inputs:
+    assert not folder.exists()
+    return features.load(study(), SPLITS, "key")
+
+
+def split(inputs: Inputs) -> tuple[keras.Model, keras.Model]:
+    return backbones.split(inputs.backbone, TRAIN.image_shape, inputs.image_size, "imagenet")
+
+
+def test_feature_maps(inputs: Inputs) -> None:
+    images = {name: split.images for name, split in SPLITS.items()} | {"mirrored": TRAIN.images[:, :, ::-1]}
+    frozen, _ = split(inputs)
+    assert set(inputs.maps) == set(images)
+    for name, maps in inputs.maps.items():
+        assert maps.dtype == np.float16
+        np.testing.assert_allclose(maps, frozen.predict(images[name], verbose=0), rtol=1e-3, atol=1e-3)
+    assert 0 < inputs.seconds < 0.1
+
+
+def test_feature_maps_are_computed_once(inputs: Inputs, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "_compute", None)
+        again = features.load(study(), SPLITS, "key")
+    np.testing.assert_array_equal(again.maps["test"], inputs.maps["test"])
+    (folder / "key" / "seconds.json").unlink()  # an interrupted computation
+    (folder / "other").mkdir()
+    features.load(study(), SPLITS, "key")
+    assert {path.name for path in folder.rglob("*")} == {
+        "key",
+        "seconds.json",
+        *(f"{name}.npy" for name in inputs.maps),
+    }
+
+
+def test_key_of_feature_maps() -> None:
+    keys = [features.key(study(**changes), DATA) for changes in ({}, {"image_size": 33}, {"backbone": "other"})]
+    keys.append(features.key(study(), DATA | {"test": {}}))
+    assert len(set(keys)) == 4
+    assert features.key(study(finetuned={"epochs": 3}), DATA) == keys[0]
 
 
 def test_subset() -> None:
-    indices = trials.subset(TRAIN.labels, "7", seed=1)
+    indices = methods.subset(TRAIN.labels, 7, seed=1)
     np.testing.assert_array_equal(np.bincount(TRAIN.labels[indices]), [7, 7, 7])
     assert len(set(indices)) == 21
-    np.testing.assert_array_equal(indices, trials.subset(TRAIN.labels, "7", seed=1))
-    assert set(indices) != set(trials.subset(TRAIN.labels, "7", seed=2))
-    np.testing.assert_array_equal(trials.subset(TRAIN.labels, "all", seed=1), np.arange(240))
+    np.testing.assert_array_equal(indices, methods.subset(TRAIN.labels, 7, seed=1))
+    assert set(indices) != set(methods.subset(TRAIN.labels, 7, seed=2))
+    np.testing.assert_array_equal(methods.subset(TRAIN.labels, "all", seed=1), np.arange(240))
+    with pytest.raises(UserError, match="a class with 80 images, expected 81; use at most 80, or all"):
+        methods.subset(TRAIN.labels, 81, seed=1)
 
 
-@pytest.mark.parametrize("images", ["81", "0", "-3", "many", "1.5"])
-def test_invalid_subset(images: str) -> None:
-    with pytest.raises(UserError, match="use 1 to 80, or all"):
-        trials.subset(TRAIN.labels, images, seed=1)
+def test_pack() -> None:
+    correct = np.random.default_rng(1).random(10_000) < 0.9
+    text = methods.pack(correct)
+    assert len(text) < 1700
+    np.testing.assert_array_equal(methods.unpack(text), correct)
 
 
-def test_features(
-    parts: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(features, "BATCH_SIZE", 25)  # so that the last batch is smaller
-    dataset.save(TEST, tmp_path / "test")
-    written = [tmp_path / name for name in ("maps.npy", "features.npy", "cost.json", "mirrored.npy")]
-    run(features.main, monkeypatch, *parts, tmp_path / "test", *written[:3], "--mirrored", written[3])
-    frozen, trainable = (saving.load(part) for part in parts)
-    for path, images in ((written[0], TEST.images), (written[3], TEST.images[:, :, ::-1])):
-        maps = np.load(path)
-        assert maps.dtype == np.float16
-        np.testing.assert_allclose(maps, frozen(images), rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(np.load(written[1]), trainable(frozen(TEST.images)), rtol=1e-2, atol=1e-2)
-    assert np.load(written[1]).dtype == np.float16
-    assert set(read_json(written[2])) == {"maps", "features", "mirrored"}
-    output = capfd.readouterr()
-    assert "mirrored: 60 images" in output.out
-    assert "AutoGraph" not in output.err
+def test_trials() -> None:
+    declared = train.declare(study(), PARAMS, DATA)
+    assert [str(trial) for trial in declared[:3]] == [
+        "probe-all, seed 1",
+        "finetuned-10, seed 1",
+        "finetuned-10, seed 2",
+    ]
+    assert len({trial.key for trial in declared}) == len(set(declared)) == 9
+    for changes, changed in (
+        ({}, set()),
+        ({"finetuned": {"epochs": 3}}, {"finetuned"}),
+        ({"variants": {"probe-all": {"images": 20}}}, {"probe"}),
+        ({"image_size": 48}, {"probe", "finetuned", "random"}),
+        ({"own": {"epochs": 3}}, {"cnn", "dnn"}),
+    ):
+        others = train.declare(study(**changes), PARAMS, DATA)
+        assert {new.model for new, old in zip(others, declared, strict=True) if new.key != old.key} == changed, changes
+    assert {trial.key for trial in train.declare(study(), PARAMS, DATA | {"test": {}})}.isdisjoint(
+        trial.key for trial in declared
+    )
+    with pytest.raises(UserError, match=r"models\.cnn\.lr: unknown key"):
+        train.declare(study(own={"lr": 1.0}), PARAMS, DATA)
+
+
+@pytest.mark.parametrize("method", ["probe", "finetuned", "random", "cnn", "dnn"])
+def test_training(method: str, inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reproducible, and its results are those of the model."""
+    monkeypatch.setattr(methods, "MIN_IMAGES", 100)
+    function = methods.METHODS.get(method, methods.train_own)
+    models: list[keras.Model] = []
+
+    def record(*arguments: Any) -> tuple[keras.Model, int]:
+        model, maps = function(*arguments)
+        models.append(model)
+        return model, maps
+
+    monkeypatch.setitem(methods.METHODS, method, record)
+    first, second = (methods.train(trial(method), inputs, STORE) for _ in range(2))
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+    for one, other in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for name, accuracy in (("validation", first["val_accuracy"]), ("test", first["accuracy"])):
+        arrays = inputs.maps[name] if method in ("probe", "finetuned") else SPLITS[name].images
+        predicted = models[0].predict(arrays, verbose=0).argmax(axis=1)
+        assert accuracy == pytest.approx((predicted == SPLITS[name].labels).mean(), abs=1e-6)
+    np.testing.assert_array_equal(methods.unpack(first["correct"])[:60], predicted == TEST.labels)
+
+
+def test_times(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They include the computation of the feature maps."""
+    monkeypatch.setattr(methods, "time", SimpleNamespace(process_time=iter([10, 12.5]).__next__))
+    monkeypatch.setattr(methods, "_fit", lambda network, *_: methods._with_classifier(network, inputs, "finetuned"))
+    assert methods.train(trial("finetuned"), replace(inputs, seconds=0.1), STORE)["seconds"] == 2.5 + 2 * 30 * 0.1
 
 
 def test_probe_is_the_best_logistic_regression(inputs: Inputs) -> None:
-    indices = trials.subset(TRAIN.labels, "30", seed=1)
-    model, accuracy = methods.probe(inputs, indices, 1)
-    train, validation = (values.astype(np.float32) for values in (inputs.train_features, inputs.validation_features))
+    generator = np.random.default_rng(1)  # noise makes it harder
+    noisy = {name: (maps + generator.normal(0, 2, maps.shape)).astype(np.float16) for name, maps in inputs.maps.items()}
+    inputs = replace(inputs, maps=noisy)
+    indices = methods.subset(TRAIN.labels, 30, seed=1)
+    model, maps = methods.probe(trial("probe"), inputs, indices, STORE)
+    assert maps == 90 + 90
+    _, trainable = split(inputs)
+    train, validation = (
+        np.asarray(trainable(inputs.maps[name].astype(np.float32), training=False)) for name in ("train", "validation")
+    )
     fitted = {
         strength: make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000)).fit(
             train[indices], TRAIN.labels[indices]
         )
-        for strength in inputs.study["probe"]["C"]
+        for strength in study().probe.C
     }
     scores = {strength: pipeline.score(validation, VALIDATION.labels) for strength, pipeline in fitted.items()}
     assert len(set(scores.values())) > 1
     best = fitted[max(scores, key=scores.__getitem__)]
-    probabilities = np.asarray(model(validation))
+    probabilities = model.predict(inputs.maps["validation"], verbose=0)
     np.testing.assert_allclose(probabilities, best.predict_proba(validation), atol=5e-3)
-    assert accuracy == pytest.approx(max(scores.values()))
-    assert accuracy == pytest.approx((probabilities.argmax(axis=1) == VALIDATION.labels).mean())
 
 
-def test_fine_tuning(inputs: Inputs, finetuned: Path) -> None:
-    before, after = saving.load(inputs.trainable), saving.load(finetuned / "1.keras")
+def test_fine_tuning(inputs: Inputs) -> None:
+    _, before = split(inputs)
+    keras.utils.set_random_seed(1)
+    after, maps = methods.finetune(trial("finetuned"), inputs, np.arange(240), STORE)
+    assert maps == 480
     change = {
         name: [
             np.abs(new - old).max()
@@ -184,26 +267,21 @@ def test_fine_tuning(inputs: Inputs, finetuned: Path) -> None:
     assert max(change["depthwise"]) == 0
     assert 0 < change["pointwise"][0] < 1  # from the pretrained weights
     assert min(change["normalization"]) > 0  # its statistics too, although their momentum was 1
-    probabilities = np.asarray(after(inputs.validation_maps.astype(np.float32)))
+    probabilities = after.predict(inputs.maps["validation"], verbose=0)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
-    assert not hasattr(after, "optimizer")
-    (row,) = read_json(finetuned / "trials.json")
-    assert row["val_accuracy"] == pytest.approx((probabilities.argmax(axis=1) == VALIDATION.labels).mean(), abs=1e-6)
-    assert row["val_accuracy"] > 0.6  # chance is 0.33
+    assert (probabilities.argmax(axis=1) == VALIDATION.labels).mean() > 0.6  # chance is 0.33
 
 
-def test_fine_tuning_is_reproducible(inputs: Inputs, finetuned: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "finetuned-all"
-    trials.run(folder, {"finetuned": partial(methods.finetune, inputs)}, TRAIN.labels, STUDY)
-    assert (folder / "1.keras").read_bytes() == (finetuned / "1.keras").read_bytes()
-
-
-def test_mirrored_inputs(inputs: Inputs) -> None:
+def test_mirrored_inputs(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "_fit", lambda _network, _trial, load, *_: load)
     indices, mirrored = np.array([5, 2, 5]), np.array([False, True, True])
-    maps, images = inputs.maps(indices, mirrored), inputs.images(indices, mirrored)
+    maps, images = (
+        method(trial(name), inputs, indices, STORE)[0](indices, mirrored)
+        for name, method in (("finetuned", methods.finetune), ("random", methods.train_random))
+    )
     assert maps.dtype == np.float32
-    np.testing.assert_array_equal(maps[0], inputs.train_maps[5].astype(np.float32))
-    np.testing.assert_array_equal(maps[1:], inputs.mirrored_maps[[2, 5]].astype(np.float32))
+    np.testing.assert_array_equal(maps[0], inputs.maps["train"][5].astype(np.float32))
+    np.testing.assert_array_equal(maps[1:], inputs.maps["mirrored"][[2, 5]].astype(np.float32))
     np.testing.assert_array_equal(images[0], TRAIN.images[5])
     np.testing.assert_array_equal(images[1:], TRAIN.images[[2, 5], :, ::-1])
 
@@ -220,96 +298,51 @@ def test_order_of_images(inputs: Inputs) -> None:
 
     vector = keras.Input((1,))
     indices = np.arange(0, 240, 3)
-    methods._fit(keras.Model(vector, keras.layers.ReLU()(vector)), "finetuned", load, inputs, indices, seed=1)
+    methods._fit(keras.Model(vector, keras.layers.ReLU()(vector)), trial("finetuned"), load, inputs, indices)
     assert len(order) == 8 * len(indices)
     assert set(np.bincount(order, minlength=240)[indices]) == {8}
     assert 0.4 < np.mean(flips) < 0.6
 
 
-def small_network(size: int, weights: str | None) -> keras.Model:
-    assert weights is None
-    pixels = keras.Input((size, size, 3))
-    maps = keras.layers.Conv2D(4, 4, 2, name="maps")(pixels)
-    normalized = FusedBatchNormalization(momentum=0.99, name="normalization")(keras.layers.Conv2D(8, 3)(maps))
-    return keras.Model(pixels, keras.layers.GlobalMaxPooling2D()(normalized))
-
-
-def test_random_weights(inputs: Inputs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(BACKBONES, "efficientnet_lite0", Backbone(small_network, 1 / 128, -127 / 128, "maps"))
-    model, accuracy = methods.train_random(inputs, trials.subset(TRAIN.labels, "10", seed=1), 1)
+def test_momentum_of_random_weights(inputs: Inputs) -> None:
+    model, maps = methods.train_random(trial("random"), inputs, np.arange(240), STORE)
     momenta = [layer.momentum for layer in methods._layers(model) if layer.name == "normalization"]
-    assert momenta == [methods.MOMENTUM]
-    saving.save(model, tmp_path / "model.keras")
-    probabilities = saving.load(tmp_path / "model.keras").predict(VALIDATION.images, verbose=0)
-    assert probabilities.shape == (90, 3)
-    assert accuracy == pytest.approx((probabilities.argmax(axis=1) == VALIDATION.labels).mean())
+    assert (momenta, maps) == ([methods.MOMENTUM], 0)
 
 
-def test_training_stages(inputs: Inputs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name, split in (("train", TRAIN), ("validation", VALIDATION)):
-        dataset.save(split, tmp_path / name)
-    for name in train_transfer.COMPUTED:
-        np.save(tmp_path / f"{name}.npy", getattr(inputs, name))
-    splits = [tmp_path / name for name in ("train", "validation")]
-    computed = [tmp_path / f"{name}.npy" for name in train_transfer.COMPUTED]
-    for module in (train_transfer, train_own):
-        monkeypatch.setattr(module, "read_yaml", lambda _path: STUDY)
-    run(train_transfer.main, monkeypatch, *splits, *computed, inputs.trainable, tmp_path / "trials" / "probe-30")
-    run(train_own.main, monkeypatch, *splits, tmp_path / "trials" / "dnn-30")
-    for name, seeds in (("probe-30", [1, 2]), ("dnn-30", [1])):
-        folder = tmp_path / "trials" / name
-        assert [trial["seed"] for trial in read_json(folder / "trials.json")] == seeds
-        assert {path.name for path in folder.iterdir()} == {"trials.json", *(f"{seed}.keras" for seed in seeds)}
-    with pytest.raises(UserError, match="no method cnn; choose one of probe, finetuned, random"):
-        run(train_transfer.main, monkeypatch, *splits, *computed, inputs.trainable, tmp_path / "trials" / "cnn-30")
+def test_few_images_are_repeated(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(_network: Any, _params: Any, train: Split, validation: Split, store: FileStore) -> tuple[Any, None]:
+        return (train, validation, store), None
+
+    monkeypatch.setattr(training, "train", fit)
+    monkeypatch.setattr(methods, "MIN_IMAGES", 100)
+    monkeypatch.setattr(methods, "MAX_VALIDATION_IMAGES", 40)
+    (train, validation, store), _ = methods.train_own(trial("dnn"), inputs, np.arange(30), STORE)
+    np.testing.assert_array_equal(train.images, TRAIN.images[np.tile(np.arange(30), 4)])
+    np.testing.assert_array_equal(validation.labels, VALIDATION.labels[:40])
+    assert store is STORE
 
 
-def test_assembled_model(
-    parts: tuple[Path, Path], finetuned: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    run(assemble.main, monkeypatch, parts[0], finetuned / "1.keras", tmp_path / "finetuned" / "model.keras")
-    model = saving.load(tmp_path / "finetuned" / "model.keras")
-    assert model.name == "finetuned"
-    frozen, tuned = saving.load(parts[0]), saving.load(finetuned / "1.keras")
-    np.testing.assert_allclose(model(TEST.images), tuned(frozen(TEST.images)), atol=1e-5)
-
-
-def test_evaluation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The accuracy of a model that always predicts the same class is the frequency of that class."""
-    arrays = {"cnn-100": TEST.images, "finetuned-100": np.zeros((60, 3, 3, 2)), "probe-all": np.zeros((60, 5))}
-    for predicted, (name, array) in enumerate(arrays.items()):
-        dense = keras.layers.Dense(3, activation="softmax", kernel_initializer="zeros")
-        model = keras.Sequential([keras.Input(array.shape[1:]), keras.layers.Flatten(), dense])
-        dense.bias.assign(np.eye(3)[predicted])
-        seeds = (1,) if name == "probe-all" else (1, 2)
-        for seed in seeds:
-            saving.save(model, tmp_path / "trials" / name / f"{seed}.keras")
-        rows = [{"seed": seed, "val_accuracy": 0.5, "seconds": 1.0} for seed in seeds]
-        write_json(tmp_path / "trials" / name / "trials.json", rows)
-    test = TEST.take(np.r_[0:60:3, 1:60:3, 1:20:3, 2:5])
-    dataset.save(test, tmp_path / "test")
-    np.save(tmp_path / "maps.npy", arrays["finetuned-100"][: len(test.labels)].astype(np.float16))
-    np.save(tmp_path / "features.npy", arrays["probe-all"][: len(test.labels)].astype(np.float16))
-    names = ("trials", "test", "maps.npy", "features.npy", "results.csv", "comparison.json")
-    run(evaluate_all.main, monkeypatch, *(tmp_path / name for name in names))
-
-    results = pd.read_csv(tmp_path / "results.csv", dtype={"images": str}).set_index(["method", "images", "seed"])
-    frequencies = np.bincount(test.labels) / len(test.labels)
-    for row, frequency in zip(
-        (("cnn", "100", 2), ("finetuned", "100", 2), ("probe", "all", 1)), frequencies, strict=True
-    ):
-        assert results.loc[row, "accuracy"] == pytest.approx(frequency)
-    comparison = read_json(tmp_path / "comparison.json")
-    assert comparison["differences"] == {"100": {"mean": pytest.approx(frequencies[1] - frequencies[0]), "std": 0}}
-    fixed, broken = int((test.labels == 1).sum()), int((test.labels == 0).sum())
-    assert fixed != broken
-    tests = comparison["seeds"]
-    assert {seed: (test["fixed"], test["broken"]) for seed, test in tests.items()} == {
-        "1": (fixed, broken),
-        "2": (fixed, broken),
+def test_comparison() -> None:
+    generator = np.random.default_rng(1)
+    rates = {("cnn", "100"): 0.8, ("finetuned", "100"): 0.9, ("cnn", "10"): 0.6, ("finetuned", "10"): 0.5}
+    correct = {(*name, seed): generator.random(401) < rate for name, rate in rates.items() for seed in (1, 2)}
+    correct["finetuned", "all", 1] = correct["finetuned", "100", 1]
+    rows = [(*name, flags.mean(), methods.pack(flags)) for name, flags in correct.items()]
+    comparison = train.compare(pd.DataFrame(rows, columns=["method", "images", "seed", "accuracy", "correct"]))
+    differences = [correct["finetuned", "10", seed].mean() - correct["cnn", "10", seed].mean() for seed in (1, 2)]
+    assert set(comparison["differences"]) == {"10", "100"}
+    assert comparison["differences"]["10"] == {
+        "mean": pytest.approx(np.mean(differences)),
+        "std": pytest.approx(np.std(differences, ddof=1)),
     }
-    single = mcnemar(np.repeat([True, False], [broken, fixed]), np.repeat([False, True], [broken, fixed]))
-    assert tests["1"]["p_value"] == pytest.approx(min(1, 2 * single.p_value))  # Holm's adjustment of two equal tests
+    tests = {seed: mcnemar(correct["cnn", "100", seed], correct["finetuned", "100", seed]) for seed in (1, 2)}
+    smaller, larger = sorted(test.p_value for test in tests.values())
+    adjusted = {smaller: 2 * smaller, larger: max(2 * smaller, larger)}  # Holm
+    assert comparison["seeds"] == {
+        seed: {"fixed": test.fixed, "broken": test.broken, "p_value": pytest.approx(adjusted[test.p_value])}
+        for seed, test in tests.items()
+    }
 
 
 def results() -> pd.DataFrame:
@@ -354,21 +387,20 @@ def test_summary_of_one_seed() -> None:
 
 
 def test_training_times() -> None:
-    """With all images, they include the computation of the features."""
-    rows = [("probe", "all"), ("finetuned", "all"), ("random", "all"), ("probe", "10")]
-    trained = pd.DataFrame(rows, columns=["method", "images"]).assign(accuracy=0.5, seconds=10)
-    own = {name: [{"name": name, "seed": 1, "seconds": 5, "accuracy": 0.9}] for name in ("cnn", "dnn")}
-    tutorial = [{"seconds": seconds} for seconds in (9, 10, 90)]
-    costs = {"maps": 20, "features": 2, "mirrored": 30}
-    collected = summary.collect(trained, costs, {"time_to_accuracy": {"tutorial": tutorial, **own}})
-    assert collected.set_index(["method", "images"])["ratio"].to_dict() == {
-        ("probe", "all"): 3.2,
-        ("finetuned", "all"): 6.0,
-        ("random", "all"): 1.0,
-        ("probe", "10"): 1.0,
-        ("cnn", "all"): 0.5,
-        ("dnn", "all"): 0.5,
-    }
+    """They are relative to the CNN on all images, of the seeds of this study."""
+    rows = [("probe", "all", 1, 20), ("finetuned", "10", 2, 5), ("finetuned", "10", 3, 5)]
+    trained = pd.DataFrame(rows, columns=["method", "images", "seed", "seconds"]).assign(accuracy=0.5)
+    own = [("cnn", 1, 9), ("cnn", 2, 10), ("cnn", 3, 90), ("cnn", 4, 1000), ("dnn", 1, 5), ("deep", 1, 500)]
+    collected = summary.collect(trained, pd.DataFrame(own, columns=["model", "seed", "seconds"]).assign(accuracy=0.9))
+    assert list(collected[["method", "images", "seed", "ratio"]].itertuples(index=False, name=None)) == [
+        ("probe", "all", 1, 2.0),
+        ("finetuned", "10", 2, 0.5),
+        ("finetuned", "10", 3, 0.5),
+        ("cnn", "all", 1, 0.9),
+        ("cnn", "all", 2, 1.0),
+        ("cnn", "all", 3, 9.0),
+        ("dnn", "all", 1, 0.5),
+    ]
 
 
 def test_figures() -> None:
@@ -380,10 +412,40 @@ def test_figures() -> None:
     np.testing.assert_allclose(line.get_ydata().astype(float), [72, 93])
 
 
-def test_pipeline() -> None:
-    stages = read_yaml(DIRECTORY / "dvc.yaml")["stages"]
-    transfer, own = (stages[name]["matrix"]["trial"] for name in ("train_transfer", "train_own"))
-    assert {trial.partition("-")[0] for trial in transfer} == set(METHODS)
-    assert {trial.partition("-")[0] for trial in transfer + own} == set(summary.NAMES)
-    assert {f"{method}-{evaluate_all.TESTED}" for method in evaluate_all.COMPARED} < {*transfer, *own}
-    assert set(read_yaml(DIRECTORY / "params.yaml")["all"]["single_seed"]) <= set(transfer)
+def test_params() -> None:
+    path = ROOT / "studies" / "transfer" / "params.yaml"
+    declared = train.declare(validated(Study, read_yaml(path), str(path)), PARAMS, DATA)
+    assert {trial.model for trial in declared} == set(summary.NAMES)
+    assert all(trial.variant == f"{trial.model}-{trial.settings.images}" for trial in declared)
+    assert {f"{method}-{train.TESTED}" for method in train.COMPARED} < {trial.variant for trial in declared}
+
+
+@pytest.mark.slow
+def test_study(tmp_path: Path, raw_folder: Path) -> None:
+    """The stage trains all variants on Ray; run again, it trains nothing."""
+    for name, current in {**SPLITS, "train": Split(*draw_lines(330, 1))}.items():
+        dataset.save(current, tmp_path / "data" / name)
+    YAML().dump(small_params(raw_folder), tmp_path / "params.yaml")
+    variants: dict[str, Any] = {f"{method}-100": {"method": method, "images": 100} for method in ("cnn", "finetuned")}
+    variants |= {f"{method}-all": {"method": method, "images": "all", "seeds": [1]} for method in ("probe", "random")}
+    changes = {"backbone": "efficientnet_lite0", "finetuned": {"epochs": 1}}
+    YAML().dump({**merged(SMALL, changes), "variants": variants}, tmp_path / "study.yaml")
+    (tmp_path / "seeds.csv").write_text("model,seed,accuracy,seconds\ncnn,1,0.9,10\ndnn,1,0.8,5\n")
+
+    def run(module: str, *words: str) -> str:
+        project = Project(tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)})
+        return project.run(sys.executable, "-m", f"studies.transfer.{module}", *words).stdout
+
+    stage = ["study.yaml", *(f"data/{name}" for name in SPLITS), "results.csv", "comparison.json"]
+    run("train", *stage)
+    first = (tmp_path / "results.csv").read_bytes()
+    (tmp_path / ".dvc" / "tmp" / "transfer").rename(tmp_path / "scratch")  # needed by missing trials only
+    assert "6 of 6 trials are known" in run("train", *stage)
+    assert (tmp_path / "results.csv").read_bytes() == first
+    results = pd.read_csv(tmp_path / "results.csv")
+    assert list(results) == ["method", "images", "seed", "val_accuracy", "accuracy", "seconds"]
+    assert list(results["method"]) == ["cnn", "cnn", "finetuned", "finetuned", "probe", "random"]
+    assert (results["seconds"] > 0).all()
+    assert list(read_json(tmp_path / "comparison.json")["seeds"]) == ["1", "2"]
+    table = run("summary", "results.csv", "comparison.json", "seeds.csv", "table.csv", "curves.png", "costs.png")
+    assert "| CNN | 90.00% | 1 | 1.00 |" in table

@@ -49,27 +49,9 @@ def test_views_of_storages() -> None:
     np.testing.assert_array_equal(arrays["scalar"], np.array(7), strict=True)
 
 
-def call(module: str, name: str, argument: str) -> bytes:
-    """Return the opcodes that call a function."""
-    return f"c{module}\n{name}\n".encode() + opcodes(argument) + b"\x85R"
-
-
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [
-        ("os", "system"),
-        ("builtins", "exec"),
-        ("torch", "_utils.os.system"),
-        ("torch._utils", "_rebuild_tensor_v2.__globals__"),
-        ("collections", "_sys.modules"),
-    ],
-)
+@pytest.mark.parametrize(("module", "name"), [("os", "system"), ("torch._utils", "_rebuild_tensor_v2.__globals__")])
 def test_other_names(module: str, name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the checkpoint refers to"):
-        checkpoint.read(file({"one": call(module, name, f"touch {tmp_path / 'ran'}")}))
+    call = f"c{module}\n{name}\n".encode() + opcodes(f"touch {tmp_path / 'ran'}") + b"\x85R"
+    with pytest.raises(UserError, match=f"the checkpoint refers to {module}.{name}"):
+        checkpoint.read(file({"one": call}))
     assert not (tmp_path / "ran").exists()
-
-
-def test_the_attack_works_without_the_guard(tmp_path: Path) -> None:
-    pickle.loads(b"\x80\x02" + call("os", "system", f"touch {tmp_path / 'ran'}") + b".")  # noqa: S301
-    assert (tmp_path / "ran").exists()

@@ -97,6 +97,11 @@ def test_missing_or_altered_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         efficientnet.content()
 
 
+def test_unknown_backbone() -> None:
+    with pytest.raises(UserError, match="no backbone resnet; choose one of efficientnet_lite0, "):
+        backbones.split("resnet", (28, 28, 1), SIZE, None)
+
+
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES if name != "efficientnet_lite0"]
 
 
@@ -104,7 +109,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES if name
 def test_two_parts(name: str) -> None:
     backbone = BACKBONES[name]
     keras.utils.set_random_seed(1)
-    frozen, trainable = backbones.split(backbone, (28, 28, 1), SIZE, None)
+    frozen, trainable = backbones.split(name, (28, 28, 1), SIZE, None)
     images = np.random.default_rng(1).integers(0, 256, (2, 28, 28, 1)).astype(np.uint8)
     maps = np.asarray(frozen(images, training=False))  # Keras' Resizing would turn the training mode on
     features = np.asarray(trainable(maps, training=False))

@@ -7,6 +7,7 @@ from typing import Literal
 import keras
 from keras import layers
 
+from fashion.errors import UserError
 from studies.transfer import efficientnet
 
 Weights = Literal["imagenet"] | None
@@ -48,13 +49,11 @@ BACKBONES = {
 }
 
 
-def split(
-    backbone: Backbone, image_shape: tuple[int, int, int], size: int, weights: Weights
-) -> tuple[keras.Model, keras.Model]:
+def split(name: str, image_shape: tuple[int, int, int], size: int, weights: Weights) -> tuple[keras.Model, keras.Model]:
     """Return a backbone for greyscale images in two parts, of which fine-tuning trains the second.
 
     Args:
-        backbone: the network.
+        name: of the backbone.
         image_shape: height, width and number of channels (1) of the images.
         size: height and width that the images are resized to.
         weights: pretrained or random.
@@ -62,7 +61,13 @@ def split(
     Returns:
         The frozen part: raw pixels (uint8, (n, height, width, 1)) in, feature maps (n, h, w, filters) out. The
         trainable part: feature maps in, features (n, features) out.
+
+    Raises:
+        UserError: there is no such backbone, or its weights are missing.
     """
+    if name not in BACKBONES:
+        raise UserError(f"there is no backbone {name}; choose one of {', '.join(BACKBONES)}")
+    backbone = BACKBONES[name]
     network = backbone.build(size, weights)
     maps = network.get_layer(backbone.last_frozen).output
     images = keras.Input(image_shape, dtype="uint8")

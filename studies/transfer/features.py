@@ -1,62 +1,108 @@
-"""Compute the feature maps and the features of all images, once for all trainings."""
+"""The feature maps of all images, computed once for all trials."""
 
-import argparse
+import hashlib
+import json
+import os
+import shutil
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
+from jaxtyping import Float16
+from tqdm import tqdm
 
-from fashion.errors import run_command
+from fashion.data.dataset import Images, Split, npy_header
+from fashion.files import atomic_write, read_json, write_json
+from fashion.parent import Parent
+from studies.transfer import backbones
+from studies.transfer.params import Study
 
-BATCH_SIZE = 500
+FOLDER = Path(".dvc", "tmp", "transfer")
+BATCH_SIZE = 100
 DTYPE = np.dtype(np.float16)
+ROOT = Path(__file__).parents[2]
+CODE = (
+    "fashion/data/dataset.py",
+    "fashion/models/layers.py",
+    "studies/transfer/backbones.py",
+    "studies/transfer/checkpoint.py",
+    "studies/transfer/efficientnet.py",
+    "studies/transfer/features.py",
+)
+
+Maps = Float16[np.ndarray, "n height width filters"]
 
 
-def main() -> None:
-    """Run the stage."""
-    parser = argparse.ArgumentParser(prog="python -m studies.transfer.features", description=__doc__)
-    parser.add_argument("frozen", type=Path, help="frozen part of the backbone (.keras)")
-    parser.add_argument("trainable", type=Path, help="trainable part of the backbone (.keras)")
-    parser.add_argument("split", type=Path, help="split (folder)")
-    parser.add_argument("maps", type=Path, help="feature maps to write, outputs of the frozen part (.npy)")
-    parser.add_argument("features", type=Path, help="features to write, outputs of the trainable part (.npy)")
-    parser.add_argument("cost", type=Path, help="computing times to write, in seconds (.json)")
-    parser.add_argument("--mirrored", type=Path, help="feature maps of the mirrored images to write (.npy)")
-    args = parser.parse_args()
+@dataclass(frozen=True)
+class Inputs:
+    """What the trials train with.
 
-    import keras
-    import tensorflow as tf
-    from tqdm import tqdm
+    Attributes:
+        splits: "train", "validation" and "test".
+        maps: feature maps of each split, and of the "mirrored" training images.
+        seconds: processor time in which the feature maps of one image are computed.
+        backbone: name of the network.
+        image_size: height and width that the images are resized to, in pixels.
+    """
 
-    from fashion.data import dataset
-    from fashion.files import atomic_write, write_json
-    from fashion.models import saving
-
-    frozen, trainable = saving.load(args.frozen), saving.load(args.trainable)
-    images = dataset.load(args.split).images
-
-    def compute(part: keras.Model, inputs: np.ndarray, path: Path) -> float:
-        """Write the outputs of a part batch by batch, so that they need not fit into memory; return the seconds."""
-        forward = tf.function(lambda batch: part(batch, training=False), autograph=False, reduce_retracing=True)
-        started = time.perf_counter()
-        with atomic_write(path) as file:
-            shape = (len(inputs), *part.output_shape[1:])
-            np.lib.format.write_array_header_1_0(file, {"descr": DTYPE.str, "fortran_order": False, "shape": shape})
-            for start in tqdm(
-                range(0, len(inputs), BATCH_SIZE), desc=path.stem, unit_scale=BATCH_SIZE, unit=" images", disable=None
-            ):
-                batch = inputs[start : start + BATCH_SIZE].astype(part.input.dtype)
-                file.write(forward(batch).numpy().astype(DTYPE).tobytes())
-        seconds = time.perf_counter() - started
-        print(f"{path.stem}: {len(inputs):,} images, {seconds:.0f} s", flush=True)
-        return round(seconds, 1)
-
-    cost = {"maps": compute(frozen, images, args.maps)}
-    cost["features"] = compute(trainable, np.load(args.maps, mmap_mode="r"), args.features)
-    if args.mirrored:
-        cost["mirrored"] = compute(frozen, images[:, :, ::-1], args.mirrored)
-    write_json(args.cost, cost)
+    splits: Mapping[str, Split]
+    maps: Mapping[str, Maps]
+    seconds: float
+    backbone: str
+    image_size: int
 
 
-if __name__ == "__main__":
-    run_command(main)
+def digest(*values: Any) -> str:
+    """Return a hash of values that JSON can express, 32 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]
+
+
+def key(study: Study, data: Mapping[str, Mapping[str, str]]) -> str:
+    """Return a hash of what the feature maps depend on; `data` has the MD5 of each file of the splits."""
+    return digest(study.backbone, study.image_size, data, [(ROOT / path).read_text(encoding="utf-8") for path in CODE])
+
+
+def load(study: Study, splits: Mapping[str, Split], name: str) -> Inputs:
+    """Return what the trials train with; compute the feature maps that are not in the folder `name`, their `key`.
+
+    Raises:
+        UserError: there is no such backbone, its weights are missing, or DVC has been killed.
+    """
+    folder = FOLDER / name
+    parts = {part: split.images for part, split in splits.items()}
+    parts["mirrored"] = parts["train"][:, :, ::-1]
+    if not (folder / "seconds.json").exists():
+        shutil.rmtree(FOLDER, ignore_errors=True)  # with those of other keys: each take a gigabyte
+        seconds = _compute(study, parts, folder)
+        write_json(folder / "seconds.json", seconds)  # at last: all files are complete
+    maps = {part: np.asarray(np.load(folder / f"{part}.npy", mmap_mode="r")) for part in parts}
+    return Inputs(splits, maps, read_json(folder / "seconds.json"), study.backbone, study.image_size)
+
+
+def _compute(study: Study, parts: Mapping[str, Images], folder: Path) -> float:
+    """Write the feature maps of images batch by batch; return the processor time per image, in seconds."""
+    # As in the trials, whose time is compared: an operation uses one thread, and all cores are busy.
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.set_visible_devices([], "GPU")  # this process would keep their memory from the trials
+    image_shape = parts["train"].shape[1:]
+    frozen, _ = backbones.split(study.backbone, image_shape, study.image_size, "imagenet")
+    signature = tf.TensorSpec((None, *image_shape), tf.uint8)
+    forward = tf.function(lambda batch: frozen(batch, training=False), [signature], autograph=False)
+    count = sum(map(len, parts.values()))
+    bar = tqdm(desc="feature maps", total=count, unit=" images", dynamic_ncols=True, disable=None)
+    parent, started = Parent(), time.process_time()
+    with ThreadPool(os.cpu_count()) as pool, bar:
+        for part, images in parts.items():
+            batches = (images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE))
+            with atomic_write(folder / f"{part}.npy") as file:
+                file.write(npy_header(DTYPE, (len(images), *frozen.output_shape[1:])))
+                for maps in pool.imap(lambda batch: forward(batch).numpy().astype(DTYPE), batches):
+                    file.write(maps.data)
+                    bar.update(len(maps))
+                    parent.check()
+    return (time.process_time() - started) / count

@@ -1,13 +1,13 @@
-"""The methods that train a classifier based on the backbone.
+"""The methods: each trains a classifier on a subset of the training images.
 
-Their models differ in their inputs: features for the linear probe, feature maps for fine-tuning, raw pixels for the
-network with random weights.
+Their models differ in their inputs: feature maps for the linear probe and fine-tuning, raw pixels for the networks that
+are trained from random weights.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import base64
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -16,145 +16,194 @@ from jaxtyping import Bool, Float32, Int64
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from fashion.data.dataset import Images, Split
-from fashion.models import saving
+from fashion.data.dataset import Images
+from fashion.errors import UserError
+from fashion.models import networks, training
+from fashion.models.checkpoints import Store
 from fashion.models.progress import Progress
-from studies.transfer.backbones import BACKBONES, split
-from studies.transfer.trials import accuracy
+from fashion.trials import Trial
+from studies.transfer.backbones import split
+from studies.transfer.features import Inputs
 
+BATCH_SIZE = 500  # of predictions
 MOMENTUM = 0.9  # of batch normalisation, so that its statistics adapt within a few hundred steps
+MIN_IMAGES = 10_000  # per epoch of this project's networks; fewer images are repeated
+MAX_VALIDATION_IMAGES = 500  # after each of these epochs; the accuracy of the trained model is that on all
 
 Indices = Int64[np.ndarray, "m"]
 Mirrored = Bool[np.ndarray, "m"]
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What the methods train with.
+def train(trial: Trial, inputs: Inputs, store: Store) -> dict[str, Any]:
+    """Train with one method and evaluate the model.
 
-    Attributes:
-        train: the training images.
-        validation: the validation images.
-        train_maps: feature maps of the training images, (n, height, width, filters).
-        mirrored_maps: feature maps of the mirrored training images.
-        validation_maps: feature maps of the validation images.
-        train_features: features of the training images, (n, features).
-        validation_features: features of the validation images.
-        trainable: path of the trainable part of the backbone.
-        study: the study's params.
+    Args:
+        trial: its model is the name of the method, its settings are `Settings`.
+        inputs: images and feature maps.
+        store: of checkpoints.
+
+    Returns:
+        val_accuracy; accuracy on the test set; seconds (processor time of the training, summed over threads, including
+        the computation of the feature maps that it uses); correct (see `pack`).
+
+    Raises:
+        UserError: as for `subset`.
     """
-
-    train: Split
-    validation: Split
-    train_maps: np.ndarray
-    mirrored_maps: np.ndarray
-    validation_maps: np.ndarray
-    train_features: np.ndarray
-    validation_features: np.ndarray
-    trainable: Path
-    study: Mapping[str, Any]
-
-    def maps(self, indices: Indices, mirrored: Mirrored) -> Float32[np.ndarray, "m height width filters"]:
-        """Return the feature maps of training images, each mirrored or not."""
-        chosen = ((self.mirrored_maps if m else self.train_maps)[i] for i, m in zip(indices, mirrored, strict=True))
-        return np.stack(list(chosen)).astype(np.float32)
-
-    def images(self, indices: Indices, mirrored: Mirrored) -> Images:
-        """Return training images, each mirrored or not."""
-        images = self.train.images[indices]
-        return np.asarray(np.where(mirrored[:, None, None, None], images[:, :, ::-1], images))
+    keras.utils.clear_session()
+    keras.config.set_dtype_policy("float32")  # depthwise convolutions are slower in bfloat16
+    keras.utils.set_random_seed(trial.seed)
+    tf.config.experimental.enable_op_determinism()
+    indices = subset(inputs.splits["train"].labels, trial.settings.images, trial.seed)
+    started = time.process_time()
+    model, maps = METHODS.get(trial.model, train_own)(trial, inputs, indices, store)
+    seconds = time.process_time() - started + maps * inputs.seconds
+    validation, test = (_correct(model, inputs, name) for name in ("validation", "test"))
+    return {
+        "val_accuracy": round(float(validation.mean()), 6),
+        "accuracy": round(float(test.mean()), 6),
+        "seconds": round(seconds, 1),
+        "correct": pack(test),
+    }
 
 
-def probe(inputs: Inputs, indices: Indices, _seed: int) -> tuple[keras.Model, float]:
-    """Fit a logistic regression to the features, with the C of the highest validation accuracy."""
-    scaler = StandardScaler()
-    train = scaler.fit_transform(inputs.train_features[indices].astype(np.float32))
-    validation = scaler.transform(inputs.validation_features.astype(np.float32))
+def subset(labels: np.ndarray, images: int | Literal["all"], seed: int) -> Indices:
+    """Return the indices of a random subset with the same number of images of each class.
+
+    Args:
+        labels: of all images.
+        images: number of images per class.
+        seed: of the choice; every method gets the same images.
+
+    Raises:
+        UserError: a class has fewer images.
+    """
+    if images == "all":
+        return np.arange(len(labels))
+    if images > (fewest := int(np.bincount(labels).min())):
+        raise UserError(f"found a class with {fewest} images, expected {images}; use at most {fewest}, or all")
+    generator = np.random.default_rng(seed)
+    chosen = [generator.choice(np.flatnonzero(labels == label), images, replace=False) for label in np.unique(labels)]
+    return np.sort(np.concatenate(chosen))
+
+
+def pack(correct: Bool[np.ndarray, "n"]) -> str:
+    """Return which images are classified correctly as text: a bit per image, in base64."""
+    return base64.b64encode(np.packbits(correct).tobytes()).decode()
+
+
+def unpack(text: str) -> Bool[np.ndarray, "n"]:
+    """Return what `pack` packed; up to seven images more, classified incorrectly."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8)).astype(bool)
+
+
+def probe(trial: Trial, inputs: Inputs, indices: Indices, _store: Store) -> tuple[keras.Model, int]:
+    """Fit a logistic regression to the features, with the C of the highest validation accuracy.
+
+    Returns:
+        The model, and how many feature maps were needed to train it.
+    """
+    network, scaler = _trainable(inputs), StandardScaler()
+    features = scaler.fit_transform(_predict(network, inputs.maps["train"][indices]))
+    validation_features = scaler.transform(_predict(network, inputs.maps["validation"]))
+    labels, validation_labels = inputs.splits["train"].labels[indices], inputs.splits["validation"].labels
     regression, fits = LogisticRegression(max_iter=200, warm_start=True), []
-    for strength in sorted(inputs.study["probe"]["C"]):
-        regression.set_params(C=strength).fit(train, inputs.train.labels[indices])
-        score = regression.score(validation, inputs.validation.labels)
+    for strength in sorted(trial.settings.training.C):
+        regression.set_params(C=strength).fit(features, labels)
+        score = regression.score(validation_features, validation_labels)
         fits.append((score, regression.coef_.T.copy(), regression.intercept_.copy()))
-    best, kernel, bias = max(fits, key=lambda fit: fit[0])
-    layer = keras.layers.Dense(inputs.train.num_classes, activation="softmax", name="output")
-    model = keras.Sequential([keras.Input(train.shape[1:]), layer], name="probe")
-    kernel /= scaler.scale_[:, None]  # the layer includes the scaling
-    layer.set_weights([kernel, bias - scaler.mean_ @ kernel])
-    return model, best
+    _, kernel, bias = max(fits, key=lambda fit: fit[0])
+    kernel /= scaler.scale_[:, None]  # the classifier includes the scaling
+    model = _with_classifier(network, inputs, "probe")
+    model.get_layer("output").set_weights([kernel, bias - scaler.mean_ @ kernel])
+    return model, len(labels) + len(validation_labels)
 
 
-def finetune(inputs: Inputs, indices: Indices, seed: int) -> tuple[keras.Model, float]:
-    """Fine-tune the trainable part, except for its depthwise kernels.
+def finetune(trial: Trial, inputs: Inputs, indices: Indices, _store: Store) -> tuple[keras.Model, int]:
+    """Fine-tune the trainable part, except for its depthwise kernels; return as `probe` does.
 
     These are 4 % of its weights, and their gradients are slow to compute on a CPU.
     """
-    trainable = saving.load(inputs.trainable)
-    for layer in _layers(trainable):
+    network = _trainable(inputs)
+    for layer in _layers(network):
         layer.trainable = not isinstance(layer, keras.layers.DepthwiseConv2D)
-    model = _fit(trainable, "finetuned", inputs.maps, inputs, indices, seed)
-    return model, accuracy(model, inputs.validation_maps.astype(np.float32), inputs.validation.labels)
+
+    def load(indices: Indices, mirrored: Mirrored) -> Float32[np.ndarray, "m height width filters"]:
+        pairs = zip(indices, mirrored, strict=True)
+        return np.stack([inputs.maps["mirrored" if m else "train"][i] for i, m in pairs]).astype(np.float32)
+
+    return _fit(network, trial, load, inputs, indices), 2 * len(indices)
 
 
-def train_random(inputs: Inputs, indices: Indices, seed: int) -> tuple[keras.Model, float]:
-    """Train the whole network from random weights."""
-    study = inputs.study
-    backbone, size = BACKBONES[study["all"]["backbone"]], study["random"]["image_size"]
-    frozen, trainable = split(backbone, inputs.train.image_shape, size, None)
-    network = keras.Model(frozen.input, trainable(frozen.output))
-    model = _fit(network, "random", inputs.images, inputs, indices, seed)
-    return model, accuracy(model, inputs.validation.images, inputs.validation.labels)
+def train_random(trial: Trial, inputs: Inputs, indices: Indices, _store: Store) -> tuple[keras.Model, int]:
+    """Train the whole network from random weights; return as `probe` does."""
+    train = inputs.splits["train"]
+    frozen, trainable = split(inputs.backbone, train.image_shape, trial.settings.training.image_size, None)
+
+    def load(indices: Indices, mirrored: Mirrored) -> Images:
+        images = train.images[indices]
+        return np.asarray(np.where(mirrored[:, None, None, None], images[:, :, ::-1], images))
+
+    return _fit(keras.Model(frozen.input, trainable(frozen.output)), trial, load, inputs, indices), 0
 
 
-METHODS: dict[str, Callable[[Inputs, Indices, int], tuple[keras.Model, float]]] = {
-    "probe": probe,
-    "finetuned": finetune,
-    "random": train_random,
-}
+def train_own(trial: Trial, inputs: Inputs, indices: Indices, store: Store) -> tuple[keras.Model, int]:
+    """Train one of this project's networks; return as `probe` does."""
+    repeated = np.tile(indices, -(-MIN_IMAGES // len(indices)))
+    validation = inputs.splits["validation"]
+    model, _ = training.train(
+        networks.load(trial.model),
+        trial.settings.training,
+        inputs.splits["train"].take(repeated),
+        validation.take(np.arange(min(MAX_VALIDATION_IMAGES, len(validation.labels)))),
+        store,
+    )
+    return model, 0
+
+
+Method = Callable[[Trial, Inputs, Indices, Store], tuple[keras.Model, int]]
+METHODS: dict[str, Method] = {"probe": probe, "finetuned": finetune, "random": train_random}
 
 
 def _fit(
     network: keras.Model,
-    name: str,
+    trial: Trial,
     load: Callable[[Indices, Mirrored], np.ndarray],
     inputs: Inputs,
     indices: Indices,
-    seed: int,
 ) -> keras.Model:
     """Add a linear classifier to a network and train both.
 
     Args:
         network: extracts features.
-        name: of the model, and of the study's section with its settings.
+        trial: what to train.
         load: returns the network's inputs for training images, each mirrored or not.
-        inputs: what to train with.
+        inputs: for the labels.
         indices: the training images.
-        seed: of their order, and of which are mirrored.
     """
-    settings = inputs.study[name]
-    size = settings["batch_size"]
-    steps = max(settings["min_steps"], settings["epochs"] * -(-len(indices) // size))
-    generator = np.random.default_rng(seed)
+    settings, labels = trial.settings.training, inputs.splits["train"].labels
+    size = settings.batch_size
+    steps = max(settings.min_steps, settings.epochs * -(-len(indices) // size))
+    generator = np.random.default_rng(trial.seed)
     order = np.concatenate([generator.permutation(indices) for _ in range(-(-steps * size // len(indices)))])
     mirrored = generator.random(len(order)) < 0.5
-    one_hot = np.eye(inputs.train.num_classes, dtype=np.float32)
+    one_hot = np.eye(inputs.splits["train"].num_classes, dtype=np.float32)
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, steps * size, size):
             batch = slice(start, start + size)
-            yield load(order[batch], mirrored[batch]), one_hot[inputs.train.labels[order[batch]]]
+            yield load(order[batch], mirrored[batch]), one_hot[labels[order[batch]]]
 
     for layer in _layers(network):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = MOMENTUM
-    classifier = keras.layers.Dense(inputs.train.num_classes, activation="softmax", dtype="float32", name="output")
-    model = keras.Model(network.input, classifier(network.output), name=name)
-    warmup_steps, peak = int(settings["warmup_fraction"] * steps), settings["learning_rate"]
+    model = _with_classifier(network, inputs, trial.model)
+    warmup_steps, peak = int(settings.warmup_fraction * steps), settings.learning_rate
     schedule = keras.optimizers.schedules.CosineDecay(
         peak / 10, steps - warmup_steps, warmup_target=peak, warmup_steps=warmup_steps
     )
     model.compile(
-        keras.optimizers.AdamW(schedule, weight_decay=settings["weight_decay"]),
-        keras.losses.CategoricalCrossentropy(label_smoothing=settings["label_smoothing"]),
+        keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay),
+        keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
         metrics=["accuracy"],
     )
     signature = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in (model.input, model.output))
@@ -164,10 +213,33 @@ def _fit(
     options.autotune.enabled = False  # it has nothing to tune, and delays the end of the training
     progress = Progress(steps * size, size, epochs=1)  # to Keras, the whole training is one epoch
     model.fit(data.with_options(options), shuffle=False, callbacks=[progress], verbose=0)
-    return keras.Model(model.input, model.output, name=name)  # without the optimiser, twice as large as the weights
+    return model
+
+
+def _trainable(inputs: Inputs) -> keras.Model:
+    """Return the pretrained part of the backbone whose inputs are feature maps."""
+    return split(inputs.backbone, inputs.splits["train"].image_shape, inputs.image_size, "imagenet")[1]
+
+
+def _with_classifier(network: keras.Model, inputs: Inputs, name: str) -> keras.Model:
+    classifier = keras.layers.Dense(inputs.splits["train"].num_classes, activation="softmax", name="output")
+    return keras.Model(network.input, classifier(network.output), name=name)
 
 
 def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """Yield the layers of a model, nested ones included."""
     for layer in model.layers:
         yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)
+
+
+def _correct(model: keras.Model, inputs: Inputs, name: str) -> Bool[np.ndarray, "n"]:
+    """Return which images of a split a model classifies correctly."""
+    images, labels = inputs.splits[name].images, inputs.splits[name].labels
+    arrays = images if model.inputs[0].dtype == "uint8" else inputs.maps[name]
+    return np.asarray(_predict(model, arrays).argmax(axis=1) == labels)
+
+
+def _predict(model: keras.Model, arrays: np.ndarray) -> np.ndarray:
+    """Return a model's outputs; unlike `model.predict`, this converts feature maps to float32 batch by batch."""
+    starts = range(0, len(arrays), BATCH_SIZE)
+    return np.concatenate([model.predict_on_batch(arrays[start : start + BATCH_SIZE]) for start in starts])

@@ -25,12 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m studies.transfer.summary", description=__doc__)
     parser.add_argument("results", type=Path, help="results of the trained models (.csv)")
     parser.add_argument("comparison", type=Path, help="comparison of fine-tuning with the CNN (.json)")
-    parser.add_argument("features", type=Path, help="computing times of the features of the training images (.json)")
-    parser.add_argument(
-        "benchmarks",
-        type=Path,
-        help="reports/benchmarks.json, for T_ref and this project's models trained on all images",
-    )
+    parser.add_argument("seeds", type=Path, help="trials of studies/seeds: the CNN and the DNN on all images (.csv)")
     parser.add_argument("table", type=Path, help="table to write, a row per method and number of images (.csv)")
     parser.add_argument("curves", type=Path, help="learning curves to write (.png)")
     parser.add_argument("costs", type=Path, help="figure of accuracy against training time to write (.png)")
@@ -42,7 +37,7 @@ def main() -> None:
     from fashion.files import atomic_write, read_json, write_text
 
     results = pd.read_csv(args.results, dtype={"images": str})
-    table = summarize(collect(results, read_json(args.features), read_json(args.benchmarks)))
+    table = summarize(collect(results, pd.read_csv(args.seeds)))
     write_text(args.table, table.to_csv(index=False, float_format="%.4g"))
     for path, figure in ((args.curves, draw_curves(table)), (args.costs, draw_costs(table))):
         with atomic_write(path) as file:
@@ -50,26 +45,19 @@ def main() -> None:
     print(markdown(pd.read_csv(args.table, dtype={"images": str}), read_json(args.comparison)))
 
 
-def collect(results: "pd.DataFrame", features: Mapping[str, float], benchmarks: Mapping[str, Any]) -> "pd.DataFrame":
-    """Return a row per training: method, images, accuracy (0 to 1) and ratio (training time / T_ref).
-
-    With all images, the time includes the computation of the feature maps or features that the method uses.
+def collect(results: "pd.DataFrame", own: "pd.DataFrame") -> "pd.DataFrame":
+    """Return a row per training: method, images, accuracy (0 to 1) and ratio (time / median time of the CNN).
 
     Args:
-        results: as the stage evaluate_all writes them.
-        features: computing times in seconds, as the features stage writes them for the training images.
-        benchmarks: reports/benchmarks.json.
+        results: as train.py writes them, with images as text.
+        own: trials of this project's networks on all images: model, seed, accuracy and seconds of processor time. Those
+            with other seeds than the results are left out.
     """
     import pandas as pd
 
-    times = benchmarks["time_to_accuracy"]
-    own = [trial | {"method": name, "images": "all"} for name in ("cnn", "dnn") for trial in times[name]]
-    trials = pd.concat([results, pd.DataFrame(own)])
-    for method, inputs in {"probe": ("maps", "features"), "finetuned": ("maps", "mirrored")}.items():
-        rows = (trials["method"] == method) & (trials["images"] == "all")
-        trials.loc[rows, "seconds"] += sum(features[name] for name in inputs)
-    t_ref = pd.DataFrame(times["tutorial"])["seconds"].median()
-    return trials.assign(ratio=trials["seconds"] / t_ref)
+    own = own[own["model"].isin(NAMES) & own["seed"].isin(results["seed"])]
+    trials = pd.concat([results, own.assign(method=own["model"], images="all")])
+    return trials.assign(ratio=trials["seconds"] / own.loc[own["model"] == "cnn", "seconds"].median())
 
 
 def summarize(trials: "pd.DataFrame") -> "pd.DataFrame":
@@ -80,7 +68,7 @@ def summarize(trials: "pd.DataFrame") -> "pd.DataFrame":
 
     Returns:
         method, images, seeds (their number), accuracy (mean), deviation (standard deviation over the seeds), ratio
-        (median training time / T_ref).
+        (median over the seeds).
     """
     groups = trials.groupby(["method", "images"])
     table = groups.agg(
@@ -101,10 +89,10 @@ def markdown(table: "pd.DataFrame", comparison: dict[str, Any]) -> str:
     """Return the tables as Markdown, as in README.md."""
     numbers = list(dict.fromkeys(table["images"]))
     cells = {(row["method"], row["images"]): row for row in table.to_dict("records")}
-    lines = ["| Method, all images | Test accuracy | Seeds | Time, x T_ref |", "|---|---:|---:|---:|"]
+    lines = ["| Method, all images | Test accuracy | Seeds | Time, x CNN |", "|---|---:|---:|---:|"]
     for method, name in NAMES.items():
-        row = cells[method, "all"]
-        lines.append(f"| {name} | {_accuracy(row, 2)} | {row['seeds']} | {row['ratio']:.2f} |")
+        if row := cells.get((method, "all")):
+            lines.append(f"| {name} | {_accuracy(row, 2)} | {row['seeds']} | {row['ratio']:.2f} |")
     lines += ["", f"| Images per class | {' | '.join(numbers)} |", "|---|" + "---:|" * len(numbers)]
     for method, name in NAMES.items():
         rows = (cells.get((method, number)) for number in numbers)
@@ -156,7 +144,7 @@ def draw_costs(table: "pd.DataFrame") -> "Figure":
     for row in table[table["images"] == "all"].to_dict("records"):
         accuracy, deviation = 100 * row["accuracy"], 100 * row["deviation"]
         ax.errorbar(row["ratio"], accuracy, deviation, fmt="o", capsize=3, label=NAMES[row["method"]])
-    ax.set_xlabel("training time, multiple of T_ref")
+    ax.set_xlabel("processor time of training, relative to the CNN")
     ax.set_ylabel("test accuracy, %")
     ax.grid(alpha=0.3)
     ax.legend()
