@@ -24,9 +24,9 @@ from fashion.errors import UserError
 from fashion.evaluation.significance import mcnemar
 from fashion.files import read_json
 from fashion.models import training
-from fashion.models.checkpoints import FileStore
 from fashion.models.layers import FusedBatchNormalization
 from fashion.params import load_params
+from fashion.stores import FileStore
 from fashion.trials import Trial
 from fashion.validation import merged, read_yaml, validated
 from studies.transfer import backbones, features, methods, summary, train

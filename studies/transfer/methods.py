@@ -15,12 +15,13 @@ import tensorflow as tf
 from jaxtyping import Bool, Float32, Int64
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from fashion.data.dataset import Images
 from fashion.errors import UserError
 from fashion.models import networks, training
-from fashion.models.checkpoints import Store
 from fashion.models.progress import Progress
+from fashion.stores import Store
 from fashion.trials import Trial
 from studies.transfer.backbones import split
 from studies.transfer.features import Inputs
@@ -107,10 +108,11 @@ def probe(trial: Trial, inputs: Inputs, indices: Indices, _store: Store) -> tupl
     validation_features = scaler.transform(_predict(network, inputs.maps["validation"]))
     labels, validation_labels = inputs.splits["train"].labels[indices], inputs.splits["validation"].labels
     regression, fits = LogisticRegression(max_iter=200, warm_start=True), []
-    for strength in sorted(trial.settings.training.C):
-        regression.set_params(C=strength).fit(features, labels)
-        score = regression.score(validation_features, validation_labels)
-        fits.append((score, regression.coef_.T.copy(), regression.intercept_.copy()))
+    with threadpool_limits(1):  # a trial has one core
+        for strength in sorted(trial.settings.training.C):
+            regression.set_params(C=strength).fit(features, labels)
+            score = regression.score(validation_features, validation_labels)
+            fits.append((score, regression.coef_.T.copy(), regression.intercept_.copy()))
     _, kernel, bias = max(fits, key=lambda fit: fit[0])
     kernel /= scaler.scale_[:, None]  # the classifier includes the scaling
     model = _with_classifier(network, inputs, "probe")
