@@ -35,6 +35,7 @@ def main() -> None:
 
     import pandas as pd
 
+    import fashion.models  # noqa: F401 - before others import Keras, whose messages it hides
     from fashion import trials
     from fashion.files import list_folder, write_json, write_text
     from studies.transfer import features, methods
