@@ -71,6 +71,19 @@ def main() -> None:
     )
     demo.add_argument("--port", type=int, default=8000, help="port to listen on; 0 for any free port (default: 8000)")
     demo.set_defaults(command=show_demo)
+    tune = commands.add_parser(
+        "tune",
+        help="search for better params of a model",
+        description="Train a model with many values of the params that the section `tune` of params.yaml declares, on "
+        "all cores or, with RAY_ADDRESS, on a cluster. Then train the best again with other seeds, and compare them "
+        "with the current params by validation accuracy. Run again, an interrupted search goes on.",
+    )
+    tune.add_argument("model", metavar="MODEL", help="a model in params.yaml")
+    tune.add_argument("--trials", type=int, default=30, metavar="N", help="trainings of the search (default: 30)")
+    tune.add_argument("--hours", type=float, metavar="H", help="time limit of the search")
+    tune.add_argument("--fresh", action="store_true", help="start anew instead of going on with an earlier search")
+    tune.add_argument("--apply", action="store_true", help="write the recommended params to params.yaml")
+    tune.set_defaults(command=tune_model)
     dataset = commands.add_parser(
         "dataset",
         help="use your own images",
@@ -195,6 +208,13 @@ def show_demo(args: argparse.Namespace) -> None:
     from fashion.serving import app
 
     app.serve(Path(), args.port)
+
+
+def tune_model(args: argparse.Namespace) -> None:
+    """Search for better params of a model, and print and write what was found."""
+    from fashion.tune import run
+
+    run.run(args.model, args.trials, args.hours, args.fresh, args.apply)
 
 
 def configure_dataset(args: argparse.Namespace) -> None:

@@ -2,7 +2,8 @@
 
 It holds no default values: a value can only come from params.yaml, which DVC tracks by section, so no stage needs to
 depend on this module. What a single network adds to `TrainingParams` is in its own file, fashion/models/NAME.py, and
-`fashion.models.networks` checks it. The section `review` is checked by `fashion.review.rules`.
+`fashion.models.networks` checks it. `fashion.review.rules` checks the section `review`, and `fashion.tune.space` the
+values in the section `tune`.
 """
 
 import unicodedata
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, Strict, field_validator
+from pydantic import AfterValidator, Field, PlainValidator, Strict, field_validator, model_validator
 
 from fashion.errors import UserError
 from fashion.validation import Name, StrictModel, matches, merged, raise_problems, read_yaml, validated
@@ -46,6 +47,7 @@ Normalization = Literal["fused", "keras", "none"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
+Number = int | Annotated[float, Field(allow_inf_nan=False)]
 
 
 class DatasetParams(StrictModel):
@@ -192,6 +194,37 @@ class ExportParams(StrictModel):
     ood_rate: Fraction
 
 
+class Range(StrictModel):
+    """A range of numbers to search.
+
+    Attributes:
+        min: the smallest number.
+        max: the largest number.
+        log: whether to search on a logarithmic scale.
+    """
+
+    min: Number
+    max: Number
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> "Range":
+        if self.min >= self.max:
+            raise ValueError("min should be less than max")
+        if self.log and self.min <= 0:
+            raise ValueError("with log, min should be greater than 0")
+        return self
+
+
+def _range_or_choices(value: Any) -> Range | list[Any]:
+    """Report problems of the schema that fits the value, not of both."""
+    if isinstance(value, Mapping):
+        return Range.model_validate(value)
+    if not isinstance(value, list) or len(value) < 2 or any(one in value[:index] for index, one in enumerate(value)):
+        raise ValueError("should be a list of at least two different choices, or a mapping with min and max")
+    return value
+
+
 class Params(StrictModel):
     """The whole of params.yaml; each of `models` has the keys of `training`, overridden by its own."""
 
@@ -204,6 +237,7 @@ class Params(StrictModel):
     evaluation: EvaluationParams
     export: ExportParams
     review: dict[str, Any]
+    tune: dict[ModelName, dict[str, Annotated[Range | list[Any], PlainValidator(_range_or_choices)]]]
 
     @field_validator("fetch", mode="plain")
     @classmethod
@@ -246,6 +280,11 @@ def check_params(values: Any, name: str) -> Params:
             check_shared_keys(keys, f"{name}: models.{model}")
         except UserError as error:
             problems.append(str(error))
+    problems += [
+        f"{name}: tune.{model}: there is no section models.{model}; remove this one"
+        for model in params.tune
+        if model not in models
+    ]
     raise_problems(problems)
     return params.model_copy(update={"models": models})
 

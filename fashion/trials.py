@@ -6,6 +6,7 @@ interrupted or changed study trains only what is missing.
 
 import logging
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -27,6 +28,9 @@ from fashion.parent import Parent
 from fashion.stores import FileStore, Store
 from fashion.study import Study
 from fashion.validation import raise_problems
+
+if TYPE_CHECKING:
+    import keras
 
 FOLDER = Path(".dvc", "tmp", "trials")
 RETRIES = 3  # of a trial whose worker or node is lost
@@ -88,13 +92,19 @@ def of_study(study: Study, params: Params, splits: Mapping[str, Path]) -> list[T
     return trials
 
 
-def train(trial: Trial, splits: Mapping[str, Split], store: Store) -> dict[str, Any]:
+def train(
+    trial: Trial,
+    splits: Mapping[str, Split],
+    store: Store | None = None,
+    callbacks: "Sequence[keras.callbacks.Callback]" = (),
+) -> dict[str, Any]:
     """Train one of the project's networks and evaluate it.
 
     Args:
         trial: its settings are the network's `Params`.
         splits: "train", "validation" and, to evaluate on the test set, "test".
         store: of checkpoints.
+        callbacks: further callbacks of the training.
 
     Returns:
         parameters (their number); val_accuracy, and accuracy on the test set, None without one; seconds (processor time
@@ -104,7 +114,9 @@ def train(trial: Trial, splits: Mapping[str, Split], store: Store) -> dict[str, 
     from fashion.models.input_pipeline import batches
 
     started = time.process_time()
-    model, _ = training.train(networks.load(trial.model), trial.settings, splits["train"], splits["validation"], store)
+    model, _ = training.train(
+        networks.load(trial.model), trial.settings, splits["train"], splits["validation"], store, callbacks
+    )
     seconds = time.process_time() - started
     accuracy = {
         name: round(model.evaluate(batches(split), verbose=0, return_dict=True)["accuracy"], 6)
@@ -170,12 +182,11 @@ def _run(trials: Collection[Trial], data: Any, function: Train, cores: int) -> N
     """Run trials as Ray tasks; write the result of each as soon as it is there."""
     parent, failures, lost = Parent(), [], Counter[Trial]()
     with cluster({function.__module__.partition(".")[0]}) as ray:
-        gpus = int(any(node["Resources"].get("GPU") for node in ray.nodes()))
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
         writer = ray.remote(CheckpointWriter).options(num_cpus=0, scheduling_strategy=here).remote(FOLDER.absolute())
-        task = ray.remote(_task).options(num_cpus=cores, num_gpus=gpus, max_retries=0)
+        task = ray.remote(_task).options(num_cpus=cores, num_gpus=gpus(ray), max_retries=0)
         stored = ray.put(data)
 
         def start(trial: Trial) -> Any:
@@ -216,12 +227,15 @@ def cluster(packages: Collection[str]) -> Iterator[ModuleType]:
         packages: of this project, whose code the tasks need, besides fashion.
 
     Raises:
-        UserError: there is no cluster at RAY_ADDRESS.
+        UserError: Ray is not installed, or there is no cluster at RAY_ADDRESS.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_TMPDIR"] = "/tmp"  # noqa: S108 - of sockets, whose paths must be short; TMPDIR may be a long one
-    import ray
-
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("Ray is not installed; install the extra cluster: pip install -e '.[cluster]'") from error
+    handler = signal.getsignal(signal.SIGTERM)
     root = Path(__file__).parents[1]
     address = os.environ.get("RAY_ADDRESS") or "local"
     try:
@@ -236,10 +250,23 @@ def cluster(packages: Collection[str]) -> Iterator[ModuleType]:
         raise UserError(
             f"no Ray cluster answers at RAY_ADDRESS={address}; start one with `ray start --head`, or unset RAY_ADDRESS"
         ) from error
+    signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def gpus(ray: ModuleType) -> int:
+    """Return the number of GPUs per trial: 1 where nodes have them."""
+    return int(any(node["Resources"].get("GPU") for node in ray.nodes()))
+
+
+def use_cores(cores: int) -> None:
+    """Limit TensorFlow in this worker to that many cores."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(cores)
 
 
 class CheckpointWriter:
@@ -272,15 +299,17 @@ class RemoteStore:
 
 def _task(function: Train, trial: Trial, data: Any, store: RemoteStore, cores: int) -> dict[str, Any]:
     """Run a trial in a Ray worker."""
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(cores)
+    use_cores(cores)
     return function(trial, data, store)
 
 
 def _failure(trial: Trial, error: Exception) -> str:
     """Return the line that reports a failed trial."""
-    message = " ".join(str(error).split())
-    cause = message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"
     settings = trial.settings
-    return f"{trial}: {cause}; its params: {getattr(settings, 'model_dump_json', settings.__str__)()}"
+    return f"{trial}: {reason(error)}; its params: {getattr(settings, 'model_dump_json', settings.__str__)()}"
+
+
+def reason(error: BaseException) -> str:
+    """Return in a line what went wrong."""
+    message = " ".join(str(error).split())
+    return message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"

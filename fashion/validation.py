@@ -1,4 +1,7 @@
-"""Strict reading of YAML: settings are checked against a schema, and every problem is one line that names its key."""
+"""Strict reading of YAML: settings are checked against a schema, and every problem is one line that names its key.
+
+Editing it keeps comments.
+"""
 
 import re
 import unicodedata
@@ -86,6 +89,21 @@ def parse_yaml(text: str, name: str) -> Any:
         return YAML(typ="safe").load(text)
     except (YAMLError, ValueError) as error:
         raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def yaml_editor() -> YAML:
+    """Return a reader and writer of YAML that keeps comments, in the style of this project."""
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 1000  # no line breaks
+    return yaml
+
+
+def set_value(section: Any, key: str, value: Any) -> None:
+    """Set a value in a section that `yaml_editor` has read, with its comment right behind it."""
+    section[key] = value
+    if key in section.ca.items and (comment := section.ca.items[key][2]):
+        comment.column = 0
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from fashion import dvc_deps
 from fashion.dvc import md5
 from fashion.errors import UserError
 from fashion.models import networks
-from fashion.params import Params, TrainingParams
+from fashion.params import Params, Range, TrainingParams
 from fashion.review.rules import Rules
 from tests.conftest import MODELS, ROOT
 
@@ -190,7 +190,7 @@ def test_train_stages_read_their_own_params() -> None:
 
 
 def test_only_stages_load_params() -> None:
-    allowed = {ROOT / "fashion" / name for name in ("params.py", "pipeline.py", "dvc_deps.py")}
+    allowed = {ROOT / "fashion" / name for name in ("params.py", "pipeline.py", "dvc_deps.py", "tune/run.py")}
     for path in set((ROOT / "fashion").rglob("*.py")) - allowed:
         assert names(ast.parse(path.read_text()), "load_params") == [], path
 
@@ -207,10 +207,11 @@ def keys(section: Any) -> Iterator[str]:
 SECTIONS: dict[str, tuple[Any, list[str]]] = {
     section: (field.annotation, [f"stages.{name}" for name, stage in STAGES.items() if section in stage["params"]])
     for section, field in Params.model_fields.items()
-    if section not in ("models", "review")
+    if section not in ("models", "review", "tune")
 }
 SECTIONS |= {f"models.{name}": (networks.load(name).Params, [f"stages.train_{name}"]) for name in MODELS}
 SECTIONS["review"] = (Rules, ["fashion.cli"])
+SECTIONS["tune"] = (Range, ["fashion.cli"])
 SECTIONS["fetch"][1].append("fashion.data.sources")  # also if the data set is a folder of images
 
 

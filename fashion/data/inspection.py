@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from ruamel.yaml import YAML
 
 from fashion.data import about, folder, idx
 from fashion.data.dataset import Shape
@@ -25,7 +24,7 @@ from fashion.data.resizing import resize
 from fashion.errors import UserError
 from fashion.files import atomic_write, write_text
 from fashion.params import RawFiles, check_params
-from fashion.validation import parse_yaml, read_yaml
+from fashion.validation import parse_yaml, read_yaml, set_value, yaml_editor
 
 IMAGES = "images"  # the folder in the project
 OWN_SIZE = 64  # pixels; images of one size, at most this, keep it by default
@@ -295,9 +294,7 @@ def _inspect_idx(path: Path, files: Mapping[str, list[Path]]) -> Found:
 
 def _edited(text: str, found: Found, name: str, flip: bool) -> str:
     """Return the text of a params.yaml for a data set, with its comments."""
-    yaml = YAML()
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.width = 1000
+    yaml = yaml_editor()
     content = yaml.load(text)
     old_classes = tuple(content["dataset"]["classes"])
     # JSON texts are YAML; a section's text ends with the blank line before the next one.
@@ -316,33 +313,26 @@ def _edited(text: str, found: Found, name: str, flip: bool) -> str:
     total, smallest = sum(found.labelled), min(found.labelled)
     # So many that every class has a validation image
     validation = max(round(VALIDATION_FRACTION * total), -(-total // smallest))
-    _set(content["validation"], "images", validation)
+    set_value(content["validation"], "images", validation)
     export = content["export"]
-    _set(export, "preprocessing", "resize")
-    _set(export, "representative_images", min(export["representative_images"], total - validation))
-    _set(content["review"], "min_accuracy", {})
+    set_value(export, "preprocessing", "resize")
+    set_value(export, "representative_images", min(export["representative_images"], total - validation))
+    set_value(content["review"], "min_accuracy", {})
     side = min(height, width)
     fraction = content["training"]["hard_examples"]["epoch_fraction"]
     batch_size = max(MIN_BATCH_SIZE, int((total - validation) * fraction) // MIN_STEPS)
     for model in (content["training"], *content["models"].values()):
         if "batch_size" in model:
-            _set(model, "batch_size", min(model["batch_size"], batch_size))
+            set_value(model, "batch_size", min(model["batch_size"], batch_size))
         augmentation = model.get("augmentation", {})
         if "flip" in augmentation:
-            _set(augmentation, "flip", flip)
+            set_value(augmentation, "flip", flip)
         for key in {"translate", "cutout"} & set(augmentation):
-            _set(augmentation, key, min(augmentation[key], side - 1))
+            set_value(augmentation, key, min(augmentation[key], side - 1))
         if "filters" in model:
             del model["filters"][side.bit_length() - 1 :]
     yaml.dump(content, stream := StringIO())
     return stream.getvalue()
-
-
-def _set(section: Any, key: str, value: Any) -> None:
-    """Set a value, with its comment right behind it."""
-    section[key] = value
-    if key in section.ca.items and (comment := section.ca.items[key][2]):
-        comment.column = 0
 
 
 def _changes(old: Any, new: Any, key: str = "params.yaml: ") -> Iterator[str]:

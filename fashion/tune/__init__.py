@@ -1,0 +1,1 @@
+"""The search for better params of a model, which `fashion tune` runs: space -> search -> confirmation -> report."""

@@ -1,0 +1,157 @@
+"""What a search found: a table of all trainings, a figure, and the change of params.yaml."""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from fashion.evaluation.figures import COLOURS, GREY, INK
+from fashion.tune.confirmation import SEEDS, Summary
+from fashion.tune.space import CURRENT, Result, Space
+from fashion.validation import set_value, yaml_editor
+
+BEST = 5  # trials of the search that `markdown` lists
+
+
+def table(results: Sequence[Result]) -> pd.DataFrame:
+    """Return a row per training: trial, seed, outcome, val_accuracy, trained_epochs, seconds, and a column per param.
+
+    Lists are JSON texts.
+    """
+    return pd.DataFrame(
+        {
+            "trial": result.number,
+            "seed": result.seed,
+            "outcome": result.outcome,
+            "val_accuracy": result.val_accuracy,
+            "trained_epochs": result.epochs,
+            "seconds": result.seconds,
+            **{key: json.dumps(value) if isinstance(value, list) else value for key, value in result.values.items()},
+        }
+        for result in results
+    )
+
+
+def pareto_front(results: Sequence[Result]) -> list[Result]:
+    """Return the results that none with at most the same time surpasses, the fastest first."""
+    front: list[Result] = []
+    for result in sorted(results, key=lambda result: (result.seconds, -result.val_accuracy)):
+        if not front or result.val_accuracy > front[-1].val_accuracy:
+            front.append(result)
+    return front
+
+
+def draw(model: str, results: Sequence[Result], recommended: int) -> Figure:
+    """Draw validation accuracy against processor time of the trainings of a search, with their Pareto front."""
+    finished = [result for result in results if result.outcome == "finished"]
+    groups: dict[str, tuple[list[Result], dict[str, Any]]] = {
+        "stopped early": (
+            [result for result in results if result.outcome == "stopped early"],
+            {"marker": "x", "color": GREY},
+        ),
+        "finished": (finished, {"marker": "o", "color": COLOURS[1]}),
+        "current params": (
+            [result for result in results if result.number == CURRENT],
+            {"marker": "s", "color": INK, "s": 60},
+        ),
+        "recommended": (
+            [result for result in results if result.number == recommended != CURRENT],
+            {"marker": "*", "color": COLOURS[2], "s": 150},
+        ),
+    }
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    ax = figure.subplots()
+    ax.set_title(f"{model.upper()}: search of params")
+    ax.step(*_points(pareto_front(finished)), where="post", color=COLOURS[1], label="Pareto front", linewidth=1)
+    for label, (group, style) in groups.items():
+        if group:
+            ax.scatter(*_points(group), label=label, zorder=3, **style)
+    shown = [result.val_accuracy for result in finished]
+    margin = max(0.002, 0.15 * (max(shown) - min(shown)))
+    ax.set_ylim(min(shown) - 2 * margin, max(shown) + margin)  # the trainings that were stopped may lie far below
+    ax.set_xlabel("processor time of the training (s); approximate, as trainings ran side by side")
+    ax.set_ylabel("validation accuracy")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _points(results: Sequence[Result]) -> tuple[list[float], list[float]]:
+    return [result.seconds for result in results], [result.val_accuracy for result in results]
+
+
+def markdown(space: Space, results: Sequence[Result], summaries: Sequence[Summary]) -> str:
+    """Return the best trainings of the search and the confirmation as tables, and the recommendation."""
+    values = {CURRENT: space.current, **{result.number: result.values for result in results}}
+    finished = [result for result in results if result.outcome == "finished"]
+    best = sorted(finished, key=lambda result: (-result.val_accuracy, result.seconds))[:BEST]
+    outcomes = [result.outcome for result in results]
+    counts = ", ".join(f"{outcomes.count(one)} {one}" for one in dict.fromkeys(outcomes))
+    return "\n".join(
+        [
+            f"Best trials of the search ({counts})",
+            "",
+            "| Trial | Validation accuracy | Processor time | Params |",
+            "|---:|---:|---:|---|",
+            *(
+                f"| {result.number} | {result.val_accuracy:.2%} | {result.seconds:,.0f} s | "
+                f"{space.describe(result.values)} |"
+                for result in best
+            ),
+            "",
+            f"Confirmation with {SEEDS} other seeds: mean and standard deviation",
+            "",
+            "| Trial | Validation accuracy | Processor time | Params |",
+            "|---:|---:|---:|---|",
+            *(
+                f"| {summary.number} | {summary.mean:.2%} ± {100 * summary.deviation:.2f} | {summary.seconds:,.0f} s | "
+                f"{space.describe(values[summary.number])} |"
+                for summary in summaries
+            ),
+            "",
+            recommendation(summaries),
+        ]
+    )
+
+
+def recommendation(summaries: Sequence[Summary]) -> str:
+    """Return in two sentences which params are best."""
+    best, current = summaries[0], next(summary for summary in summaries if summary.number == CURRENT)
+    if best is current:
+        return "The current params are the best."
+    return (
+        f"Trial {best.number} is {100 * (best.mean - current.mean):.2f} points better than the current params, in "
+        f"{best.seconds / current.seconds:.2f} times their processor time. The difference is "
+        f"{'more' if best.exceeds(current) else 'not more'} than twice its standard error."
+    )
+
+
+def edit(text: str, model: str, changes: Mapping[str, Any]) -> str:
+    """Return the text of a params.yaml with changes by dotted key in the section of a model, comments kept."""
+    yaml = yaml_editor()
+    content = yaml.load(text)
+    for key, value in reversed(list(changes.items())):
+        section, (name, *inner) = content["models"][model], key.split(".")
+        while inner and name in section:
+            section, (name, *inner) = section[name], inner
+        for part in reversed(inner):
+            value = {part: value}
+        new = yaml.load(json.dumps(value))  # on one line
+        if name in section:
+            set_value(section, name, new)
+        else:
+            section.insert(0, name, new)  # at the end, it would follow the blank line behind the section
+    yaml.dump(content, stream := StringIO())
+    return stream.getvalue()
+
+
+def diff(before: str, after: str) -> str:
+    """Return the difference between two texts of params.yaml as a patch."""
+    lines = difflib.unified_diff(before.splitlines(True), after.splitlines(True), "a/params.yaml", "b/params.yaml")
+    return "".join(lines)

@@ -1,0 +1,96 @@
+"""Run a search: `fashion tune`."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from fashion import trials
+from fashion.data.dataset import Split
+from fashion.errors import UserError
+from fashion.evaluation.figures import png
+from fashion.files import atomic_write, list_folder, read_json, write_json, write_text
+from fashion.locks import locked
+from fashion.models import networks
+from fashion.params import load_params
+from fashion.tune import confirmation, report, space
+from fashion.tune.space import Result, Space
+
+FOLDER = Path(".dvc", "tmp", "tune")
+REPORTS = Path("reports", "tune")
+PARAMS = Path("params.yaml")
+SPLITS = {"train": Path("data", "train"), "validation": Path("data", "validation")}  # never the test set
+
+
+def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -> None:
+    """Search for better params of a model, confirm the best, and print and write the results.
+
+    Args:
+        model: its name.
+        count: number of trainings of the search.
+        hours: time limit of the search; None for no limit.
+        fresh: start anew, even if results of this search are known.
+        apply: write the recommended params to params.yaml.
+
+    Raises:
+        UserError: as for `fashion.tune.space.load`, `search` or `fashion.tune.confirmation.confirm`.
+    """
+    if count < 2 or (hours is not None and hours <= 0):
+        raise UserError("expected --trials of at least 2, and --hours greater than 0")
+    splits = trials.load(SPLITS)
+    searched = space.load(model, load_params(PARAMS), splits["train"].image_shape)
+    data = {name: list_folder(folder) for name, folder in SPLITS.items()}
+    print(f"Searching {', '.join(searched.searches)} of {model}", flush=True)
+    results = _search(searched, splits, data, count, hours, fresh)
+    print("Training the best again, with other seeds", flush=True)
+    confirmed = confirmation.confirm(searched, results, SPLITS, data, fresh)
+    summaries = confirmation.summarize(confirmed)
+    best = summaries[0].number
+    write_text(REPORTS / f"{model}.csv", report.table([*results, *confirmed]).to_csv(index=False))
+    with atomic_write(REPORTS / f"{model}.png") as file:
+        file.write(png(report.draw(model, results, best)))
+    print(f"\n{report.markdown(searched, results, summaries)}\n")
+    values = next(result.values for result in confirmed if result.number == best)
+    before = PARAMS.read_text(encoding="utf-8")
+    after = report.edit(before, model, searched.changes(values))
+    print(report.diff(before, after))
+    if apply and after != before:
+        write_text(PARAMS, after)
+    written = [str(REPORTS / f"{model}.{suffix}") for suffix in ("csv", "png")]
+    print(f"Written: {', '.join([*written, *([str(PARAMS)] if apply and after != before else [])])}")
+
+
+def _search(
+    searched: Space,
+    splits: Mapping[str, Split],
+    data: Mapping[str, Mapping[str, str]],
+    count: int,
+    hours: float | None,
+    fresh: bool,
+) -> list[Result]:
+    """Run the part of the search whose results are not known."""
+    key = networks.training_key(searched.model, searched.settings(searched.current), data)
+    content = json.dumps([key, {name: str(search) for name, search in searched.searches.items()}])
+    file = FOLDER / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.json"
+    with locked(FOLDER / "lock", "another search is running in this folder; wait for it to end"):
+        if fresh:
+            file.unlink(missing_ok=True)
+        known = [Result(**result) for result in read_json(file)] if file.exists() else []
+        if known:
+            print(f"{len(known)} of {count} trainings are known", flush=True)
+        if len(known) >= count:
+            return known
+        with trials.cluster(()) as ray:
+            from fashion.tune.search import search
+
+            return search(
+                ray,
+                searched,
+                splits,
+                known,
+                count,
+                hours,
+                save=lambda results: write_json(file, [asdict(result) for result in results]),
+                scratch=FOLDER,
+            )

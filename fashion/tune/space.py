@@ -1,0 +1,127 @@
+"""What a search varies: the section tune.MODEL of params.yaml, and the result of each training."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fashion.data.dataset import Shape
+from fashion.errors import UserError
+from fashion.models import networks
+from fashion.params import Params, Range, TrainingParams
+from fashion.validation import merged, parse_settings, raise_problems, validated
+
+CURRENT = 0  # number of the current params, those in params.yaml
+
+Values = Mapping[str, Any]
+"""Values of the searched params, by dotted key such as augmentation.translate."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A training with some values of the searched params.
+
+    Attributes:
+        number: of the values, from 1; `CURRENT` for those of params.yaml.
+        values: of the searched params.
+        seed: of the training.
+        outcome: finished, stopped early or diverged.
+        val_accuracy: validation accuracy at the end; 0 if the training diverged.
+        epochs: number of epochs that were trained.
+        seconds: processor time, summed over threads.
+        progress: percentage of the training that was done after each epoch but the last, and the validation accuracy.
+    """
+
+    number: int
+    values: Values
+    seed: int
+    outcome: str
+    val_accuracy: float
+    epochs: int
+    seconds: float
+    progress: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Space:
+    """The values that a search may try.
+
+    Attributes:
+        model: name of the model.
+        params: the whole of params.yaml.
+        searches: the range or the choices of each searched param, by dotted key.
+        current: the value of each in params.yaml.
+    """
+
+    model: str
+    params: Params
+    searches: Mapping[str, Range | list[Any]]
+    current: Values
+
+    def settings(self, values: Values, **changes: Any) -> TrainingParams:
+        """Return all params of a training with these values."""
+        return networks.params_of(self.model, self.params, {**nested(values), **changes})
+
+    def changes(self, values: Values) -> dict[str, Any]:
+        """Return the values that differ from the current ones."""
+        return {key: value for key, value in values.items() if value != self.current[key]}
+
+    def describe(self, values: Values) -> str:
+        """Return in a line what differs from the current values."""
+        changes = [f"{key} {json.dumps(value)}" for key, value in self.changes(values).items()]
+        return ", ".join(changes) or "the current params"
+
+
+def load(model: str, params: Params, image_shape: Shape) -> Space:
+    """Return the space that tune.MODEL declares.
+
+    Args:
+        model: its name.
+        params: the whole of params.yaml.
+        image_shape: height and width of the images, in pixels, and their number of channels.
+
+    Raises:
+        UserError: the model or its section is missing, or a line per key that is unknown, or whose range or choices
+            have an invalid value or lack the current one.
+    """
+    settings = networks.params_of(model, params)
+    raise_problems(f"params.yaml: models.{model}.{line}" for line in settings.image_problems(image_shape))
+    if not (searches := params.tune.get(model)):
+        raise UserError(
+            f"params.yaml has no section tune.{model}; declare there what to search, such as "
+            "learning_rate: {min: 0.01, max: 0.1, log: true}"
+        )
+    all_values, current, problems = settings.model_dump(mode="json"), {}, []
+    for key, search in searches.items():
+        section = f"params.yaml: tune.{model}"
+        wrong: list[str] = []
+        for value in (search.min, search.max) if isinstance(search, Range) else search:
+            try:
+                changed = validated(type(settings), merged(all_values, nested({key: value})), section, separator=".")
+            except UserError as error:
+                wrong += str(error).splitlines()
+            else:
+                wrong += [f"{section}.{line}" for line in changed.image_problems(image_shape)]
+        if key == "seed":
+            wrong = [f"{section}.seed: not a param to search: the best seed is best by chance; remove it"]
+        if not wrong:
+            current[key] = value = _look_up(all_values, key)
+            if not (search.min <= value <= search.max if isinstance(search, Range) else value in search):
+                wrong.append(
+                    f"{section}.{key}: the current value of models.{model}.{key}, {json.dumps(value)}, is not among "
+                    "these; extend the range or the choices"
+                )
+        problems += wrong
+    raise_problems(dict.fromkeys(problems))
+    return Space(model, params, searches, current)
+
+
+def _look_up(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values[part]
+    return values
+
+
+def nested(values: Values) -> dict[str, Any]:
+    """Return values by dotted key as a nested mapping."""
+    return parse_settings(f"{key}={json.dumps(value)}" for key, value in values.items())
