@@ -43,6 +43,6 @@ def read(path: Path, models: Collection[str]) -> Study:
     raise_problems(
         f"{path}: variants.{name}: model: found {own.get('model')!r}, expected one of {', '.join(models)}"
         for name, own in changes.items()
-        if own.get("model") not in models
+        if own.get("model") not in list(models)  # what is no text may be unhashable
     )
     return study.model_copy(update={"variants": changes})

@@ -7,6 +7,7 @@ interrupted or changed study trains only what is missing.
 import logging
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 FOLDER = Path(".dvc", "tmp", "trials")
 RETRIES = 3  # of a trial whose worker or node is lost
 POLL = 5  # seconds between two checks whether DVC still runs
+TIMEOUT = 10  # seconds to connect to a cluster
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,16 @@ class Trial:
 
     def __str__(self) -> str:
         return f"{self.variant}, seed {self.seed}"
+
+    @property
+    def result(self) -> Path:
+        """The file of its result."""
+        return FOLDER / f"{self.key}.json"
+
+    @property
+    def checkpoint(self) -> FileStore:
+        """The store of its checkpoint."""
+        return FileStore(FOLDER / f"{self.key}.npz")
 
 
 Train = Callable[[Trial, Any, Store], dict[str, Any]]
@@ -157,40 +169,47 @@ def run(
         variant, model, seed and the results of each trial, in the order of `trials`.
 
     Raises:
-        UserError: a line per trial that failed, after the others have finished; or there is no cluster at RAY_ADDRESS.
+        UserError: a line per trial that failed, after the others have finished; `cores` is not
+            positive; or as for `cluster`.
     """
-    files = {trial: FOLDER / f"{trial.key}.json" for trial in trials}
+    if cores < 1:
+        raise UserError(f"found {cores} cores per trial, expected at least 1")
+    parent = Parent()
     with locked(FOLDER / "lock", "other trials are running in this folder; wait for them to end"):
         if fresh:
-            for file in files.values():
-                file.unlink(missing_ok=True)
-                file.with_suffix(".npz").unlink(missing_ok=True)
-        missing = [trial for trial, file in files.items() if not file.exists()]
-        if known := len(files) - len(missing):
-            print(f"{known} of {len(files)} trials are known", flush=True)
+            for trial in trials:
+                trial.result.unlink(missing_ok=True)
+                trial.checkpoint.path.unlink(missing_ok=True)
+        missing = [trial for trial in trials if not trial.result.exists()]
+        if known := len(trials) - len(missing):
+            _print(f"{known} of {len(trials)} trials are known")
         if missing:
-            _run(missing, data(), function, cores)
-        for file in files.values():
-            file.with_suffix(".npz").unlink(missing_ok=True)
+            _run(list({trial.key: trial for trial in missing}.values()), data(), function, cores, parent)
+        for trial in trials:
+            trial.checkpoint.path.unlink(missing_ok=True)
     return [
-        {"variant": trial.variant, "model": trial.model, "seed": trial.seed, **read_json(file)}
-        for trial, file in files.items()
+        {"variant": trial.variant, "model": trial.model, "seed": trial.seed, **read_json(trial.result)}
+        for trial in trials
     ]
 
 
-def _run(trials: Collection[Trial], data: Any, function: Train, cores: int) -> None:
+def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int, parent: Parent) -> None:
     """Run trials as Ray tasks; write the result of each as soon as it is there."""
-    parent, failures, lost = Parent(), [], Counter[Trial]()
+    failures, lost = [], Counter[str]()
     with cluster({function.__module__.partition(".")[0]}) as ray:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if cores > max(node.get("CPU", 0) for node in nodes):
+            _print(f"no node has {cores} cores; the trials wait for one that has")
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        writer = ray.remote(CheckpointWriter).options(num_cpus=0, scheduling_strategy=here).remote(FOLDER.absolute())
+        beside = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1}
+        writer = ray.remote(CheckpointWriter).options(**beside).remote(FOLDER.absolute())
         task = ray.remote(_task).options(num_cpus=cores, num_gpus=gpus(ray), max_retries=0)
         stored = ray.put(data)
 
         def start(trial: Trial) -> Any:
-            store = RemoteStore(FileStore(FOLDER / f"{trial.key}.npz").read(), writer, trial.key)
+            store = RemoteStore(trial.checkpoint.read(), writer, trial.key)
             return task.remote(function, trial, stored, store, cores)
 
         running = {start(trial): trial for trial in trials}
@@ -204,19 +223,26 @@ def _run(trials: Collection[Trial], data: Any, function: Train, cores: int) -> N
                         result = ray.get(reference)
                     except ray.exceptions.RayTaskError as error:
                         failures.append(_failure(trial, error.cause))
-                        tqdm.write(f"{trial}: failed")
+                        traceback = "" if isinstance(error.cause, UserError) else f"\n{error}"
+                        _print(f"{trial}: failed{traceback}")
                     except ray.exceptions.RayError as error:  # its worker or node
-                        lost[trial] += 1
-                        if lost[trial] <= RETRIES:
-                            tqdm.write(f"{trial}: lost ({type(error).__name__}), starts again")
+                        lost[trial.key] += 1
+                        if lost[trial.key] <= RETRIES:
+                            _print(f"{trial}: lost ({type(error).__name__}), starts again")
                             running[start(trial)] = trial
                             continue
                         failures.append(_failure(trial, error))
                     else:
-                        write_json(FOLDER / f"{trial.key}.json", result)
-                        tqdm.write(f"{trial}: validation accuracy {result['val_accuracy']:.2%}")
+                        write_json(trial.result, result)
+                        _print(f"{trial}: validation accuracy {result['val_accuracy']:.2%}")
                     bar.update()
     raise_problems(failures)
+
+
+def _print(line: str) -> None:
+    """Print a line above the progress bar and, at once, into a log."""
+    tqdm.write(line)
+    sys.stdout.flush()
 
 
 @contextmanager
@@ -229,15 +255,13 @@ def cluster(packages: Collection[str]) -> Iterator[ModuleType]:
     Raises:
         UserError: Ray is not installed, or there is no cluster at RAY_ADDRESS.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_TMPDIR"] = "/tmp"  # noqa: S108 - of sockets, whose paths must be short; TMPDIR may be a long one
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    _set_environment(address)
     try:
         import ray
     except ImportError as error:
         raise UserError("Ray is not installed; install the extra cluster: pip install -e '.[cluster]'") from error
-    handler = signal.getsignal(signal.SIGTERM)
-    root = Path(__file__).parents[1]
-    address = os.environ.get("RAY_ADDRESS") or "local"
+    root, handler = Path(__file__).parents[1], signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address,
@@ -246,15 +270,34 @@ def cluster(packages: Collection[str]) -> Iterator[ModuleType]:
             logging_level=logging.ERROR,
             runtime_env={"py_modules": [str(root / package) for package in sorted({"fashion", *packages})]},
         )
-    except ConnectionError as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+        if address == "local":
+            raise
+        cause = error.__cause__  # with a traceback
+        reason = str(cause).strip().splitlines()[-1] if cause else " ".join(str(error).split())
         raise UserError(
-            f"no Ray cluster answers at RAY_ADDRESS={address}; start one with `ray start --head`, or unset RAY_ADDRESS"
+            f"cannot connect to a Ray cluster at RAY_ADDRESS={address} ({reason}); start a node on this machine with "
+            "`ray start`, or unset RAY_ADDRESS to use this machine alone"
         ) from error
-    signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
+    signal.signal(signal.SIGTERM, handler)  # Ray replaces it
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _set_environment(address: str) -> None:
+    """Set the environment variables that Ray reads when it is imported.
+
+    Args:
+        address: of the cluster, `local` for one on this machine.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_TMPDIR", "/tmp")  # noqa: S108 - of sockets; their paths must be short, TMPDIR may be long
+    if address != "local":
+        os.environ |= {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": str(TIMEOUT)}
+        if "RAY_AUTH_TOKEN" in os.environ or Path.home().joinpath(".ray", "auth_token").exists():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # which is Ray's default for clusters on this machine only
 
 
 def gpus(ray: ModuleType) -> int:

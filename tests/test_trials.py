@@ -1,0 +1,517 @@
+"""Trials: known ones are not run again; every fault of a worker, a node, the driver and DVC, on a real cluster."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+from ruamel.yaml import YAML
+
+from fashion import study, trials
+from fashion.data import dataset
+from fashion.data.dataset import Split
+from fashion.errors import UserError
+from fashion.files import write_json
+from fashion.locks import locked
+from fashion.params import load_params
+from fashion.study import Study
+from fashion.trials import Trial
+from tests.conftest import MODELS, ROOT, Project, clone, draw_lines
+from tests.trainings import PAUSE
+
+PARAMS = load_params(ROOT / "params.yaml")
+STAGE = ["-m", "stages.study", "study/params.yaml", "data/train", "data/validation", "study/trials.csv"]
+RAY = str(Path(sys.executable).with_name("ray"))
+DEADLINE = 1500  # seconds; on a busy machine, Ray alone needs a minute to start
+slow = pytest.mark.slow
+pytestmark = pytest.mark.timeout(1800)  # each slow test starts Ray, one or more times
+
+
+# Declared trials
+
+
+def write_study(folder: Path, **values: Any) -> Path:
+    """Write the params.yaml of a study."""
+    path = folder / "study" / "params.yaml"
+    path.parent.mkdir(exist_ok=True)
+    YAML().dump({"seeds": [1, 2], "all": {"model": MODELS[0]}, "variants": {}, **values}, path)
+    return path
+
+
+def test_each_model_is_a_variant(tmp_path: Path) -> None:
+    found = study.read(write_study(tmp_path, all={"epochs": 3}), MODELS)
+    assert found.variants == {model: {"model": model, "epochs": 3} for model in MODELS}
+
+
+def test_variants(tmp_path: Path) -> None:
+    everywhere = {"model": "cnn", "augmentation": {"translate": 2}}
+    variants = {"short": {}, "flat": {"augmentation": {"flip": False}}}
+    found = study.read(write_study(tmp_path, all=everywhere, variants=variants), ["cnn"])
+    assert list(found.variants) == ["short", "flat"]
+    assert found.variants["flat"] == {"model": "cnn", "augmentation": {"translate": 2, "flip": False}}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"seeds": []}, "seeds: "),
+        ({"seeds": [-1]}, "seeds.0: "),
+        ({"all": {}, "variants": {"odd": {"model": "rnn"}}}, "variants.odd: model: found 'rnn', expected one of a, b"),
+        ({"all": {}, "variants": {"odd": {}}}, "variants.odd: model: found None, expected one of a, b"),
+        ({"all": {}, "variants": {"odd": {"model": ["a"]}}}, "variants.odd: model: found ['a'], expected one of a, b"),
+        ({"extra": 1}, "extra: unknown key"),
+    ],
+)
+def test_mistakes_in_a_study(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    path = write_study(tmp_path, **values)
+    with pytest.raises(UserError) as error:
+        study.read(path, {"a": {}, "b": {}})
+    assert str(error.value).startswith(f"{path}: {message}")
+
+
+def of_study(variants: dict[str, dict[str, Any]], splits: Mapping[str, Path]) -> list[Trial]:
+    changes = {name: {"model": MODELS[0], **own} for name, own in variants.items()}
+    return trials.of_study(Study(seeds=(2, 1), all={}, variants=changes), PARAMS, splits)
+
+
+def test_order_and_keys(tmp_path: Path) -> None:
+    """Trials are in the order of the study; what the result depends on, and nothing else, changes the key."""
+    splits = {"train": tmp_path / "train"}
+    splits["train"].mkdir()
+    (splits["train"] / "images.npy").write_bytes(b"1")
+    before = of_study({"b": {}, "a": {"epochs": 3}}, splits)
+    assert [str(trial) for trial in before] == ["b, seed 2", "b, seed 1", "a, seed 2", "a, seed 1"]
+    assert all(trial.seed == trial.settings.seed for trial in before)
+    assert len({trial.key for trial in before}) == 4
+    changed = of_study({"renamed": {}, "a": {"epochs": 4}}, splits)
+    assert [one.key == other.key for one, other in zip(before, changed, strict=True)] == [True, True, False, False]
+    (splits["train"] / "images.npy").write_bytes(b"2")
+    assert {trial.key for trial in of_study({"b": {}}, splits)}.isdisjoint(trial.key for trial in before)
+
+
+def test_mistakes_in_variants() -> None:
+    with pytest.raises(UserError) as error:
+        of_study({"good": {}, "bad": {"epochs": 0, "epoch": 1}, "worse": {"seed": 1, "optimizer": "none"}}, {})
+    lines = [line.partition(", found")[0] for line in str(error.value).splitlines()]
+    assert [line.partition(": params.yaml: ")[0] for line in lines] == ["bad", "bad", "worse"]
+
+
+# Running them, with a stand-in for Ray
+
+
+class Runner:
+    """Stands in for Ray: trials end in the reverse order; those whose variants are in `bad` fail."""
+
+    def __init__(self, bad: Collection[str] = ()) -> None:
+        self.bad = bad
+        self.ran: list[str] = []
+
+    def __call__(self, missing: Collection[Trial], *_: Any) -> None:
+        for trial in reversed(list(missing)):
+            self.ran.append(trial.variant)
+            if trial.variant not in self.bad:
+                write_json(trials.FOLDER / f"{trial.key}.json", {"val_accuracy": len(self.ran)})
+        if problems := [trial.variant for trial in missing if trial.variant in self.bad]:
+            raise UserError("\n".join(problems))
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[list[str], list[Any]]]:
+    """Return a function that runs trials named by letters; it returns which were run, and the results in order."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(letters: str, bad: Collection[str] = (), **options: Any) -> tuple[list[str], list[Any]]:
+        monkeypatch.setattr(trials, "_run", runner := Runner(bad))
+        results = trials.run([Trial(letter, "net", 1, {}, letter) for letter in letters], dict, **options)
+        return runner.ran, [(result["variant"], result["val_accuracy"]) for result in results]
+
+    return run
+
+
+def test_results_in_order(run: Callable[..., Any]) -> None:
+    assert run("bca") == (["a", "c", "b"], [("b", 3), ("c", 2), ("a", 1)])
+
+
+def test_known_trials(run: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    run("ab")
+    assert run("bca") == (["c"], [("b", 1), ("c", 1), ("a", 2)])
+    assert capsys.readouterr().out == "2 of 3 trials are known\n"
+    assert run("ca") == ([], [("c", 1), ("a", 2)])
+
+
+def test_fresh(run: Callable[..., Any]) -> None:
+    run("ab")
+    checkpoint = trials.FOLDER / "a.npz"
+    checkpoint.touch()
+    assert run("a", fresh=True, bad="")[0] == ["a"]
+    assert not checkpoint.exists()
+    assert run("ab")[0] == []
+
+
+def test_failure_keeps_the_others(run: Callable[..., Any]) -> None:
+    with pytest.raises(UserError, match=r"^b$"):
+        run("abc", bad="b")
+    assert run("abc")[0] == ["b"]
+
+
+def test_same_settings_are_trained_once(run: Callable[..., Any]) -> None:
+    assert run("aa") == (["a"], [("a", 1), ("a", 1)])
+
+
+def test_other_trials_are_running(run: Callable[..., Any]) -> None:
+    with locked(trials.FOLDER / "lock", ""), pytest.raises(UserError, match="other trials are running in this folder"):
+        run("a")
+
+
+def test_cores(run: Callable[..., Any]) -> None:
+    with pytest.raises(UserError, match="found 0 cores per trial, expected at least 1"):
+        run("a", cores=0)
+
+
+# Ray on this machine
+
+
+def splits(folder: Path) -> None:
+    """Write small splits into data/."""
+    for seed, (name, count) in enumerate({"train": 300, "validation": 60, "test": 90}.items()):
+        dataset.save(Split(*draw_lines(count, seed)), folder / "data" / name)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory, raw_folder: Path) -> Iterator[Project]:
+    """Return a clone with splits; copy it before changing it."""
+    cloned = clone(tmp_path_factory.mktemp("clone"), raw_folder)
+    splits(cloned.folder)
+    # Not in the tests' own folder: the paths of sockets must be short.
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as scratch:
+        yield Project(cloned.folder, {**cloned.environment, "RAY_TMPDIR": scratch})
+
+
+@pytest.fixture
+def small(original: Project, tmp_path: Path) -> Project:
+    """Return a copy that a test may change."""
+    return Project(shutil.copytree(original.folder, tmp_path / "copy", symlinks=True), original.environment)
+
+
+def table(project: Project) -> pd.DataFrame:
+    return pd.read_csv(project.folder / "study" / "trials.csv").drop(columns="seconds")
+
+
+@contextmanager
+def started(project: Project, *command: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a command in a project; kill it in the end."""
+    with subprocess.Popen(
+        command, cwd=project.folder, env={**project.environment, **variables}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> None:
+    """Read the lines that a process prints until one contains `text`."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return
+    pytest.fail(f"found no {text!r} in {''.join(lines)!r}")
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+    """Wait until a condition holds while a process runs."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def failed(project: Project, **variables: str) -> tuple[str, str]:
+    """Run the stage, which must exit with 1, and return its output and error messages."""
+    done = subprocess.run(
+        [sys.executable, *STAGE],
+        cwd=project.folder,
+        env={**project.environment, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
+
+
+@slow
+def test_resumed(small: Project) -> None:
+    """Known trials are not trained again, a changed variant is; the rows are in the order of the study."""
+    write_study(small.folder, variants={"b": {}, "a": {"epochs": 1}})
+    first = small.run(sys.executable, *STAGE, "--test", "data/test")
+    assert first.stdout.count("validation accuracy") == 4
+    before = table(small)
+    assert list(zip(before["variant"], before["seed"], strict=True)) == [("b", 1), ("b", 2), ("a", 1), ("a", 2)]
+    assert before["accuracy"].between(0, 1, inclusive="right").all()
+
+    write_study(small.folder, variants={"b": {}, "a": {"epochs": 3}})
+    second = small.run(sys.executable, *STAGE, "--test", "data/test")
+    assert "2 of 4 trials are known" in second.stdout
+    assert second.stdout.count("validation accuracy") == 2
+    pd.testing.assert_frame_equal(table(small)[:2], before[:2])
+
+    write_study(small.folder, variants={"b": {}})
+    third = small.run(sys.executable, *STAGE, "--test", "data/test", "--fresh")
+    assert third.stdout.count("validation accuracy") == 2
+    pd.testing.assert_frame_equal(table(small), before[:2])
+
+
+@slow
+def test_failed_trial(small: Project) -> None:
+    """The other trials finish; the error names the trial and its params."""
+    write_study(small.folder, seeds=[1], variants={"bad": {"augmentation": {"translate": 200}}, "good": {}})
+    output, errors = failed(small)
+    assert re.search("^good, seed 1: validation accuracy", output, re.MULTILINE)
+    assert re.search("^bad, seed 1: failed$", output, re.MULTILINE)
+    message = errors.splitlines()[-1]
+    assert message.startswith(
+        "error: bad, seed 1: augmentation.translate: 200 pixels can move images of 20 x 24 pixels"
+    )
+    assert '"translate":200' in message.partition("; its params: ")[2]
+    assert not (small.folder / "study" / "trials.csv").exists()
+
+
+@contextmanager
+def web_server() -> Iterator[tuple[str, list[str]]]:
+    """Run a web server; yield its address and the requests that it has received."""
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            requests.append(self.requestline)
+            self.send_error(404)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", requests
+        server.shutdown()
+
+
+@slow
+def test_no_usage_report(small: Project) -> None:
+    write_study(small.folder, seeds=[1], all={"model": MODELS[0], "epochs": 1})
+    with web_server() as (url, requests):
+        variables = {"RAY_USAGE_STATS_REPORT_URL": url, "RAY_USAGE_STATS_REPORT_INTERVAL_S": "1"}
+        Project(small.folder, {**small.environment, **variables}).run(sys.executable, *STAGE)
+    assert requests == []
+
+
+LONG = {"seeds": [1, 2, 3, 4], "all": {"model": MODELS[0], "epochs": 60}, "variants": {"some": {}}}
+
+
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the processes below a process; some must be Ray's workers."""
+    found: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
+    assert any("raylet" in child.name() for child in found)
+    return found
+
+
+def assert_ended(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=DEADLINE)
+    assert alive == []
+
+
+@slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killed_driver(small: Project, number: signal.Signals) -> None:
+    """No worker goes on; the next run continues."""
+    write_study(small.folder, **LONG)
+    with started(small, sys.executable, *STAGE) as driver:
+        read_until(driver, "validation accuracy")
+        workers = descendants(driver)
+        driver.send_signal(number)
+        assert driver.wait(DEADLINE) == (-number if number == signal.SIGKILL else 128 + number)
+    assert_ended(workers)
+    if number == signal.SIGKILL:
+        done = small.run(sys.executable, *STAGE)
+        assert "of 4 trials are known" in done.stdout
+        assert list(table(small)["seed"]) == [1, 2, 3, 4]
+
+
+@slow
+def test_killed_dvc(small: Project) -> None:
+    """Without DVC, the stage and its workers stop."""
+    write_study(small.folder, **LONG)
+    stage = {"wdir": "..", "cmd": " ".join(["python", *STAGE]), "outs": ["study/trials.csv"]}
+    YAML().dump({"stages": {"study": stage}}, small.folder / "study" / "dvc.yaml")
+    with started(small, sys.executable, "-m", "dvc", "repro", "--single-item", "study/dvc.yaml:study") as dvc:
+        read_until(dvc, "validation accuracy")
+        workers = descendants(dvc)
+        dvc.kill()
+    assert_ended(workers)
+
+
+# A cluster
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def in_session(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return a node's processes: those in the session of the `ray start` that started it."""
+    return [other for other in psutil.process_iter() if session(other) == process.pid]
+
+
+def session(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except ProcessLookupError:
+        return None
+
+
+def kill_node(process: subprocess.Popen[str]) -> None:
+    for member in in_session(process):
+        member.kill()
+    process.wait()
+
+
+@contextmanager
+def node(environment: Mapping[str, str], *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a node with one core; yield its first process, which leads the session of all; kill it in the end."""
+    command = [RAY, "start", *options, "--block", "--num-cpus=1", "--min-worker-port=0", "--max-worker-port=0"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            read_until(process, "--block")
+            yield process
+        finally:
+            kill_node(process)
+
+
+@pytest.fixture(scope="module")
+def head(original: Project) -> Iterator[dict[str, str]]:
+    """Start a cluster of one node; yield the environment of further nodes."""
+    address = f"127.0.0.1:{free_port()}"
+    environment = {
+        **original.environment,
+        "RAY_ADDRESS": address,
+        # Ray listens on all network interfaces, so a token protects the cluster.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray would report that usage reports are disabled.
+        "RAY_USAGE_STATS_REPORT_URL": f"http://127.0.0.1:{free_port()}",
+    }
+    port = address.partition(":")[2]
+    first = {key: value for key, value in environment.items() if key != "RAY_ADDRESS"}
+    options = [f"--port={port}", f"--ray-client-server-port={free_port()}", "--include-dashboard=false"]
+    with node(first, "--head", *options):
+        yield environment
+
+
+@pytest.fixture
+def second(head: dict[str, str], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start a second node, whose first trial of tests/trainings.py waits to be killed."""
+    with node({**head, PAUSE: str(tmp_path / "paused")}, f"--address={head['RAY_ADDRESS']}") as process:
+        yield process
+
+
+@pytest.fixture
+def clustered(small: Project, head: dict[str, str]) -> Project:
+    """Return a project that uses the cluster."""
+    variables = {name: head[name] for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
+    return Project(small.folder, {**small.environment, **variables})
+
+
+@slow
+@pytest.mark.parametrize("whole_node", [False, True])
+def test_lost_trial(clustered: Project, second: subprocess.Popen[str], tmp_path: Path, whole_node: bool) -> None:
+    """A trial whose worker or node is killed continues from its checkpoint and ends with the same weights."""
+    with started(clustered, sys.executable, "-m", "tests.trainings") as driver:
+        paused = tmp_path / "paused"
+        folder = clustered.folder / trials.FOLDER
+        wait_for(lambda: paused.exists() and paused.read_text() and any(folder.glob("*.npz")), driver)
+        if whole_node:
+            kill_node(second)
+        else:
+            psutil.Process(int(paused.read_text())).kill()
+        output = driver.communicate(timeout=DEADLINE)[0]
+    assert driver.returncode == 0
+    assert len(re.findall(r"^\w+, seed 1: lost \(.*\), starts again$", output, re.MULTILINE)) == 1
+    one, two = json.loads(output.splitlines()[-1])
+    assert (one["variant"], two["variant"]) == ("one", "two")
+    assert one["weights"] == two["weights"]
+    assert {one["continued"], two["continued"]} == {False, True}
+    assert not any(folder.glob("*.npz"))
+
+
+@slow
+def test_study_on_a_cluster(clustered: Project, second: subprocess.Popen[str]) -> None:
+    """A study runs to its end although a node is killed; the numbers are those of this machine alone."""
+    write_study(clustered.folder, **LONG)
+    with started(clustered, sys.executable, *STAGE) as driver:
+        read_until(driver, "validation accuracy")
+        kill_node(second)
+        driver.communicate(timeout=DEADLINE)
+    assert driver.returncode == 0
+    assert list(table(clustered)["seed"]) == [1, 2, 3, 4]
+
+
+@slow
+def test_killed_driver_of_a_cluster(clustered: Project) -> None:
+    """No worker goes on; the next run continues."""
+    write_study(clustered.folder, **LONG)
+    with started(clustered, sys.executable, *STAGE) as driver:
+        read_until(driver, "validation accuracy")
+        workers = [process for process in psutil.process_iter() if process.name().startswith("ray::_task")]
+        assert workers
+        driver.kill()
+    assert_ended(workers)
+    done = clustered.run(sys.executable, *STAGE)
+    assert "of 4 trials are known" in done.stdout
+    assert list(table(clustered)["seed"]) == [1, 2, 3, 4]
+
+
+@slow
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        (f"127.0.0.1:{free_port()}", "Timed out while waiting for GCS"),
+        ("http://127.0.0.1:8265", "Invalid Ray address"),
+        ("nonsense", "Invalid address format"),
+    ],
+)
+def test_no_cluster(small: Project, address: str, reason: str) -> None:
+    write_study(small.folder, seeds=[1])
+    started_at = time.monotonic()
+    message = failed(small, RAY_ADDRESS=address)[1].splitlines()[-1]
+    assert message.startswith(f"error: cannot connect to a Ray cluster at RAY_ADDRESS={address} (")
+    assert reason in message
+    assert time.monotonic() - started_at < 120
+
+
+@slow
+def test_no_token(clustered: Project) -> None:
+    write_study(clustered.folder, seeds=[1])
+    message = failed(clustered, RAY_AUTH_TOKEN="0" * 64)[1].splitlines()[-1]
+    assert "AuthenticationError" in message

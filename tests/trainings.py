@@ -1,0 +1,74 @@
+"""A study whose trials wait to be killed, for tests/test_trials.py. Ray's nodes import it, so it imports no test."""
+
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fashion import trials
+from fashion.data.dataset import Split
+from fashion.errors import run_command
+from fashion.params import load_params
+from fashion.stores import Store
+from fashion.trials import Trial
+
+PAUSE = "TEST_PAUSE"  # environment variable of a node whose first trial waits to be killed: a file for its process id
+CHANGES = {"epochs": 6, "hard_examples": {"refresh_every": 2}, "ema_momentum": 0.9}
+
+
+@dataclass(frozen=True)
+class PausingStore:
+    """Passes checkpoints on; after the first one, waits to be killed."""
+
+    store: Store
+    file: Path
+
+    def read(self) -> bytes | None:
+        return self.store.read()
+
+    def write(self, content: bytes) -> None:
+        self.store.write(content)
+        self.file.write_text(str(os.getpid()))
+        while True:  # a signal that is handled ends the pause
+            signal.pause()
+
+
+def train(trial: Trial, splits: Mapping[str, Split], store: Store) -> dict[str, Any]:
+    """Train with a checkpoint after each epoch; return a hash of the weights and whether the training was continued."""
+    from fashion.models import checkpoints, networks, training
+
+    checkpoints.INTERVAL = -1
+    continued = store.read() is not None
+    if PAUSE in os.environ and not continued:
+        store = PausingStore(store, Path(os.environ[PAUSE]))
+    model, history = training.train(
+        networks.load(trial.model), trial.settings, splits["train"], splits["validation"], store
+    )
+    weights = b"".join(array.tobytes() for array in model.get_weights())
+    return {
+        "weights": hashlib.sha256(weights).hexdigest(),
+        "continued": continued,
+        "val_accuracy": float(history["val_accuracy"].iloc[-1]),
+    }
+
+
+def main() -> None:
+    """Run two equal trials and print their results as JSON."""
+    from fashion.models import networks
+
+    params = load_params()
+    model = next(iter(params.models))
+    settings = networks.params_of(model, params, CHANGES)
+    equal = [Trial(name, model, settings.seed, settings, name) for name in ("one", "two")]
+    folders = {name: Path("data", name) for name in ("train", "validation")}
+    print(json.dumps(trials.run(equal, lambda: trials.load(folders), train)))
+
+
+if __name__ == "__main__":
+    from tests import trainings  # under its own name, by which Ray's nodes import it
+
+    run_command(trainings.main)
