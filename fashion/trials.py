@@ -175,18 +175,18 @@ def run(
     if cores < 1:
         raise UserError(f"found {cores} cores per trial, expected at least 1")
     parent = Parent()
-    with locked(FOLDER / "lock", "other trials are running in this folder; wait for them to end"):
-        if fresh:
-            for trial in trials:
-                trial.result.unlink(missing_ok=True)
-                trial.checkpoint.path.unlink(missing_ok=True)
-        missing = [trial for trial in trials if not trial.result.exists()]
-        if known := len(trials) - len(missing):
-            _print(f"{known} of {len(trials)} trials are known")
-        if missing:
+    missing = [trial for trial in trials if fresh or not trial.result.exists()]
+    if known := len(trials) - len(missing):
+        _print(f"{known} of {len(trials)} trials are known")
+    if missing:
+        with locked(FOLDER / "lock", "other trials are running in this folder; wait for them to end"):
+            if fresh:
+                for trial in trials:
+                    trial.result.unlink(missing_ok=True)
+                    trial.checkpoint.path.unlink(missing_ok=True)
             _run(list({trial.key: trial for trial in missing}.values()), data(), function, cores, parent)
-        for trial in trials:
-            trial.checkpoint.path.unlink(missing_ok=True)
+            for trial in trials:
+                trial.checkpoint.path.unlink(missing_ok=True)
     return [
         {"variant": trial.variant, "model": trial.model, "seed": trial.seed, **read_json(trial.result)}
         for trial in trials
