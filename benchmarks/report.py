@@ -13,7 +13,10 @@ NETWORK = 125e6  # bytes per second: 1 Gbit/s
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """Return the report on the results, as benchmarks/run.py writes them to reports/benchmarks.json."""
+    """Return the report on the results, as benchmarks/run.py writes them to reports/benchmarks.json.
+
+    The parts `dvc` and `trials` are left out if they have not been measured.
+    """
     machine, deep = results["machine"], results["deep"]
     variants = (
         f"`{name}` is the {model.upper()} trained for {changes['epochs']} epochs."
@@ -48,9 +51,7 @@ def markdown(results: Mapping[str, Any]) -> str:
                 f"(Commit {results['scaling']['commit']}.)",
                 _scaling(results["scaling"]["runs"]),
                 "## 4. Overhead",
-                "Median seconds of DVC commands with nothing to do, in this project, in a clone of it without studies/ "
-                f"and in a project of one empty stage, measured in turns. (Commit {results['dvc']['commit']}.)",
-                _dvc(results["dvc"]["seconds"]),
+                *([_dvc(results["dvc"])] if "dvc" in results else []),
                 _help(results["overhead"]["help_seconds"]),
                 "## 5. Comparison with a published network",
                 "iterative/demo-fashion-mnist also trains on the images that the models here use for validation.",
@@ -58,11 +59,7 @@ def markdown(results: Mapping[str, Any]) -> str:
                 "## 6. Prediction with exported models",
                 _serving(results["serving"]),
                 _load_test(results["load_test"]),
-                "## 7. Trials",
-                _side_by_side(results["trials"]["side_by_side"]) + f" (Commit {results['trials']['commit']}.)",
-                _growth(results["trials"]["growth"]),
-                _costs(results["trials"]["costs"]),
-                _extrapolation(results["trials"]),
+                *(_trials(results["trials"]) if "trials" in results else []),
             ]
         )
         + "\n"
@@ -127,12 +124,12 @@ def _scaling(scaling: list[Mapping[str, Any]]) -> str:
     )
 
 
-def _dvc(seconds: Mapping[str, Mapping[str, list[float]]]) -> str:
+def _dvc(results: Mapping[str, Any]) -> str:
     medians = {
         command: {name: statistics.median(times) for name, times in by_project.items()}
-        for command, by_project in seconds.items()
+        for command, by_project in results["seconds"].items()
     }
-    return _table(
+    table = _table(
         ["Command", "This project", "Without studies", "Ratio", "One empty stage", "Ratio"],
         (
             [
@@ -145,6 +142,10 @@ def _dvc(seconds: Mapping[str, Mapping[str, list[float]]]) -> str:
             ]
             for command, median in medians.items()
         ),
+    )
+    return (
+        "Median seconds of DVC commands with nothing to do, in this project, in a clone of it without studies/ and in "
+        f"a project of one empty stage, measured in turns. (Commit {results['commit']}.)\n\n{table}"
     )
 
 
@@ -189,6 +190,16 @@ def _load_test(load_test: Mapping[str, Any]) -> str:
         f"without load. The latency was {latency['median']:.2f} s (median), {latency['95 %']:.2f} s (95th percentile) "
         f"and at most {latency['largest']:.2f} s. (Commit {load_test['commit']}.)"
     )
+
+
+def _trials(results: Mapping[str, Any]) -> list[str]:
+    return [
+        "## 7. Trials",
+        f"{_side_by_side(results['side_by_side'])} (Commit {results['commit']}.)",
+        _growth(results["growth"]),
+        _costs(results["costs"]),
+        _extrapolation(results),
+    ]
 
 
 def _side_by_side(pairs: Mapping[str, Any]) -> str:
