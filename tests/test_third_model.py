@@ -104,7 +104,11 @@ def test_removal(extended: tuple[Project, str], project: Project) -> None:
         Path(copy.folder, file).unlink()
     pruned = copy.run("python", "-m", "fashion.dvc_deps").stdout.splitlines()
     gone = ("evaluate@logistic", "export@logistic", "train_logistic")
-    assert sorted(pruned) == [f"dvc.lock: removed {name}" for name in gone]
+    in_studies = ("deps: removed fashion/models/logistic.py", "params: removed models.logistic")
+    assert sorted(pruned) == [
+        *(f"dvc.lock: removed {name}" for name in gone),
+        *(f"studies/seeds/dvc.yaml: seeds: {line}" for line in in_studies),
+    ]
     output = copy.run(*FASHION, "run").stdout
     assert not [stage for stage in stages_run(output) if stage.startswith("train_")]
     assert "No model in params.yaml uses these folders; delete them: models/logistic, reports/logistic\n" in output
