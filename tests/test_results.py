@@ -161,7 +161,7 @@ def results_numbers(read: Read) -> Iterator[str]:
     yield f"the CNN by {few:.1f} points with 10 images per class and by {more:.1f} with 100"
     rows = csv.DictReader(read("studies/transfer/table.csv").splitlines())
     best = next(row for row in rows if (row["method"], row["images"]) == ("finetuned", "all"))
-    yield f"it reaches {float(best['accuracy']):.1%} in {float(best['ratio']):.1f} T_ref"
+    yield f"it reaches {float(best['accuracy']):.1%} in {float(best['ratio']):.1f} times the CNN's time"
 
 
 def serving_numbers(read: Read) -> Iterator[str]:
