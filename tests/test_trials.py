@@ -346,7 +346,9 @@ def test_killed_driver(small: Project, number: signal.Signals) -> None:
         read_until(driver, "validation accuracy")
         workers = descendants(driver)
         driver.send_signal(number)
-        assert driver.wait(DEADLINE) == (-number if number == signal.SIGKILL else 128 + number)
+        # Ray may turn the KeyboardInterrupt that SIGTERM raises into one without the signal's number.
+        codes = {-number} if number == signal.SIGKILL else {128 + number, 128 + signal.SIGINT}
+        assert driver.wait(DEADLINE) in codes
     assert_ended(workers)
     if number == signal.SIGKILL:
         done = small.run(sys.executable, *STAGE)
