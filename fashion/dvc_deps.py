@@ -28,7 +28,6 @@ from typing import Any
 
 import grimp
 from dvc.utils.serialize import modify_yaml
-from ruamel.yaml import YAML
 
 from fashion import study
 from fashion.dvc import Lock
@@ -36,7 +35,7 @@ from fashion.errors import UserError, run_command
 from fashion.evaluation import model_results
 from fashion.files import atomic_write
 from fashion.params import FolderParams, load_params
-from fashion.validation import read_yaml
+from fashion.validation import read_yaml, yaml_editor
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("fashion", "stages", "studies")
@@ -112,12 +111,14 @@ class SourceTree:
             if "/" in word and "=" not in word and not any(f"{path}/".startswith(f"{word}/") for path in written)
         ]
         code = {file for script in scripts for file in self.code(script)}
-        params = {section for script in scripts for section in self.params(script)}
+        params = {section for script in scripts if script != STUDY for section in self.params(script)}
         if STUDY in scripts:
-            path = ROOT / next(word for word in inputs if word.endswith("params.yaml"))
+            path = next((ROOT / word for word in inputs if word.endswith("params.yaml")), None)
+            if path is None:
+                raise UserError(f"{name}: the command of {STUDY} names no params.yaml")
             names = {str(own["model"]) for own in study.read(path, self.models).variants.values()}
             code |= {file for name in names for file in self.code(f"fashion.models.{name}")}
-            params = {"dataset.name", "training", *(f"models.{name}" for name in names)}
+            params |= {"dataset.name", "training", *(f"models.{name}" for name in names)}
         if FETCH in scripts and self.folder:
             inputs.append(self.folder)
         if RESULTS in code:
@@ -172,7 +173,7 @@ def write(*pipelines: Path) -> dict[Path, list[str]]:
     for pipeline, (content, lines) in updates.items():
         if lines:
             with atomic_write(pipeline) as file:
-                _yaml().dump(content, file)
+                yaml_editor().dump(content, file)
     return {pipeline: lines for pipeline, (_, lines) in updates.items()}
 
 
@@ -180,7 +181,7 @@ def _updated(pipeline: Path, tree: SourceTree) -> tuple[Any, list[str]]:
     """Return the new content of a dvc.yaml, and a line for each item that was added or removed."""
     if not isinstance((values := read_yaml(pipeline)), dict) or not isinstance(values.get("stages"), dict):
         raise UserError(f"{pipeline}: expected a mapping with the key stages")
-    content, lines = _yaml().load(pipeline), []
+    content, lines = yaml_editor().load(pipeline), []
     for name, entry in content["stages"].items():
         stage = entry.get("do", entry)  # of a foreach stage
         for key, needed in reversed(tree.declarations(f"{pipeline}: {name}", stage).items()):
@@ -236,13 +237,6 @@ def _replace(prefix: str, entries: Any, needed: Mapping[str, Any]) -> list[str]:
     for key in needed:
         entries.setdefault(key, needed[key])
     return lines
-
-
-def _yaml() -> YAML:
-    yaml = YAML()
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.width = 1000  # no line breaks in commands
-    return yaml
 
 
 def _split(path: str) -> tuple[str, str, str]:

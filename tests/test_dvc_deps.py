@@ -122,6 +122,10 @@ def test_write_keeps_other_entries(tmp_path: Path) -> None:
         ("stagez: {}", "expected a mapping with the key stages"),
         ("stages: {one: {deps: []}}", "one: has no cmd"),
         ("stages: {one: {cmd: python -m stages.train_rnn}}", "one: there is no module stages.train_rnn"),
+        (
+            "stages: {one: {cmd: python -m stages.study data/train}}",
+            "one: the command of stages.study names no params.yaml",
+        ),
     ],
 )
 def test_wrong_dvc_yaml(tmp_path: Path, text: str, message: str) -> None:
