@@ -169,8 +169,8 @@ def run(
         variant, model, seed and the results of each trial, in the order of `trials`.
 
     Raises:
-        UserError: a line per trial that failed, after the others have finished; `cores` is not
-            positive; or as for `cluster`.
+        UserError: a line per trial that failed, after the others have finished; `cores` is not positive; or as for
+            `cluster`.
     """
     if cores < 1:
         raise UserError(f"found {cores} cores per trial, expected at least 1")
@@ -253,10 +253,14 @@ def cluster(packages: Collection[str]) -> Iterator[ModuleType]:
         packages: of this project, whose code the tasks need, besides fashion.
 
     Raises:
-        UserError: Ray is not installed, or there is no cluster at RAY_ADDRESS.
+        UserError: Ray is not installed; or no cluster answers at RAY_ADDRESS, it rejects the token, or this machine is
+            none of its nodes.
     """
     address = os.environ.get("RAY_ADDRESS") or "local"
-    _set_environment(address)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_TMPDIR", "/tmp")  # noqa: S108 - of sockets; their paths must be short, TMPDIR may be long
+    if address != "local":  # Ray would try for a quarter of an hour
+        os.environ |= {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": str(TIMEOUT)}
     try:
         import ray
     except ImportError as error:
@@ -284,20 +288,6 @@ def cluster(packages: Collection[str]) -> Iterator[ModuleType]:
         yield ray
     finally:
         ray.shutdown()
-
-
-def _set_environment(address: str) -> None:
-    """Set the environment variables that Ray reads when it is imported.
-
-    Args:
-        address: of the cluster, `local` for one on this machine.
-    """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_TMPDIR", "/tmp")  # noqa: S108 - of sockets; their paths must be short, TMPDIR may be long
-    if address != "local":
-        os.environ |= {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": str(TIMEOUT)}
-        if "RAY_AUTH_TOKEN" in os.environ or Path.home().joinpath(".ray", "auth_token").exists():
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # which is Ray's default for clusters on this machine only
 
 
 def gpus(ray: ModuleType) -> int:
