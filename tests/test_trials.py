@@ -34,7 +34,7 @@ from fashion.params import load_params
 from fashion.study import Study
 from fashion.trials import Trial
 from tests.conftest import MODELS, ROOT, Project, clone, draw_lines
-from tests.trainings import PAUSE
+from tests.trainings import PAUSES
 
 PARAMS = load_params(ROOT / "params.yaml")
 STAGE = ["-m", "stages.study", "study/params.yaml", "data/train", "data/validation", "study/trials.csv"]
@@ -451,9 +451,9 @@ def cluster(original: Project) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def second(cluster: Cluster, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def second(cluster: Cluster) -> Iterator[subprocess.Popen[str]]:
     """Start a second node, whose first trial of tests/trainings.py waits to be killed."""
-    with node({**cluster.environment, PAUSE: str(tmp_path / "paused")}, f"--address={cluster.address}") as process:
+    with node({**cluster.environment, PAUSES: "1"}, f"--address={cluster.address}") as process:
         yield process
 
 
@@ -467,9 +467,8 @@ def clustered(small: Project, cluster: Cluster) -> Project:
 @pytest.mark.parametrize("whole_node", [False, True])
 def test_lost_trial(clustered: Project, second: subprocess.Popen[str], tmp_path: Path, whole_node: bool) -> None:
     """A trial whose worker or node is killed continues from its checkpoint and ends with the same weights."""
-    with started(clustered, sys.executable, "-m", "tests.trainings") as driver:
-        paused = tmp_path / "paused"
-        folder = clustered.folder / trials.FOLDER
+    paused, folder = tmp_path / "paused", clustered.folder / trials.FOLDER
+    with started(clustered, sys.executable, "-m", "tests.trainings", str(paused)) as driver:
         wait_for(lambda: paused.exists() and paused.read_text() and any(folder.glob("*.npz")), driver)
         if whole_node:
             kill_node(second)

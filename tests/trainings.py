@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import signal
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +18,13 @@ from fashion.params import load_params
 from fashion.stores import Store
 from fashion.trials import Trial
 
-PAUSE = "TEST_PAUSE"  # environment variable of a node whose first trial waits to be killed: a file for its process id
+PAUSES = "TEST_PAUSES"  # environment variable of the node whose first trial waits to be killed
 CHANGES = {"epochs": 6, "hard_examples": {"refresh_every": 2}, "ema_momentum": 0.9}
 
 
 @dataclass(frozen=True)
 class PausingStore:
-    """Passes checkpoints on; after the first one, waits to be killed."""
+    """Passes checkpoints on; after the first one, writes its process id to a file and waits to be killed."""
 
     store: Store
     file: Path
@@ -37,14 +39,22 @@ class PausingStore:
             signal.pause()
 
 
-def train(trial: Trial, splits: Mapping[str, Split], store: Store) -> dict[str, Any]:
-    """Train with a checkpoint after each epoch; return a hash of the weights and whether the training was continued."""
+def train(trial: Trial, data: tuple[Mapping[str, Split], Path], store: Store) -> dict[str, Any]:
+    """Train with a checkpoint after each epoch; return a hash of the weights and whether the training was continued.
+
+    Args:
+        trial: of one of the project's networks.
+        data: the splits, and the file of `PausingStore`.
+        store: of checkpoints.
+    """
     from fashion.models import checkpoints, networks, training
 
     checkpoints.INTERVAL = -1
-    continued = store.read() is not None
-    if PAUSE in os.environ and not continued:
-        store = PausingStore(store, Path(os.environ[PAUSE]))
+    (splits, paused), continued = data, store.read() is not None
+    if PAUSES in os.environ and not continued:
+        store = PausingStore(store, paused)
+    while PAUSES not in os.environ and not paused.exists():  # so that each node gets one of the trials
+        time.sleep(0.1)
     model, history = training.train(
         networks.load(trial.model), trial.settings, splits["train"], splits["validation"], store
     )
@@ -57,7 +67,7 @@ def train(trial: Trial, splits: Mapping[str, Split], store: Store) -> dict[str, 
 
 
 def main() -> None:
-    """Run two equal trials and print their results as JSON."""
+    """Run two equal trials and print their results as JSON; the argument is the file of `PausingStore`."""
     from fashion.models import networks
 
     params = load_params()
@@ -65,7 +75,7 @@ def main() -> None:
     settings = networks.params_of(model, params, CHANGES)
     equal = [Trial(name, model, settings.seed, settings, name) for name in ("one", "two")]
     folders = {name: Path("data", name) for name in ("train", "validation")}
-    print(json.dumps(trials.run(equal, lambda: trials.load(folders), train)))
+    print(json.dumps(trials.run(equal, lambda: (trials.load(folders), Path(sys.argv[1])), train)))
 
 
 if __name__ == "__main__":
