@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks import timed
 from benchmarks.cluster import cluster
 from fashion import trials
+from fashion.cluster import connect
 from fashion.errors import UserError, run_command
 from fashion.models import networks
 from fashion.params import TrainingParams, load_params
@@ -130,7 +131,7 @@ def costs(model: str, settings: TrainingParams, data: Any, cores: Sequence[int])
 
 def transfers(data: Any, checkpoint_bytes: int) -> tuple[float, float]:
     """Return the median seconds of the data to the cluster's other node, and of a checkpoint from there into a file."""
-    with tempfile.TemporaryDirectory() as folder, trials.cluster({"benchmarks"}) as ray:
+    with tempfile.TemporaryDirectory() as folder, connect({"benchmarks"}) as ray:
         here = ray.get_runtime_context().get_node_id()
         (there,) = (node["NodeID"] for node in ray.nodes() if node["NodeID"] != here)
 

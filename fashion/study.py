@@ -35,7 +35,8 @@ def read(path: Path, models: Collection[str]) -> Study:
         The study, each of whose variants has a key `model` and all changes, those of `all` included.
 
     Raises:
-        UserError: a line per key that is unknown, missing or of the wrong type, and per variant without a model.
+        UserError: a line per key that is unknown, missing or of the wrong type, and per variant without a model or with
+            a seed.
     """
     study = validated(Study, read_yaml(path), str(path))
     variants = study.variants or {model: {"model": model} for model in models}
@@ -44,5 +45,10 @@ def read(path: Path, models: Collection[str]) -> Study:
         f"{path}: variants.{name}: model: found {own.get('model')!r}, expected one of {', '.join(models)}"
         for name, own in changes.items()
         if own.get("model") not in list(models)  # what is no text may be unhashable
+    )
+    raise_problems(
+        f"{path}: variants.{name}: seed: found {own['seed']!r}; list the seeds of all variants under seeds"
+        for name, own in changes.items()
+        if "seed" in own
     )
     return study.model_copy(update={"variants": changes})

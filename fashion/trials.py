@@ -4,21 +4,17 @@ A trial is one training and its evaluation. Its result is written to .dvc/tmp/tr
 interrupted or changed study trains only what is missing.
 """
 
-import logging
-import os
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from fashion import cluster
 from fashion.data import dataset
 from fashion.data.dataset import Split
 from fashion.errors import UserError
@@ -36,7 +32,6 @@ if TYPE_CHECKING:
 FOLDER = Path(".dvc", "tmp", "trials")
 RETRIES = 3  # of a trial whose worker or node is lost
 POLL = 5  # seconds between two checks whether DVC still runs
-TIMEOUT = 10  # seconds to connect to a cluster
 
 
 @dataclass(frozen=True)
@@ -169,8 +164,9 @@ def run(
         variant, model, seed and the results of each trial, in the order of `trials`.
 
     Raises:
-        UserError: a line per trial that failed, after the others have finished; `cores` is not positive; or as for
-            `cluster`.
+        UserError: a line per trial that failed, after the others have finished; `cores` is not positive, or more than
+            any node has; other trials are running in this folder; DVC was killed; or as for
+            `fashion.cluster.connect`.
     """
     if cores < 1:
         raise UserError(f"found {cores} cores per trial, expected at least 1")
@@ -184,9 +180,12 @@ def run(
                 for trial in trials:
                     trial.result.unlink(missing_ok=True)
                     trial.checkpoint.path.unlink(missing_ok=True)
-            _run(list({trial.key: trial for trial in missing}.values()), data(), function, cores, parent)
-            for trial in trials:
-                trial.checkpoint.path.unlink(missing_ok=True)
+            try:
+                _run(list({trial.key: trial for trial in missing}.values()), data(), function, cores, parent)
+            finally:
+                for trial in trials:
+                    if trial.result.exists():
+                        trial.checkpoint.path.unlink(missing_ok=True)
     return [
         {"variant": trial.variant, "model": trial.model, "seed": trial.seed, **read_json(trial.result)}
         for trial in trials
@@ -196,16 +195,18 @@ def run(
 def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int, parent: Parent) -> None:
     """Run trials as Ray tasks; write the result of each as soon as it is there."""
     failures, lost = [], Counter[str]()
-    with cluster({function.__module__.partition(".")[0]}) as ray:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if cores > max(node.get("CPU", 0) for node in nodes):
-            _print(f"no node has {cores} cores; the trials wait for one that has")
+    with cluster.connect({function.__module__.partition(".")[0]}) as ray:
+        largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+        if cores > largest:
+            raise UserError(
+                f"found {cores} cores per trial, but no node has more than {largest}; use --cores {largest}"
+            )
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
         beside = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1}
         writer = ray.remote(CheckpointWriter).options(**beside).remote(FOLDER.absolute())
-        task = ray.remote(_task).options(num_cpus=cores, num_gpus=gpus(ray), max_retries=0)
+        task = ray.remote(_task).options(num_cpus=cores, num_gpus=cluster.gpus(ray), max_retries=0)
         stored = ray.put(data)
 
         def start(trial: Trial) -> Any:
@@ -245,63 +246,6 @@ def _print(line: str) -> None:
     sys.stdout.flush()
 
 
-@contextmanager
-def cluster(packages: Collection[str]) -> Iterator[ModuleType]:
-    """Connect to the cluster at RAY_ADDRESS or start one on this machine; yield the module ray.
-
-    Args:
-        packages: of this project, whose code the tasks need, besides fashion.
-
-    Raises:
-        UserError: Ray is not installed; or no cluster answers at RAY_ADDRESS, it rejects the token, or this machine is
-            none of its nodes.
-    """
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_TMPDIR", "/tmp")  # noqa: S108 - of sockets; their paths must be short, TMPDIR may be long
-    if address != "local":  # Ray would try for a quarter of an hour
-        os.environ |= {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": str(TIMEOUT)}
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError("Ray is not installed; install the extra cluster: pip install -e '.[cluster]'") from error
-    root, handler = Path(__file__).parents[1], signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(
-            address=address,
-            include_dashboard=False if address == "local" else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"py_modules": [str(root / package) for package in sorted({"fashion", *packages})]},
-        )
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
-        if address == "local":
-            raise
-        cause = error.__cause__  # with a traceback
-        reason = str(cause).strip().splitlines()[-1] if cause else " ".join(str(error).split())
-        raise UserError(
-            f"cannot connect to a Ray cluster at RAY_ADDRESS={address} ({reason}); start a node on this machine with "
-            "`ray start`, or unset RAY_ADDRESS to use this machine alone"
-        ) from error
-    signal.signal(signal.SIGTERM, handler)  # Ray replaces it
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def gpus(ray: ModuleType) -> int:
-    """Return the number of GPUs per trial: 1 where nodes have them."""
-    return int(any(node["Resources"].get("GPU") for node in ray.nodes()))
-
-
-def use_cores(cores: int) -> None:
-    """Limit TensorFlow in this worker to that many cores."""
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(cores)
-
-
 class CheckpointWriter:
     """A Ray actor beside the driver that writes the checkpoints of all trials, so that nodes need no shared disk."""
 
@@ -332,7 +276,7 @@ class RemoteStore:
 
 def _task(function: Train, trial: Trial, data: Any, store: RemoteStore, cores: int) -> dict[str, Any]:
     """Run a trial in a Ray worker."""
-    use_cores(cores)
+    cluster.use_cores(cores)
     return function(trial, data, store)
 
 

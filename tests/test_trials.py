@@ -76,6 +76,7 @@ def test_variants(tmp_path: Path) -> None:
         ({"all": {}, "variants": {"odd": {"model": "rnn"}}}, "variants.odd: model: found 'rnn', expected one of a, b"),
         ({"all": {}, "variants": {"odd": {}}}, "variants.odd: model: found None, expected one of a, b"),
         ({"all": {}, "variants": {"odd": {"model": ["a"]}}}, "variants.odd: model: found ['a'], expected one of a, b"),
+        ({"all": {}, "variants": {"odd": {"model": "a", "seed": 7}}}, "variants.odd: seed: found 7; list the seeds"),
         ({"extra": 1}, "extra: unknown key"),
     ],
 )

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 
-from fashion import trials
+from fashion import cluster, trials
 from fashion.errors import UserError
 from fashion.evaluation.figures import png
 from fashion.params import Params, check_params, load_params
@@ -276,7 +276,7 @@ def test_nothing_to_confirm() -> None:
 
 def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match="install the extra cluster"), trials.cluster(()):
+    with pytest.raises(UserError, match="install the extra cluster"), cluster.connect(()):
         pass
 
 

@@ -6,18 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fashion import trials
-from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.models import networks
-from fashion.stores import Store
 from fashion.trials import Trial
 from fashion.tune.space import CURRENT, Result, Space
-
-if TYPE_CHECKING:
-    import keras
 
 SEEDS = 3
 BEST = 3  # of the search, besides the current values
@@ -45,16 +40,11 @@ class Summary:
         return abs(self.mean - other.mean) > 2 * error
 
 
-def train(
-    trial: Trial,
-    splits: Mapping[str, Split],
-    store: Store | None = None,
-    callbacks: "Sequence[keras.callbacks.Callback]" = (),
-) -> dict[str, Any]:
+def train(trial: Trial, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Train as `fashion.trials.train` does; if the training diverges, its validation accuracy is 0."""
     started = time.process_time()
     try:
-        return {"outcome": "finished", **trials.train(trial, splits, store, callbacks)}
+        return {"outcome": "finished", **trials.train(trial, *args, **kwargs)}
     except UserError:
         return {"outcome": "diverged", "val_accuracy": 0.0, "seconds": round(time.process_time() - started, 1)}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from fashion import trials
+from fashion import cluster, trials
 from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.evaluation.figures import png
@@ -81,7 +81,7 @@ def _search(
             print(f"{len(known)} of {count} trainings are known", flush=True)
         if len(known) >= count:
             return known
-        with trials.cluster(()) as ray:
+        with cluster.connect(()) as ray:
             from fashion.tune.search import search
 
             return search(

@@ -21,9 +21,10 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from tqdm import tqdm
 
+from fashion.cluster import gpus, use_cores
 from fashion.data.dataset import Split
 from fashion.params import Range
-from fashion.trials import RETRIES, Trial, gpus, reason, use_cores
+from fashion.trials import RETRIES, Trial, reason
 from fashion.tune.confirmation import train
 from fashion.tune.space import CURRENT, Result, Space, Values
 

@@ -1,0 +1,70 @@
+"""The Ray cluster that runs trials."""
+
+import logging
+import os
+import signal
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from fashion.errors import UserError
+
+TIMEOUT = 10  # seconds to connect to a cluster
+
+
+@contextmanager
+def connect(packages: Collection[str]) -> Iterator[ModuleType]:
+    """Connect to the cluster at RAY_ADDRESS or start one on this machine; yield the module ray.
+
+    Args:
+        packages: of this project, whose code the tasks need, besides fashion.
+
+    Raises:
+        UserError: Ray is not installed; or no cluster answers at RAY_ADDRESS, it rejects the token, or this machine is
+            none of its nodes.
+    """
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_TMPDIR", "/tmp")  # noqa: S108 - of sockets; their paths must be short, TMPDIR may be long
+    if address != "local":  # Ray would try for a quarter of an hour
+        os.environ |= {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": str(TIMEOUT)}
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("Ray is not installed; install the extra cluster: pip install -e '.[cluster]'") from error
+    root, handler = Path(__file__).parents[1], signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"py_modules": [str(root / package) for package in sorted({"fashion", *packages})]},
+        )
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+        if address == "local":
+            raise
+        cause = error.__cause__  # with a traceback
+        reason = str(cause).strip().splitlines()[-1] if cause else " ".join(str(error).split())
+        raise UserError(
+            f"cannot connect to a Ray cluster at RAY_ADDRESS={address} ({reason}); start a node on this machine with "
+            "`ray start`, or unset RAY_ADDRESS to use this machine alone"
+        ) from error
+    signal.signal(signal.SIGTERM, handler)  # Ray replaces it
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def gpus(ray: ModuleType) -> int:
+    """Return the number of GPUs per trial: 1 where nodes have them."""
+    return int(any(node["Resources"].get("GPU") for node in ray.nodes()))
+
+
+def use_cores(cores: int) -> None:
+    """Limit TensorFlow in this worker to that many cores."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(cores)
