@@ -205,9 +205,9 @@ def _trials(results: Mapping[str, Any]) -> list[str]:
 def _side_by_side(pairs: Mapping[str, Any]) -> str:
     side, after = (statistics.median(pairs["seconds"][way]) for way in ("side by side", "one after the other"))
     return (
-        f"Two trainings of `{pairs['model']}` ({pairs['timed_epochs']} epochs) take {side:.0f} s side by side with one "
-        f"thread each, and {after:.0f} s one after the other with two threads each, {after / side:.2f} times as long. "
-        "Start-up is left out."
+        f"Two training runs of `{pairs['model']}` ({pairs['timed_epochs']} epochs) take {side:.0f} s side by side with "
+        f"one thread each, and {after:.0f} s one after the other with two threads each, {after / side:.2f} times as "
+        "long. Start-up is left out."
     )
 
 
@@ -261,7 +261,7 @@ def _extrapolation(trials: Mapping[str, Any]) -> str:
     )
     busy = NODES[-1] * costs["checkpoint_seconds"] / costs["checkpoint_interval"]
     return (
-        f"Extrapolated from these figures, not measured: {TRIALS} trainings of `{pairs['model']}` ({pairs['epochs']} "
+        f"Extrapolated from these figures, not measured: {TRIALS} trials of `{pairs['model']}` ({pairs['epochs']} "
         f"epochs, {training:.0f} s) on nodes like a core of this machine, if the driver's node sends the splits to one "
         f"node after the other at 1 Gbit/s. The checkpoints of {NODES[-1]} nodes would keep the driver's node busy for "
         f"{busy:.1%} of the time.\n\n{table}"

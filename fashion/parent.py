@@ -7,15 +7,22 @@ import psutil
 from fashion.errors import UserError
 
 
-class Parent:
-    """The process that runs this one: DVC, or None if it was not started by DVC."""
+def _dvc() -> psutil.Process | None:
+    """Return the process of DVC, None if it did not start this one."""
+    if "DVC_STAGE" not in os.environ:
+        return None
+    # DVC runs a command in a shell, which may stay between the two.
+    return next(process for process in psutil.Process().parents() if "-c" not in process.cmdline())
 
-    def __init__(self) -> None:
-        # DVC runs a command in a shell, which may stay between the two.
-        above = psutil.Process().parents() if "DVC_STAGE" in os.environ else []
-        self.process = next((process for process in above if "-c" not in process.cmdline()), None)
 
-    def check(self) -> None:
-        """Raise a `UserError` if the process has ended."""
-        if self.process and not (self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE):
-            raise UserError("DVC has ended, so this stage stops; run `dvc repro` again")
+DVC = _dvc()  # on import, since DVC may be killed while the others are imported
+
+
+def check() -> None:
+    """Raise a `UserError` if DVC started this process and has been killed."""
+    try:
+        runs = DVC is None or (DVC.is_running() and DVC.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it ended between the two calls
+        runs = False
+    if not runs:
+        raise UserError("DVC has ended, so this stage stops; run `dvc repro` again")

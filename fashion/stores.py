@@ -1,4 +1,4 @@
-"""Where trainings keep their checkpoints."""
+"""Stores of checkpoints."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ FOLDER = Path(".dvc", "tmp", "checkpoints")
 
 @runtime_checkable
 class Store(Protocol):
-    """Keeps the last checkpoint of a training."""
+    """Keeps the last checkpoint of a training run."""
 
     def read(self) -> bytes | None:
         """Return the checkpoint, None if there is none."""
@@ -41,11 +41,11 @@ class FileStore:
 
 @contextmanager
 def file_store(output: Path, key: str) -> Iterator[FileStore]:
-    """Yield the store of a training; if the block succeeds, delete its checkpoint.
+    """Yield the store of a training run; if the block succeeds, delete its checkpoint.
 
     Args:
         output: the model to write.
-        key: of the training, see `fashion.models.networks.training_key`; checkpoints with another one are deleted.
+        key: see `fashion.models.networks.training_key`; checkpoints with another one are deleted.
 
     Raises:
         UserError: another process trains the same model.

@@ -1,4 +1,4 @@
-"""Studies: trainings with several seeds and settings, as the params.yaml of a study declares them."""
+"""Studies: training runs with several seeds and settings, as the params.yaml of a study declares them."""
 
 from collections.abc import Collection
 from pathlib import Path

@@ -1,27 +1,29 @@
-"""Many trainings, side by side on the cores of this machine or, with RAY_ADDRESS, on a Ray cluster.
+"""Many training runs, side by side on the cores of this machine or, with RAY_ADDRESS, on a Ray cluster.
 
-A trial is one training and its evaluation. Its result is written to .dvc/tmp/trials as soon as it is there, so an
-interrupted or changed study trains only what is missing.
+The result of each is written to .dvc/tmp/trials as soon as it is there, so an interrupted or changed study trains only
+what is missing.
 """
 
+import hashlib
+import inspect
+import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from fashion import cluster
+from fashion import cluster, parent
 from fashion.data import dataset
 from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.files import list_folder, read_json, write_json
 from fashion.locks import locked
 from fashion.params import Params
-from fashion.parent import Parent
 from fashion.stores import FileStore, Store
 from fashion.study import Study
 from fashion.validation import raise_problems
@@ -36,14 +38,14 @@ POLL = 5  # seconds between two checks whether DVC still runs
 
 @dataclass(frozen=True)
 class Trial:
-    """One training.
+    """A training run and its evaluation.
 
     Attributes:
         variant: name of its settings, shared by the trials that differ only in the seed.
         model: name of the network.
-        seed: of the training.
+        seed: seed of the training run.
         settings: everything else that it is trained with, such as `TrainingParams`.
-        key: hash of what the result depends on: settings, code and data.
+        key: hash of what the training depends on: settings, code and data.
     """
 
     variant: str
@@ -81,8 +83,9 @@ def of_study(study: Study, params: Params, splits: Mapping[str, Path]) -> list[T
     Raises:
         UserError: a line per key that is unknown, missing, of the wrong type or out of bounds.
     """
-    from fashion.models import networks
+    from fashion.models import networks, training
 
+    params = training.with_precision(params)
     data = {name: list_folder(folder) for name, folder in splits.items()}
     trials, problems = [], []
     for variant, changes in study.variants.items():
@@ -151,14 +154,14 @@ def run(
     cores: int = 1,
     fresh: bool = False,
 ) -> list[dict[str, Any]]:
-    """Run the trials whose results are not known yet.
+    """Run the trials that have no results yet.
 
     Args:
-        trials: what to train.
+        trials: what to run.
         data: returns what the trials train with; called only if one must run.
         function: runs a trial.
         cores: per trial. Where nodes have GPUs, a trial also gets one.
-        fresh: run all, even if their results are known.
+        fresh: run all, even those that already have results.
 
     Returns:
         variant, model, seed and the results of each trial, in the order of `trials`.
@@ -170,10 +173,10 @@ def run(
     """
     if cores < 1:
         raise UserError(f"found {cores} cores per trial, expected at least 1")
-    parent = Parent()
+    trials = [replace(trial, key=_key(trial, function, cores)) for trial in trials]
     missing = [trial for trial in trials if fresh or not trial.result.exists()]
     if known := len(trials) - len(missing):
-        _print(f"{known} of {len(trials)} trials are known")
+        _print(f"{known} of {len(trials)} trials already have results")
     if missing:
         with locked(FOLDER / "lock", "other trials are running in this folder; wait for them to end"):
             if fresh:
@@ -181,7 +184,7 @@ def run(
                     trial.result.unlink(missing_ok=True)
                     trial.checkpoint.path.unlink(missing_ok=True)
             try:
-                _run(list({trial.key: trial for trial in missing}.values()), data(), function, cores, parent)
+                _run(list({trial.key: trial for trial in missing}.values()), data(), function, cores)
             finally:
                 for trial in trials:
                     if trial.result.exists():
@@ -192,7 +195,13 @@ def run(
     ]
 
 
-def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int, parent: Parent) -> None:
+def _key(trial: Trial, function: Train, cores: int) -> str:
+    """Return a hash of what a result depends on; the order of a sum, and so its last bits, may depend on `cores`."""
+    content = json.dumps([trial.key, cores, *map(inspect.getsource, (train, function))])
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int) -> None:
     """Run trials as Ray tasks; write the result of each as soon as it is there."""
     failures, lost = [], Counter[str]()
     with cluster.connect({function.__module__.partition(".")[0]}) as ray:

@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("trials", type=Path, help="results to write, a row per training (.csv)")
     parser.add_argument("--test", type=Path, metavar="FOLDER", help="test split, to evaluate the models on it, too")
     parser.add_argument("--cores", type=int, default=1, metavar="N", help="cores per training (default: 1)")
-    parser.add_argument("--fresh", action="store_true", help="run all trainings, even those with known results")
+    parser.add_argument("--fresh", action="store_true", help="run all trials, even those that already have results")
     args = parser.parse_args()
     params = load_params()
 

@@ -158,7 +158,7 @@ def test_report() -> None:
         "a trial that does nothing takes 5.0 ms of the driver",
         "(47 MB) reach the other node in 0.12 s",
         "of 4.3 MB takes 0.030 s",
-        "200 trainings of `cnn` (15 epochs, 60 s)",
+        "200 trials of `cnn` (15 epochs, 60 s)",
         "busy for 1.0% of the time",
         "0.25 to 0.50 s",
         "8.0 times as long",

@@ -1,5 +1,6 @@
 """Checkpoints: an interrupted training continues and ends with the same bytes; it stops if DVC is killed."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -193,6 +194,29 @@ def test_killed_stage(project: Project) -> None:
     assert re.match(rf"{NAME}: continues after epoch \d+\n", done.stdout)
     assert outputs(project) == expected
     assert not list((project.folder / FOLDER).glob("*.npz"))
+
+
+def test_dvc_killed_before_the_training(tmp_path: Path) -> None:
+    (tmp_path / "child.py").write_text(
+        "from fashion import parent; print('ready', flush=True); input(); parent.check()"
+    )
+    (tmp_path / "dvc.py").write_text("import subprocess, sys; subprocess.run([sys.executable, 'child.py'])")
+    for killed in (False, True):
+        with subprocess.Popen(
+            [sys.executable, "dvc.py"],
+            cwd=tmp_path,
+            env={**os.environ, "DVC_STAGE": "train"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as dvc:
+            assert dvc.stdout
+            assert dvc.stdout.readline() == "ready\n"
+            if killed:
+                dvc.kill()
+            _, errors = dvc.communicate("\n")  # returns when the child has ended, too
+        assert ("DVC has ended, so this stage stops" in errors) == killed, errors
 
 
 @slow

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import sys
 import zipfile
 from contextlib import redirect_stdout
@@ -19,6 +20,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.models import networks, saving, training
+from fashion.params import load_params
 from fashion.validation import merged
 from tests.conftest import MODELS, ROOT, SMALL_NETWORKS, draw_lines
 
@@ -223,3 +225,44 @@ def test_precision_of_gpus(
     monkeypatch.setattr(tf.config.experimental, "get_device_details", details.__getitem__)
     assert training.dtype_policy("auto") == policy
     assert training.dtype_policy("float32") == "float32"
+
+
+def test_precision_of_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One machine decides what `auto` is, so that all nodes compute in the same precision."""
+    models = {"a": {"precision": "auto"}, "b": {"precision": "float32"}, "c": {"precision": "bfloat16"}}
+    params = load_params(ROOT / "params.yaml").model_copy(update={"models": models})
+    for precision, available in (("bfloat16", True), ("float32", False)):
+        monkeypatch.setattr(training, "_has_bfloat16", lambda available=available: available)
+        resolved = training.with_precision(params).models
+        assert [model["precision"] for model in resolved.values()] == [precision, "float32", "bfloat16"]
+
+
+def test_training_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It follows the code that a network uses: not that of the other networks, unless it imports them."""
+    shutil.copytree(Path(networks.__file__).parent, tmp_path / "models")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dataset.py").touch()
+    monkeypatch.setattr(networks, "__file__", str(tmp_path / "models" / "networks.py"))
+
+    def key() -> str:
+        return networks.training_key(FIRST, PARAMS, {})
+
+    def append(file: str, text: str) -> None:
+        with (tmp_path / file).open("a") as code:
+            code.write(text)
+
+    append("models/other.py", '\nclass Params(TrainingParams):\n    """Of another network."""\n')
+    keys = [key()]
+    append("models/other.py", "# changed\n")
+    assert key() == keys[0]
+    append(f"models/{FIRST}.py", "from fashion.models import other\n")
+    keys.append(key())
+    append("models/other.py", "# changed\n")
+    keys.append(key())
+    append("models/layers.py", "# changed\n")
+    keys.append(key())
+    append("data/dataset.py", "# changed\n")
+    keys.append(key())
+    monkeypatch.setattr(networks, "version", lambda package: f"another {package}")
+    keys.append(key())
+    assert len(set(keys)) == len(keys)

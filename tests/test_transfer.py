@@ -440,7 +440,7 @@ def test_study(tmp_path: Path, raw_folder: Path) -> None:
     run("train", *stage)
     first = (tmp_path / "results.csv").read_bytes()
     (tmp_path / ".dvc" / "tmp" / "transfer").rename(tmp_path / "scratch")  # needed by missing trials only
-    assert "6 of 6 trials are known" in run("train", *stage)
+    assert "6 of 6 trials already have results" in run("train", *stage)
     assert (tmp_path / "results.csv").read_bytes() == first
     results = pd.read_csv(tmp_path / "results.csv")
     assert list(results) == ["method", "images", "seed", "val_accuracy", "accuracy", "seconds"]

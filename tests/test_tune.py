@@ -1,6 +1,7 @@
 """`fashion tune`: the space, the results, the change of params.yaml, and a search with faults."""
 
 import csv
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from scipy.stats import ttest_ind
 from fashion import cluster, trials
 from fashion.errors import UserError
 from fashion.evaluation.figures import png
+from fashion.models.progress import DivergedError
 from fashion.params import Params, check_params, load_params
 from fashion.tune import confirmation, report, space
 from fashion.tune.confirmation import Summary
@@ -215,10 +217,23 @@ def test_summary() -> None:
     assert [summary.number for summary in summaries] == [3, 0, 5]  # the current params win a tie
     assert (summaries[0].mean, summaries[0].deviation, summaries[0].seconds) == pytest.approx((0.93, 0.01, 13))
     assert report.recommendation(summaries) == (
-        "Trial 3 is 2.00 points better than the current params, in 1.30 times their processor time. "
-        "The difference is more than twice its standard error."
+        "Trial 3 is 2.00 points better than the current params, in 1.30 times their processor time; "
+        "this difference is more than twice its standard error. Use its params."
     )
-    assert report.recommendation(summaries[1:]) == "The current params are the best."
+    assert confirmation.recommended(summaries).number == 3
+    assert report.recommendation(summaries[1:]) == "No trial is better than the current params. Keep them."
+    assert confirmation.recommended(summaries[1:]).number == 0
+
+
+def test_better_by_chance() -> None:
+    accuracies = {0: (0.90, 0.91, 0.92), 3: (0.91, 0.92, 0.93)}
+    summaries = confirmation.summarize([result(number, one) for number, group in accuracies.items() for one in group])
+    assert summaries[0].number == 3
+    assert confirmation.recommended(summaries).number == 0
+    assert report.recommendation(summaries) == (
+        "Trial 3 is 1.00 points better than the current params, in 1.00 times their processor time; "
+        "this difference is not more than twice its standard error. Keep the current params."
+    )
 
 
 def test_report() -> None:
@@ -261,7 +276,7 @@ def test_report() -> None:
 
 def test_diverged_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def diverge(*_args: object) -> None:
-        raise UserError("training diverged")
+        raise DivergedError("training diverged")
 
     monkeypatch.setattr(trials, "train", diverge)
     outcome = confirmation.train(trials.Trial("trial 1", "dnn", 1, None, ""), {})
@@ -270,7 +285,7 @@ def test_diverged_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_to_confirm() -> None:
     searched = dnn_space({"dropout": {"min": 0.0, "max": 0.3}})
-    with pytest.raises(UserError, match="no values but the current ones were trained to the end"):
+    with pytest.raises(UserError, match="no trial but that of the current params has finished"):
         confirmation.confirm(searched, [result(0, 0.9, dropout=0.1)], {}, {}, fresh=False)
 
 
@@ -323,8 +338,8 @@ def fragile(tmp_path: Path, raw_folder: Path) -> Project:
     (tmp_path / "fashion" / "models" / "fragile.py").write_text(NETWORK.replace("DIVERGE", str(tmp_path / "diverge")))
 
     def edit(params: Any) -> None:
-        params["models"]["fragile"] = {"optimizer": "adam", "learning_rate": 0.001, "epochs": 3, "fault": "none"}
-        searches = {"fault": ["none", "no", "exit"], "learning_rate": {"min": 0.001, "max": 0.1, "log": True}}
+        params["models"]["fragile"] = {"optimizer": "adam", "learning_rate": 0.0001, "epochs": 3, "fault": "none"}
+        searches = {"fault": ["none", "no", "exit"], "learning_rate": {"min": 0.0001, "max": 0.1, "log": True}}
         params["tune"] = {"fragile": searches}
 
     project.edit_params(edit)
@@ -333,7 +348,7 @@ def fragile(tmp_path: Path, raw_folder: Path) -> Project:
 
 @pytest.mark.slow
 def test_search(fragile: Project) -> None:
-    """Killed, it goes on; trainings that diverge or crash do not end it; the test set is not there."""
+    """Killed, it resumes; trials that diverge or crash do not end it; the test set is not there."""
     command = [*FASHION, "tune", "fragile", "--trials", "6"]
     with subprocess.Popen(
         command,
@@ -349,7 +364,7 @@ def test_search(fragile: Project) -> None:
     assert ended
     (fragile.folder / "diverge").touch()
     output = fragile.run(*command).stdout
-    assert " of 6 trainings are known\n" in output, output
+    assert " of 6 trials already have results\n" in output, output
     assert ended not in output, output  # not trained again
     assert ", diverged after 0 epochs: " in output, output
     assert "\nfailed: " in output, output
@@ -363,6 +378,7 @@ def test_search(fragile: Project) -> None:
 
     before = read_yaml(fragile.folder / "params.yaml")
     applied = fragile.run(*command, "--apply").stdout
+    assert not re.search("^(trial|failed)", applied, re.M)  # nothing was trained again
     assert applied.splitlines()[-1] == "Written: reports/tune/fragile.csv, reports/tune/fragile.png, params.yaml"
     after = read_yaml(fragile.folder / "params.yaml")
     assert after["models"].pop("fragile") != before["models"].pop("fragile")

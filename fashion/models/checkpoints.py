@@ -17,7 +17,7 @@ HISTORY = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves the state of a training after an epoch, if the last checkpoint is older than `INTERVAL`.
+    """Saves the state of the training run after an epoch, if the last checkpoint is older than `INTERVAL`.
 
     The state is all variables of the model and its optimiser, the ranking of the hard examples, and the history.
 
@@ -41,7 +41,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     @property
     def epochs(self) -> int:
-        """Number of epochs that are done."""
+        """Number of epochs done."""
         return len(self.history)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
@@ -60,7 +60,7 @@ class Checkpoints(keras.callbacks.Callback):
                     variable.assign(arrays[f"variable{number}"])
                 self.sampler.ranking = arrays.get("ranking")
                 self.history = arrays["history"].tolist()
-        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"{model.name}: its checkpoint is damaged ({error}); delete the .npz files in .dvc/tmp/checkpoints and "
                 ".dvc/tmp/trials, and try again"

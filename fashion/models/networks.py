@@ -3,7 +3,9 @@
 import hashlib
 import importlib
 import json
+import re
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,20 +54,26 @@ def params_of(name: str, params: Params, changes: Mapping[str, Any] | None = Non
 
 
 def training_key(name: str, settings: TrainingParams, data: Mapping[str, Mapping[str, str]]) -> str:
-    """Return a hash, 32 hexadecimal digits, of what the result of a training depends on.
+    """Return a hash, 32 hexadecimal digits, of what the result of a training run depends on.
 
     Args:
         name: of the network.
         settings: all its params.
         data: the MD5 of each file of the splits.
 
-    These, and the code of fashion/models, without the other networks, and of fashion/data/dataset.py.
+    It depends on these, on the versions of TensorFlow and Keras, and on the code of fashion/data/dataset.py and of
+    fashion/models, without the other networks unless this one mentions them.
     """
     folder = Path(__file__).parent
-    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
-    code = {file: text for file, text in texts.items() if file == f"{name}.py" or "\nclass Params(" not in text}
-    code["dataset.py"] = folder.parent.joinpath("data", "dataset.py").read_text(encoding="utf-8")
-    content = json.dumps([name, settings.model_dump(mode="json"), data, code])
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
+    code = {
+        file: text
+        for file, text in texts.items()
+        if "\nclass Params(" not in text or file == name or re.search(rf"\b{file}\b", texts[name])
+    }
+    code["dataset"] = folder.parent.joinpath("data", "dataset.py").read_text(encoding="utf-8")
+    versions = [version(package) for package in ("tensorflow", "keras")]
+    content = json.dumps([name, settings.model_dump(mode="json"), data, code, versions])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 

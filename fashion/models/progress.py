@@ -1,4 +1,4 @@
-"""The progress display of a training."""
+"""Progress display during training."""
 
 import math
 import sys
@@ -7,24 +7,28 @@ import time
 import keras
 from tqdm import tqdm
 
+from fashion import parent
 from fashion.errors import UserError
-from fashion.parent import Parent
 
 Logs = dict[str, float]
+
+
+class DivergedError(UserError):
+    """Training gave a loss or a metric that is not finite."""
 
 
 class Progress(keras.callbacks.Callback):
     """Print a line per epoch and, on a terminal, show a bar with throughput and time left.
 
     Raises:
-        UserError: the loss or a metric is not finite at the end of an epoch, or DVC has been killed.
+        DivergedError: the loss or a metric is not finite at the end of an epoch.
+        UserError: DVC has been killed.
     """
 
     def __init__(self, images: int, batch_size: int, epochs: int) -> None:
         """Set up for `epochs` epochs of `images` training images each."""
         super().__init__()
         self.images, self.batch_size, self.epochs = images, batch_size, epochs
-        self.parent = Parent()
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self.bar = tqdm(
@@ -42,7 +46,7 @@ class Progress(keras.callbacks.Callback):
         self.epochs_done = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        self.parent.check()
+        parent.check()
         done = self.epochs_done * self.images + min((batch + 1) * self.batch_size, self.images)
         self.bar.update(done - self.bar.n)
 
@@ -53,7 +57,7 @@ class Progress(keras.callbacks.Callback):
         )
         sys.stdout.flush()  # into a log file, too, while the training runs
         if logs and not all(map(math.isfinite, logs.values())):
-            raise UserError(
+            raise DivergedError(
                 f"{self.model.name}: training diverged in epoch {epoch + 1} (a loss or metric is not finite); "
                 "lower its learning_rate or adam_learning_rate"
             )

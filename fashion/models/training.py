@@ -17,7 +17,7 @@ from fashion.models.checkpoints import HISTORY, Checkpoints
 from fashion.models.hard_examples import HardExampleSampler, images_per_epoch
 from fashion.models.input_pipeline import batches
 from fashion.models.progress import Progress
-from fashion.params import TrainingParams
+from fashion.params import Params, TrainingParams
 from fashion.stores import Store
 from fashion.validation import raise_problems
 
@@ -123,8 +123,21 @@ def class_weights(params: TrainingParams, train: Split) -> dict[int, float] | No
 def dtype_policy(precision: str) -> str:
     """Return Keras' dtype policy; `auto` is bfloat16 where the GPU or else the processor supports it, else float32."""
     if precision == "auto":
-        precision = "bfloat16" if _has_bfloat16() else "float32"
+        precision = _best_precision()
     return "mixed_bfloat16" if precision == "bfloat16" else precision
+
+
+def with_precision(params: Params) -> Params:
+    """Replace `precision: auto` by what suits this machine, so that all trials on a cluster compute in the same."""
+    models = {
+        name: {**model, "precision": _best_precision()} if model.get("precision") == "auto" else model
+        for name, model in params.models.items()
+    }
+    return params.model_copy(update={"models": models})
+
+
+def _best_precision() -> str:
+    return "bfloat16" if _has_bfloat16() else "float32"
 
 
 def _has_bfloat16() -> bool:

@@ -1,1 +1,1 @@
-"""The search for better params of a model, which `fashion tune` runs: space -> search -> confirmation -> report."""
+"""The hyperparameter search that `fashion tune` runs: space -> search -> confirmation -> report."""

@@ -1,4 +1,4 @@
-"""The confirmation trains the best few values with other seeds: the best of many trainings is partly luck."""
+"""Confirmation: train the best few configurations with other seeds, as the best of many trials is partly luck."""
 
 import math
 import time
@@ -11,21 +11,22 @@ from typing import Any
 from fashion import trials
 from fashion.errors import UserError
 from fashion.models import networks
+from fashion.models.progress import DivergedError
 from fashion.trials import Trial
 from fashion.tune.space import CURRENT, Result, Space
 
 SEEDS = 3
-BEST = 3  # of the search, besides the current values
+BEST = 3  # configurations of the search, besides the current params
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The trainings with the same values.
+    """The trials with the same configuration.
 
     Attributes:
-        number: of the values.
-        mean: validation accuracy.
-        deviation: its sample standard deviation.
+        number: of the configuration.
+        mean: mean validation accuracy.
+        deviation: sample standard deviation of the validation accuracy.
         seconds: mean processor time.
     """
 
@@ -45,7 +46,7 @@ def train(trial: Trial, *args: Any, **kwargs: Any) -> dict[str, Any]:
     started = time.process_time()
     try:
         return {"outcome": "finished", **trials.train(trial, *args, **kwargs)}
-    except UserError:
+    except DivergedError:
         return {"outcome": "diverged", "val_accuracy": 0.0, "seconds": round(time.process_time() - started, 1)}
 
 
@@ -56,30 +57,36 @@ def confirm(
     data: Mapping[str, Mapping[str, str]],
     fresh: bool,
 ) -> list[Result]:
-    """Train the best values of a search, and the current ones, with further seeds.
+    """Train the best configurations of a search, and the current params, with other seeds.
 
     Args:
         space: what was searched.
         results: of the search.
         splits: folders of the training and the validation split, by name.
         data: the MD5 of each of their files.
-        fresh: train all, even if their results are known.
+        fresh: train all, even those that already have results.
 
     Raises:
-        UserError: no other values than the current ones were trained to the end, or as for `fashion.trials.run`.
+        UserError: no trial but that of the current params has finished, or as for `fashion.trials.run`.
     """
     finished = [result for result in results if result.outcome == "finished" and result.number != CURRENT]
     if not finished:
-        raise UserError("no values but the current ones were trained to the end; allow more --trials or --hours")
-    best = sorted(finished, key=lambda result: (-result.val_accuracy, result.seconds))[:BEST]
-    values = {CURRENT: space.current, **{result.number: result.values for result in best}}
+        raise UserError(
+            "no trial but that of the current params has finished; allow more --trials or --hours; if trials "
+            "failed, remove the cause and add --fresh"
+        )
+    best: list[Result] = []
+    for result in sorted(finished, key=lambda result: (-result.val_accuracy, result.seconds)):
+        if all(result.values != other.values for other in best):  # the sampler may repeat itself
+            best.append(result)
+    values = {CURRENT: space.current, **{result.number: result.values for result in best[:BEST]}}
     first = space.settings(space.current).seed
     declared = [
         (number, Trial(f"trial {number}", space.model, seed, settings, key))
         for number in values
         for seed in range(first + 1, first + 1 + SEEDS)
         for settings in [space.settings(values[number], seed=seed)]
-        for key in [f"tune-{networks.training_key(space.model, settings, data)}"]  # other results than `trials.train`'s
+        for key in [networks.training_key(space.model, settings, data)]
     ]
     outcomes = trials.run([trial for _, trial in declared], lambda: trials.load(splits), train, fresh=fresh)
     return [
@@ -98,7 +105,7 @@ def confirm(
 
 
 def summarize(results: Sequence[Result]) -> list[Summary]:
-    """Return a summary of the trainings with each values, the best first."""
+    """Return a summary per configuration, the best first."""
     groups: dict[int, list[Result]] = {}
     for result in results:
         groups.setdefault(result.number, []).append(result)
@@ -114,3 +121,9 @@ def summarize(results: Sequence[Result]) -> list[Summary]:
         ),
         key=lambda summary: (-summary.mean, summary.number != CURRENT, summary.seconds),
     )
+
+
+def recommended(summaries: Sequence[Summary]) -> Summary:
+    """Return the best if its mean is higher than that of the current params beyond chance, else the current params."""
+    best, current = summaries[0], next(summary for summary in summaries if summary.number == CURRENT)
+    return best if best.exceeds(current) else current

@@ -1,4 +1,4 @@
-"""What a search found: a table of all trainings, a figure, and the change of params.yaml."""
+"""What a search found: a table of all trials, a figure, and the change to params.yaml."""
 
 import difflib
 import json
@@ -19,9 +19,9 @@ BEST = 5  # trials of the search that `markdown` lists
 
 
 def table(results: Sequence[Result]) -> pd.DataFrame:
-    """Return a row per training: trial, seed, outcome, val_accuracy, trained_epochs, seconds, and a column per param.
+    """Return a row per trial: trial, seed, outcome, val_accuracy, trained_epochs, seconds, and a column per param.
 
-    Lists are JSON texts.
+    Lists are written as JSON.
     """
     return pd.DataFrame(
         {
@@ -38,7 +38,7 @@ def table(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def pareto_front(results: Sequence[Result]) -> list[Result]:
-    """Return the results that none with at most the same time surpasses, the fastest first."""
+    """Return the results that no faster one equals in accuracy, the fastest first."""
     front: list[Result] = []
     for result in sorted(results, key=lambda result: (result.seconds, -result.val_accuracy)):
         if not front or result.val_accuracy > front[-1].val_accuracy:
@@ -47,7 +47,7 @@ def pareto_front(results: Sequence[Result]) -> list[Result]:
 
 
 def draw(model: str, results: Sequence[Result], recommended: int) -> Figure:
-    """Draw validation accuracy against processor time of the trainings of a search, with their Pareto front."""
+    """Draw validation accuracy against processor time of the trials of a search, with their Pareto front."""
     finished = [result for result in results if result.outcome == "finished"]
     groups: dict[str, tuple[list[Result], dict[str, Any]]] = {
         "stopped early": (
@@ -66,15 +66,15 @@ def draw(model: str, results: Sequence[Result], recommended: int) -> Figure:
     }
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     ax = figure.subplots()
-    ax.set_title(f"{model.upper()}: search of params")
+    ax.set_title(f"{model.upper()}: hyperparameter search")
     ax.step(*_points(pareto_front(finished)), where="post", color=COLOURS[1], label="Pareto front", linewidth=1)
     for label, (group, style) in groups.items():
         if group:
             ax.scatter(*_points(group), label=label, zorder=3, **style)
     shown = [result.val_accuracy for result in finished]
     margin = max(0.002, 0.15 * (max(shown) - min(shown)))
-    ax.set_ylim(min(shown) - 2 * margin, max(shown) + margin)  # the trainings that were stopped may lie far below
-    ax.set_xlabel("processor time of the training (s); approximate, as trainings ran side by side")
+    ax.set_ylim(min(shown) - 2 * margin, max(shown) + margin)  # trials that were stopped may lie far below
+    ax.set_xlabel("processor time of the training (s); approximate, as trials ran side by side")
     ax.set_ylabel("validation accuracy")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     ax.grid(alpha=0.3)
@@ -87,7 +87,7 @@ def _points(results: Sequence[Result]) -> tuple[list[float], list[float]]:
 
 
 def markdown(space: Space, results: Sequence[Result], summaries: Sequence[Summary]) -> str:
-    """Return the best trainings of the search and the confirmation as tables, and the recommendation."""
+    """Return the best trials of the search and the confirmation as tables, and the recommendation."""
     values = {CURRENT: space.current, **{result.number: result.values for result in results}}
     finished = [result for result in results if result.outcome == "finished"]
     best = sorted(finished, key=lambda result: (-result.val_accuracy, result.seconds))[:BEST]
@@ -121,14 +121,16 @@ def markdown(space: Space, results: Sequence[Result], summaries: Sequence[Summar
 
 
 def recommendation(summaries: Sequence[Summary]) -> str:
-    """Return in two sentences which params are best."""
+    """Return in two sentences which params to use, and why."""
     best, current = summaries[0], next(summary for summary in summaries if summary.number == CURRENT)
     if best is current:
-        return "The current params are the best."
+        return "No trial is better than the current params. Keep them."
+    better = best.exceeds(current)
     return (
         f"Trial {best.number} is {100 * (best.mean - current.mean):.2f} points better than the current params, in "
-        f"{best.seconds / current.seconds:.2f} times their processor time. The difference is "
-        f"{'more' if best.exceeds(current) else 'not more'} than twice its standard error."
+        f"{best.seconds / current.seconds:.2f} times their processor time; this difference is "
+        f"{'more' if better else 'not more'} than twice its standard error. "
+        f"{'Use its params' if better else 'Keep the current params'}."
     )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from fashion.errors import UserError
 from fashion.evaluation.figures import png
 from fashion.files import atomic_write, list_folder, read_json, write_json, write_text
 from fashion.locks import locked
-from fashion.models import networks
+from fashion.models import networks, training
 from fashion.params import load_params
 from fashion.tune import confirmation, report, space
 from fashion.tune.space import Result, Space
@@ -26,11 +26,13 @@ SPLITS = {"train": Path("data", "train"), "validation": Path("data", "validation
 def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -> None:
     """Search for better params of a model, confirm the best, and print and write the results.
 
+    Run again, an interrupted search resumes, and one that has ended trains nothing.
+
     Args:
         model: its name.
-        count: number of trainings of the search.
+        count: number of trials of the search.
         hours: time limit of the search; None for no limit.
-        fresh: start anew, even if results of this search are known.
+        fresh: start anew, even if this search already has results.
         apply: write the recommended params to params.yaml.
 
     Raises:
@@ -39,14 +41,14 @@ def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -
     if count < 2 or (hours is not None and hours <= 0):
         raise UserError("expected --trials of at least 2, and --hours greater than 0")
     splits = trials.load(SPLITS)
-    searched = space.load(model, load_params(PARAMS), splits["train"].image_shape)
+    searched = space.load(model, training.with_precision(load_params(PARAMS)), splits["train"].image_shape)
     data = {name: list_folder(folder) for name, folder in SPLITS.items()}
     print(f"Searching {', '.join(searched.searches)} of {model}", flush=True)
     results = _search(searched, splits, data, count, hours, fresh)
-    print("Training the best again, with other seeds", flush=True)
+    print("Confirming the best with other seeds", flush=True)
     confirmed = confirmation.confirm(searched, results, SPLITS, data, fresh)
     summaries = confirmation.summarize(confirmed)
-    best = summaries[0].number
+    best = confirmation.recommended(summaries).number
     write_text(REPORTS / f"{model}.csv", report.table([*results, *confirmed]).to_csv(index=False))
     with atomic_write(REPORTS / f"{model}.png") as file:
         file.write(png(report.draw(model, results, best)))
@@ -69,28 +71,36 @@ def _search(
     hours: float | None,
     fresh: bool,
 ) -> list[Result]:
-    """Run the part of the search whose results are not known."""
+    """Run the trials that have no results yet."""
     key = networks.training_key(searched.model, searched.settings(searched.current), data)
     content = json.dumps([key, {name: str(search) for name, search in searched.searches.items()}])
     file = FOLDER / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.json"
+    limits = [count, hours]
     with locked(FOLDER / "lock", "another search is running in this folder; wait for it to end"):
         if fresh:
             file.unlink(missing_ok=True)
-        known = [Result(**result) for result in read_json(file)] if file.exists() else []
+        state = read_json(file) if file.exists() else {"limits": None, "results": []}  # limits: once it has ended
+        known = [Result(**result) for result in state["results"]]
         if known:
-            print(f"{len(known)} of {count} trainings are known", flush=True)
-        if len(known) >= count:
+            print(f"{len(known)} of {count} trials already have results", flush=True)
+        if len(known) >= count or state["limits"] == limits:
             return known
         with cluster.connect(()) as ray:
             from fashion.tune.search import search
 
-            return search(
+            results = search(
                 ray,
                 searched,
                 splits,
                 known,
                 count,
                 hours,
-                save=lambda results: write_json(file, [asdict(result) for result in results]),
+                save=lambda results: _save(file, results),
                 scratch=FOLDER,
             )
+        _save(file, results, limits)
+        return results
+
+
+def _save(file: Path, results: Sequence[Result], limits: Sequence[float | None] | None = None) -> None:
+    write_json(file, {"limits": limits, "results": [asdict(result) for result in results]})

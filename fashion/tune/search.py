@@ -1,4 +1,4 @@
-"""The search: Optuna's TPE sampler proposes values, and ASHA stops trainings that lag behind, both run by Ray Tune.
+"""The search: Optuna's TPE sampler proposes configurations, ASHA stops trials that lag behind; Ray Tune runs both.
 
 Only `fashion.tune.run` imports this module, where Ray and Optuna are needed.
 """
@@ -28,10 +28,10 @@ from fashion.trials import RETRIES, Trial, reason
 from fashion.tune.confirmation import train
 from fashion.tune.space import CURRENT, Result, Space, Values
 
-CORES = 1  # per training
-DIGITS = 3  # significant, of the numbers that are tried
-# ASHA stops the worse half of the trainings after 30 % and after 60 % of their epochs. The learning rate of each decays
-# to 0 at its own last epoch, so trainings of different lengths are comparable at the same percentage only.
+CORES = 1  # per trial
+DIGITS = 3  # significant digits of the numbers that are tried
+# ASHA stops the worse half of the trials after 30 % and after 60 % of their epochs. The learning rate of each decays to
+# 0 in its own last epoch, so trials of different lengths are comparable at the same percentage only.
 FIRST_RUNG = 30
 REDUCTION_FACTOR = 2
 OBJECTIVE: dict[str, Any] = {"metric": "val_accuracy", "mode": "max"}
@@ -47,22 +47,22 @@ def search(
     save: Callable[[list[Result]], None],
     scratch: Path,
 ) -> list[Result]:
-    """Search on a cluster; resume if results are known.
+    """Search on a cluster; resume if there are results.
 
-    Trainings that were running when the search was interrupted are not continued; others take their place.
+    Trials that were running when the search was interrupted are not continued; others take their place.
 
     Args:
         ray: the module, connected to the cluster.
         space: what to search.
         splits: "train" and "validation".
         known: earlier results of this search.
-        count: number of trainings, the known ones included.
+        count: number of trials, the known ones included.
         hours: time limit; None for no limit.
-        save: stores all results, after each training.
+        save: stores all results, after each trial.
         scratch: folder for Tune's files.
 
     Returns:
-        All results. Trainings that failed are reported, and have none.
+        All results. Trials that fail are reported, and have none.
     """
     # Tune prints nothing, raises KeyboardInterrupt, and writes no logs.
     os.environ |= {
@@ -125,7 +125,7 @@ def _train(config: dict[str, Any], space: Space, splits: Mapping[str, Split]) ->
 
 
 class Progress(tune.Callback):
-    """Collects the results, prints a line for each training that ends, and shows a bar with the time left."""
+    """Collects the results, prints a line for each trial that ends, and shows a bar with the time left."""
 
     def __init__(self, space: Space, known: Sequence[Result], count: int, save: Callable[[list[Result]], None]) -> None:
         self.space, self.results, self.count, self.save = space, list(known), count, save
@@ -172,12 +172,12 @@ class Progress(tune.Callback):
 
 
 def _sampler(space: Space, known: Sequence[Result]) -> OptunaSearch:
-    """Return TPE, with the known results; it proposes the current values first."""
+    """Return TPE, with the known results; it proposes the current params first."""
     tried = any(result.number == CURRENT for result in known)
     sampler = OptunaSearch(
         {key: _distribution(space, key) for key in space.searches},
         points_to_evaluate=None if tried else [_encode(space, space.current)],
-        seed=space.settings(space.current).seed + len(known),  # the same seed would propose the same first values again
+        seed=space.settings(space.current).seed + len(known),  # the same seed would repeat the first configurations
         **OBJECTIVE,
     )
     for result in known:
@@ -217,7 +217,7 @@ def _encode(space: Space, values: Values) -> dict[str, Any]:
 
 
 def _decode(space: Space, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that Optuna proposes, rounded unless they are the current ones."""
+    """Return the configuration that Optuna proposes, rounded unless it is that of params.yaml."""
     if config == _encode(space, space.current):
         return dict(space.current)
     values = {}

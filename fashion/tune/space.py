@@ -1,4 +1,4 @@
-"""What a search varies: the section tune.MODEL of params.yaml, and the result of each training."""
+"""What a search varies: the section tune.MODEL of params.yaml; and the result of each trial."""
 
 import json
 from collections.abc import Mapping
@@ -11,25 +11,25 @@ from fashion.models import networks
 from fashion.params import Params, Range, TrainingParams
 from fashion.validation import merged, parse_settings, raise_problems, validated
 
-CURRENT = 0  # number of the current params, those in params.yaml
+CURRENT = 0  # number of the configuration in params.yaml
 
 Values = Mapping[str, Any]
-"""Values of the searched params, by dotted key such as augmentation.translate."""
+"""A configuration: the values of the searched params, by dotted key such as augmentation.translate."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A training with some values of the searched params.
+    """The result of a trial.
 
     Attributes:
-        number: of the values, from 1; `CURRENT` for those of params.yaml.
-        values: of the searched params.
-        seed: of the training.
+        number: of the configuration, from 1; `CURRENT` for that of params.yaml.
+        values: the configuration.
+        seed: seed of the training.
         outcome: finished, stopped early or diverged.
         val_accuracy: validation accuracy at the end; 0 if the training diverged.
-        epochs: number of epochs that were trained.
+        epochs: number of epochs trained.
         seconds: processor time, summed over threads.
-        progress: percentage of the training that was done after each epoch but the last, and the validation accuracy.
+        progress: after each epoch but the last, the percentage of the training done, and the validation accuracy.
     """
 
     number: int
@@ -44,7 +44,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Space:
-    """The values that a search may try.
+    """The search space.
 
     Attributes:
         model: name of the model.
@@ -59,15 +59,15 @@ class Space:
     current: Values
 
     def settings(self, values: Values, **changes: Any) -> TrainingParams:
-        """Return all params of a training with these values."""
+        """Return all params of a training with this configuration."""
         return networks.params_of(self.model, self.params, {**nested(values), **changes})
 
     def changes(self, values: Values) -> dict[str, Any]:
-        """Return the values that differ from the current ones."""
+        """Return the values that differ from those in params.yaml."""
         return {key: value for key, value in values.items() if value != self.current[key]}
 
     def describe(self, values: Values) -> str:
-        """Return in a line what differs from the current values."""
+        """Return in a line the values that differ from those in params.yaml."""
         changes = [f"{key} {json.dumps(value)}" for key, value in self.changes(values).items()]
         return ", ".join(changes) or "the current params"
 

@@ -16,9 +16,9 @@ import tensorflow as tf
 from jaxtyping import Float16
 from tqdm import tqdm
 
+from fashion import parent
 from fashion.data.dataset import Images, Split, npy_header
 from fashion.files import atomic_write, read_json, write_json
-from fashion.parent import Parent
 from studies.transfer import backbones
 from studies.transfer.params import Study
 
@@ -95,7 +95,7 @@ def _compute(study: Study, parts: Mapping[str, Images], folder: Path) -> float:
     forward = tf.function(lambda batch: frozen(batch, training=False), [signature], autograph=False)
     count = sum(map(len, parts.values()))
     bar = tqdm(desc="feature maps", total=count, unit=" images", dynamic_ncols=True, disable=None)
-    parent, started = Parent(), time.process_time()
+    started = time.process_time()
     with ThreadPool(os.cpu_count()) as pool, bar:
         for part, images in parts.items():
             batches = (images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE))

@@ -61,7 +61,7 @@ def collect(results: "pd.DataFrame", own: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def summarize(trials: "pd.DataFrame") -> "pd.DataFrame":
-    """Summarise the trainings of each method and number of images per class.
+    """Summarise the trials of each method and number of images per class.
 
     Args:
         trials: as `collect` returns them.

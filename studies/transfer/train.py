@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("test", type=Path, help="test split (folder)")
     parser.add_argument("results", type=Path, help="results to write, a row per training (.csv)")
     parser.add_argument("comparison", type=Path, help="comparison of the two methods to write (.json)")
-    parser.add_argument("--fresh", action="store_true", help="run all trainings, even those with known results")
+    parser.add_argument("--fresh", action="store_true", help="run all trials, even those that already have results")
     args = parser.parse_args()
     params = load_params()
     study = validated(Study, read_yaml(args.study), str(args.study))
@@ -67,22 +67,23 @@ def declare(study: Study, params: Params, data: Mapping[str, Mapping[str, str]])
     Raises:
         UserError: as for `fashion.models.networks.params_of`.
     """
-    from fashion.models import cnn, dnn, networks
+    from fashion.models import cnn, dnn, networks, training
     from fashion.trials import Trial
     from studies.transfer import features, methods
 
+    params = training.with_precision(params)
     own = {"cnn": cnn, "dnn": dnn}  # imported so that dvc.yaml has their params, see fashion/dvc_deps.py
     code = Path(methods.__file__).read_text(encoding="utf-8")
     trials = []
     for name, variant in study.variants.items():
         for seed in variant.seeds or study.seeds:
             if variant.method in own:
-                training = networks.params_of(variant.method, params, {**study.own, "seed": seed})
-                key = networks.training_key(variant.method, training, data)
+                settings = networks.params_of(variant.method, params, {**study.own, "seed": seed})
+                key = networks.training_key(variant.method, settings, data)
             else:
-                training, key = getattr(study, variant.method), features.key(study, data)
-            key = features.digest(key, variant.images, seed, training.model_dump(mode="json"), code)
-            trials.append(Trial(name, variant.method, seed, Settings(variant.images, training), key))
+                settings, key = getattr(study, variant.method), features.key(study, data)
+            key = features.digest(key, variant.images, seed, settings.model_dump(mode="json"), code)
+            trials.append(Trial(name, variant.method, seed, Settings(variant.images, settings), key))
     return trials
 
 
