@@ -74,14 +74,14 @@ def main() -> None:
     tune = commands.add_parser(
         "tune",
         help="search for better params of a model",
-        description="Search the space that the section `tune` of params.yaml declares, on all cores or, with "
-        "RAY_ADDRESS, on a cluster. Then train the best configurations and the current params with other seeds, and "
+        description="Search the space declared under `tune` in params.yaml, on all cores or, with RAY_ADDRESS, "
+        "on a cluster. Then train the best configurations and the current params with other seeds, and "
         "compare their validation accuracy. Run it again to resume an interrupted search.",
     )
     tune.add_argument("model", metavar="MODEL", help="a model in params.yaml")
-    tune.add_argument("--trials", type=int, default=30, metavar="N", help="trials of the search (default: 30)")
+    tune.add_argument("--trials", type=int, default=30, metavar="N", help="trials in the search (default: 30)")
     tune.add_argument("--hours", type=float, metavar="H", help="time limit of the search")
-    tune.add_argument("--fresh", action="store_true", help="start anew instead of resuming an earlier search")
+    tune.add_argument("--fresh", action="store_true", help="start over instead of resuming an earlier search")
     tune.add_argument("--apply", action="store_true", help="write the recommended params to params.yaml")
     tune.set_defaults(command=tune_model)
     dataset = commands.add_parser(

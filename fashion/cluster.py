@@ -18,21 +18,21 @@ def connect(packages: Collection[str]) -> Iterator[ModuleType]:
     """Connect to the cluster at RAY_ADDRESS or start one on this machine; yield the module ray.
 
     Args:
-        packages: of this project, whose code the tasks need, besides fashion.
+        packages: of this project, besides fashion, to send to the workers.
 
     Raises:
         UserError: Ray is not installed; or no cluster answers at RAY_ADDRESS, it rejects the token, or this machine is
-            none of its nodes.
+            not one of its nodes.
     """
     address = os.environ.get("RAY_ADDRESS") or "local"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_TMPDIR", "/tmp")  # noqa: S108 - of sockets; their paths must be short, TMPDIR may be long
-    if address != "local":  # Ray would try for a quarter of an hour
+    if address != "local":  # Ray would otherwise retry for 15 minutes
         os.environ |= {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": str(TIMEOUT)}
     try:
         import ray
     except ImportError as error:
-        raise UserError("Ray is not installed; install the extra cluster: pip install -e '.[cluster]'") from error
+        raise UserError("Ray is not installed; install the `cluster` extra: pip install -e '.[cluster]'") from error
     root, handler = Path(__file__).parents[1], signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -45,7 +45,7 @@ def connect(packages: Collection[str]) -> Iterator[ModuleType]:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
         if address == "local":
             raise
-        cause = error.__cause__  # with a traceback
+        cause = error.__cause__  # a traceback, whose last line is the error
         reason = str(cause).strip().splitlines()[-1] if cause else " ".join(str(error).split())
         raise UserError(
             f"cannot connect to a Ray cluster at RAY_ADDRESS={address} ({reason}); start a node on this machine with "
@@ -59,7 +59,7 @@ def connect(packages: Collection[str]) -> Iterator[ModuleType]:
 
 
 def gpus(ray: ModuleType) -> int:
-    """Return the number of GPUs per trial: 1 where nodes have them."""
+    """Return the number of GPUs per trial: 1 if any node has one."""
     return int(any(node["Resources"].get("GPU") for node in ray.nodes()))
 
 

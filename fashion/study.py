@@ -14,9 +14,9 @@ class Study(StrictModel):
     """The params.yaml of a study.
 
     Attributes:
-        seeds: of each variant.
-        all: what every variant changes of its model's params.
-        variants: what each variant changes, too, by its name; the key `model` names the model.
+        seeds: seeds for each variant.
+        all: overrides for every variant.
+        variants: further overrides, by the variant's name; `model` selects the model.
     """
 
     seeds: Annotated[tuple[Seed, ...], Strict(False), Field(min_length=1)]
@@ -28,15 +28,14 @@ def read(path: Path, models: Collection[str]) -> Study:
     """Read the params.yaml of a study.
 
     Args:
-        path: of the file. Its variants need not be there: then each model is one.
+        path: the file. If its `variants` are empty, each model is a variant.
         models: names of the project's models.
 
     Returns:
-        The study, each of whose variants has a key `model` and all changes, those of `all` included.
+        The study, with `all` merged into each variant.
 
     Raises:
-        UserError: a line per key that is unknown, missing or of the wrong type, and per variant without a model or with
-            a seed.
+        UserError: a key is unknown, missing or of the wrong type, or a variant has no model or a seed (one line each).
     """
     study = validated(Study, read_yaml(path), str(path))
     variants = study.variants or {model: {"model": model} for model in models}
@@ -44,7 +43,7 @@ def read(path: Path, models: Collection[str]) -> Study:
     raise_problems(
         f"{path}: variants.{name}: model: found {own.get('model')!r}, expected one of {', '.join(models)}"
         for name, own in changes.items()
-        if own.get("model") not in list(models)  # what is no text may be unhashable
+        if own.get("model") not in list(models)  # a non-string may be unhashable
     )
     raise_problems(
         f"{path}: variants.{name}: seed: found {own['seed']!r}; list the seeds of all variants under seeds"

@@ -1,6 +1,6 @@
 """Many training runs, side by side on the cores of this machine or, with RAY_ADDRESS, on a Ray cluster.
 
-The result of each is written to .dvc/tmp/trials as soon as it is there, so an interrupted or changed study trains only
+The result of each is written to .dvc/tmp/trials as soon as it finishes, so an interrupted or changed study trains only
 what is missing.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(".dvc", "tmp", "trials")
 RETRIES = 3  # of a trial whose worker or node is lost
-POLL = 5  # seconds between two checks whether DVC still runs
+POLL = 5  # seconds between checks that DVC is still running
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Trial:
 
 
 Train = Callable[[Trial, Any, Store], dict[str, Any]]
-"""Trains with some data, such as splits by name; returns results for JSON, val_accuracy among them."""
+"""Trains on data, such as splits by name; returns JSON-serialisable results, including val_accuracy."""
 
 
 def of_study(study: Study, params: Params, splits: Mapping[str, Path]) -> list[Trial]:
@@ -81,7 +81,7 @@ def of_study(study: Study, params: Params, splits: Mapping[str, Path]) -> list[T
         splits: folders of the splits, by name.
 
     Raises:
-        UserError: a line per key that is unknown, missing, of the wrong type or out of bounds.
+        UserError: a key is unknown, missing, of the wrong type or out of bounds (one line each).
     """
     from fashion.models import networks, training
 
@@ -113,12 +113,12 @@ def train(
     Args:
         trial: its settings are the network's `Params`.
         splits: "train", "validation" and, to evaluate on the test set, "test".
-        store: of checkpoints.
-        callbacks: further callbacks of the training.
+        store: where checkpoints are kept.
+        callbacks: further Keras callbacks.
 
     Returns:
-        parameters (their number); val_accuracy, and accuracy on the test set, None without one; seconds (processor time
-        of the training, summed over threads).
+        parameters (count), val_accuracy, accuracy (on the test set; None without one) and seconds (processor time of
+        the training, summed over threads).
     """
     from fashion.models import networks, training
     from fashion.models.input_pipeline import batches
@@ -158,9 +158,9 @@ def run(
 
     Args:
         trials: what to run.
-        data: returns what the trials train with; called only if one must run.
+        data: loads what the trials train on; called only if a trial has to run.
         function: runs a trial.
-        cores: per trial. Where nodes have GPUs, a trial also gets one.
+        cores: cores per trial. If any node has a GPU, every trial gets one, too.
         fresh: run all, even those that already have results.
 
     Returns:
@@ -172,7 +172,7 @@ def run(
             `fashion.cluster.connect`.
     """
     if cores < 1:
-        raise UserError(f"found {cores} cores per trial, expected at least 1")
+        raise UserError(f"expected at least 1 core per trial, found --cores {cores}")
     trials = [replace(trial, key=_key(trial, function, cores)) for trial in trials]
     missing = [trial for trial in trials if fresh or not trial.result.exists()]
     if known := len(trials) - len(missing):
@@ -202,19 +202,17 @@ def _key(trial: Trial, function: Train, cores: int) -> str:
 
 
 def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int) -> None:
-    """Run trials as Ray tasks; write the result of each as soon as it is there."""
+    """Run trials as Ray tasks; write the result of each as soon as it finishes."""
     failures, lost = [], Counter[str]()
     with cluster.connect({function.__module__.partition(".")[0]}) as ray:
         largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
         if cores > largest:
-            raise UserError(
-                f"found {cores} cores per trial, but no node has more than {largest}; use --cores {largest}"
-            )
+            raise UserError(f"found --cores {cores}, but no node has more than {largest} cores; use --cores {largest}")
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        beside = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1}
-        writer = ray.remote(CheckpointWriter).options(**beside).remote(FOLDER.absolute())
+        on_driver = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1}
+        writer = ray.remote(CheckpointWriter).options(**on_driver).remote(FOLDER.absolute())
         task = ray.remote(_task).options(num_cpus=cores, num_gpus=cluster.gpus(ray), max_retries=0)
         stored = ray.put(data)
 
@@ -238,7 +236,7 @@ def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int) -> Non
                     except ray.exceptions.RayError as error:  # its worker or node
                         lost[trial.key] += 1
                         if lost[trial.key] <= RETRIES:
-                            _print(f"{trial}: lost ({type(error).__name__}), starts again")
+                            _print(f"{trial}: lost ({type(error).__name__}), restarting")
                             running[start(trial)] = trial
                             continue
                         failures.append(_failure(trial, error))
@@ -250,13 +248,13 @@ def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int) -> Non
 
 
 def _print(line: str) -> None:
-    """Print a line above the progress bar and, at once, into a log."""
+    """Print a line above the progress bar; flush, so that a log stays current."""
     tqdm.write(line)
     sys.stdout.flush()
 
 
 class CheckpointWriter:
-    """A Ray actor beside the driver that writes the checkpoints of all trials, so that nodes need no shared disk."""
+    """A Ray actor on the driver's node that writes the checkpoints of all trials, so that nodes need no shared disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -280,7 +278,7 @@ class RemoteStore:
 
     def write(self, content: bytes) -> None:
         """Replace the checkpoint."""
-        self.writer.write.remote(self.key, content)  # without waiting: Ray would start another task on this core
+        self.writer.write.remote(self.key, content)  # a task that waits releases its core
 
 
 def _task(function: Train, trial: Trial, data: Any, store: RemoteStore, cores: int) -> dict[str, Any]:
@@ -296,6 +294,6 @@ def _failure(trial: Trial, error: Exception) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return in a line what went wrong."""
+    """Return what went wrong, on one line."""
     message = " ".join(str(error).split())
     return message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"

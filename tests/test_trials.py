@@ -194,7 +194,7 @@ def test_other_trials_are_running(run: Callable[..., Any]) -> None:
 
 
 def test_cores(run: Callable[..., Any]) -> None:
-    with pytest.raises(UserError, match="found 0 cores per trial, expected at least 1"):
+    with pytest.raises(UserError, match="expected at least 1 core per trial, found --cores 0"):
         run("a", cores=0)
 
 
@@ -477,7 +477,7 @@ def test_lost_trial(clustered: Project, second: subprocess.Popen[str], tmp_path:
             psutil.Process(int(paused.read_text())).kill()
         output = driver.communicate(timeout=DEADLINE)[0]
     assert driver.returncode == 0
-    assert len(re.findall(r"^\w+, seed 1: lost \(.*\), starts again$", output, re.MULTILINE)) == 1
+    assert len(re.findall(r"^\w+, seed 1: lost \(.*\), restarting$", output, re.MULTILINE)) == 1
     one, two = json.loads(output.splitlines()[-1])
     assert (one["variant"], two["variant"]) == ("one", "two")
     assert one["weights"] == two["weights"]

@@ -83,9 +83,12 @@ def test_schema(tune: Mapping[str, Any], message: str) -> None:
         ({"filters": [[16], [32]]}, "filters: unknown key"),
         ({"augmentation.shift": [0, 1]}, "augmentation.shift: unknown key"),
         ({"augmentation.translate": [1, 20]}, "augmentation.translate: 20 pixels can move images of 20 x 24 pixels"),
-        ({"seed": [1, 2]}, "seed: not a param to search"),
-        ({"hidden_units": [[8], [32]]}, "hidden_units: the current value of models.dnn.hidden_units, [16], is not"),
-        ({"dropout": {"min": 0.2, "max": 0.3}}, "dropout: the current value of models.dnn.dropout, 0.1, is not among"),
+        ({"seed": [1, 2]}, "seed: the best seed would win by chance"),
+        ({"hidden_units": [[8], [32]]}, "hidden_units: excludes the current value of models.dnn.hidden_units, [16]"),
+        (
+            {"dropout": {"min": 0.2, "max": 0.3}},
+            "dropout: excludes the current value of models.dnn.dropout, 0.1",
+        ),
     ],
 )
 def test_space(searches: Mapping[str, Any], message: str) -> None:
@@ -217,8 +220,8 @@ def test_summary() -> None:
     assert [summary.number for summary in summaries] == [3, 0, 5]  # the current params win a tie
     assert (summaries[0].mean, summaries[0].deviation, summaries[0].seconds) == pytest.approx((0.93, 0.01, 13))
     assert report.recommendation(summaries) == (
-        "Trial 3 is 2.00 points better than the current params, in 1.30 times their processor time; "
-        "this difference is more than twice its standard error. Use its params."
+        "Trial 3 is 2.00 points better than the current params, "
+        "more than twice the standard error of the difference, and takes 1.30 times as long. Use its params."
     )
     assert confirmation.recommended(summaries).number == 3
     assert report.recommendation(summaries[1:]) == "No trial is better than the current params. Keep them."
@@ -231,8 +234,9 @@ def test_better_by_chance() -> None:
     assert summaries[0].number == 3
     assert confirmation.recommended(summaries).number == 0
     assert report.recommendation(summaries) == (
-        "Trial 3 is 1.00 points better than the current params, in 1.00 times their processor time; "
-        "this difference is not more than twice its standard error. Keep the current params."
+        "Trial 3 is 1.00 points better than the current params, "
+        "not more than twice the standard error of the difference, and takes 1.00 times as long. "
+        "Keep the current params."
     )
 
 
@@ -285,13 +289,13 @@ def test_diverged_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_to_confirm() -> None:
     searched = dnn_space({"dropout": {"min": 0.0, "max": 0.3}})
-    with pytest.raises(UserError, match="no trial but that of the current params has finished"):
+    with pytest.raises(UserError, match="only the current params, at most, were trained"):
         confirmation.confirm(searched, [result(0, 0.9, dropout=0.1)], {}, {}, fresh=False)
 
 
 def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match="install the extra cluster"), cluster.connect(()):
+    with pytest.raises(UserError, match="install the `cluster` extra"), cluster.connect(()):
         pass
 
 

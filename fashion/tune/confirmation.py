@@ -1,4 +1,4 @@
-"""Confirmation: train the best few configurations with other seeds, as the best of many trials is partly luck."""
+"""Confirmation: train the best few configurations with other seeds, as the winner of many trials is partly lucky."""
 
 import math
 import time
@@ -24,7 +24,7 @@ class Summary:
     """The trials with the same configuration.
 
     Attributes:
-        number: of the configuration.
+        number: number of the configuration.
         mean: mean validation accuracy.
         deviation: sample standard deviation of the validation accuracy.
         seconds: mean processor time.
@@ -36,9 +36,9 @@ class Summary:
     seconds: float
 
     def exceeds(self, other: "Summary") -> bool:
-        """Return whether the means differ by more than twice the standard error of their difference."""
+        """Return whether this mean is higher by more than twice the standard error of the difference."""
         error = math.hypot(self.deviation, other.deviation) / math.sqrt(SEEDS)
-        return abs(self.mean - other.mean) > 2 * error
+        return self.mean - other.mean > 2 * error
 
 
 def train(trial: Trial, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -60,8 +60,8 @@ def confirm(
     """Train the best configurations of a search, and the current params, with other seeds.
 
     Args:
-        space: what was searched.
-        results: of the search.
+        space: the search space.
+        results: results of the search.
         splits: folders of the training and the validation split, by name.
         data: the MD5 of each of their files.
         fresh: train all, even those that already have results.
@@ -72,12 +72,12 @@ def confirm(
     finished = [result for result in results if result.outcome == "finished" and result.number != CURRENT]
     if not finished:
         raise UserError(
-            "no trial but that of the current params has finished; allow more --trials or --hours; if trials "
-            "failed, remove the cause and add --fresh"
+            "only the current params, at most, were trained to the end; allow more --trials or --hours; if trials "
+            "failed, fix the cause and add --fresh"
         )
     best: list[Result] = []
     for result in sorted(finished, key=lambda result: (-result.val_accuracy, result.seconds)):
-        if all(result.values != other.values for other in best):  # the sampler may repeat itself
+        if all(result.values != other.values for other in best):  # the sampler may propose one twice
             best.append(result)
     values = {CURRENT: space.current, **{result.number: result.values for result in best[:BEST]}}
     first = space.settings(space.current).seed
@@ -124,6 +124,6 @@ def summarize(results: Sequence[Result]) -> list[Summary]:
 
 
 def recommended(summaries: Sequence[Summary]) -> Summary:
-    """Return the best if its mean is higher than that of the current params beyond chance, else the current params."""
+    """Return the best if it exceeds the current params, else the current params."""
     best, current = summaries[0], next(summary for summary in summaries if summary.number == CURRENT)
     return best if best.exceeds(current) else current

@@ -38,7 +38,7 @@ def table(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def pareto_front(results: Sequence[Result]) -> list[Result]:
-    """Return the results that no faster one equals in accuracy, the fastest first."""
+    """Return the results that are more accurate than every faster one, the fastest first."""
     front: list[Result] = []
     for result in sorted(results, key=lambda result: (result.seconds, -result.val_accuracy)):
         if not front or result.val_accuracy > front[-1].val_accuracy:
@@ -74,7 +74,7 @@ def draw(model: str, results: Sequence[Result], recommended: int) -> Figure:
     shown = [result.val_accuracy for result in finished]
     margin = max(0.002, 0.15 * (max(shown) - min(shown)))
     ax.set_ylim(min(shown) - 2 * margin, max(shown) + margin)  # trials that were stopped may lie far below
-    ax.set_xlabel("processor time of the training (s); approximate, as trials ran side by side")
+    ax.set_xlabel("processor time (s); approximate, as trials ran side by side")
     ax.set_ylabel("validation accuracy")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     ax.grid(alpha=0.3)
@@ -127,15 +127,15 @@ def recommendation(summaries: Sequence[Summary]) -> str:
         return "No trial is better than the current params. Keep them."
     better = best.exceeds(current)
     return (
-        f"Trial {best.number} is {100 * (best.mean - current.mean):.2f} points better than the current params, in "
-        f"{best.seconds / current.seconds:.2f} times their processor time; this difference is "
-        f"{'more' if better else 'not more'} than twice its standard error. "
+        f"Trial {best.number} is {100 * (best.mean - current.mean):.2f} points better than the current params, "
+        f"{'more' if better else 'not more'} than twice the standard error of the difference, and takes "
+        f"{best.seconds / current.seconds:.2f} times as long. "
         f"{'Use its params' if better else 'Keep the current params'}."
     )
 
 
 def edit(text: str, model: str, changes: Mapping[str, Any]) -> str:
-    """Return the text of a params.yaml with changes by dotted key in the section of a model, comments kept."""
+    """Apply changes, by dotted key, to the section of a model in the text of a params.yaml; comments are kept."""
     yaml = yaml_editor()
     content = yaml.load(text)
     for key, value in reversed(list(changes.items())):
@@ -148,7 +148,7 @@ def edit(text: str, model: str, changes: Mapping[str, Any]) -> str:
         if name in section:
             set_value(section, name, new)
         else:
-            section.insert(0, name, new)  # at the end, it would follow the blank line behind the section
+            section.insert(0, name, new)  # at the end, it would follow the blank line that ends the section
     yaml.dump(content, stream := StringIO())
     return stream.getvalue()
 

@@ -26,13 +26,13 @@ SPLITS = {"train": Path("data", "train"), "validation": Path("data", "validation
 def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -> None:
     """Search for better params of a model, confirm the best, and print and write the results.
 
-    Run again, an interrupted search resumes, and one that has ended trains nothing.
+    Run it again to resume an interrupted search; after a finished one, it trains nothing.
 
     Args:
         model: its name.
         count: number of trials of the search.
         hours: time limit of the search; None for no limit.
-        fresh: start anew, even if this search already has results.
+        fresh: start over, even if this search already has results.
         apply: write the recommended params to params.yaml.
 
     Raises:
@@ -41,21 +41,21 @@ def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -
     if count < 2 or (hours is not None and hours <= 0):
         raise UserError("expected --trials of at least 2, and --hours greater than 0")
     splits = trials.load(SPLITS)
-    searched = space.load(model, training.with_precision(load_params(PARAMS)), splits["train"].image_shape)
+    search_space = space.load(model, training.with_precision(load_params(PARAMS)), splits["train"].image_shape)
     data = {name: list_folder(folder) for name, folder in SPLITS.items()}
-    print(f"Searching {', '.join(searched.searches)} of {model}", flush=True)
-    results = _search(searched, splits, data, count, hours, fresh)
-    print("Confirming the best with other seeds", flush=True)
-    confirmed = confirmation.confirm(searched, results, SPLITS, data, fresh)
+    print(f"Searching {', '.join(search_space.domains)} for {model}", flush=True)
+    results = _search(search_space, splits, data, count, hours, fresh)
+    print("Training the best configurations with other seeds", flush=True)
+    confirmed = confirmation.confirm(search_space, results, SPLITS, data, fresh)
     summaries = confirmation.summarize(confirmed)
     best = confirmation.recommended(summaries).number
     write_text(REPORTS / f"{model}.csv", report.table([*results, *confirmed]).to_csv(index=False))
     with atomic_write(REPORTS / f"{model}.png") as file:
         file.write(png(report.draw(model, results, best)))
-    print(f"\n{report.markdown(searched, results, summaries)}\n")
+    print(f"\n{report.markdown(search_space, results, summaries)}\n")
     values = next(result.values for result in confirmed if result.number == best)
     before = PARAMS.read_text(encoding="utf-8")
-    after = report.edit(before, model, searched.changes(values))
+    after = report.edit(before, model, search_space.changes(values))
     print(report.diff(before, after))
     if apply and after != before:
         write_text(PARAMS, after)
@@ -64,7 +64,7 @@ def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -
 
 
 def _search(
-    searched: Space,
+    search_space: Space,
     splits: Mapping[str, Split],
     data: Mapping[str, Mapping[str, str]],
     count: int,
@@ -72,14 +72,15 @@ def _search(
     fresh: bool,
 ) -> list[Result]:
     """Run the trials that have no results yet."""
-    key = networks.training_key(searched.model, searched.settings(searched.current), data)
-    content = json.dumps([key, {name: str(search) for name, search in searched.searches.items()}])
+    key = networks.training_key(search_space.model, search_space.settings(search_space.current), data)
+    content = json.dumps([key, {name: str(search) for name, search in search_space.domains.items()}])
     file = FOLDER / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.json"
     limits = [count, hours]
     with locked(FOLDER / "lock", "another search is running in this folder; wait for it to end"):
         if fresh:
             file.unlink(missing_ok=True)
-        state = read_json(file) if file.exists() else {"limits": None, "results": []}  # limits: once it has ended
+        # The limits are those of the finished search; None before its end.
+        state = read_json(file) if file.exists() else {"limits": None, "results": []}
         known = [Result(**result) for result in state["results"]]
         if known:
             print(f"{len(known)} of {count} trials already have results", flush=True)
@@ -90,7 +91,7 @@ def _search(
 
             results = search(
                 ray,
-                searched,
+                search_space,
                 splits,
                 known,
                 count,

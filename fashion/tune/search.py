@@ -1,6 +1,6 @@
 """The search: Optuna's TPE sampler proposes configurations, ASHA stops trials that lag behind; Ray Tune runs both.
 
-Only `fashion.tune.run` imports this module, where Ray and Optuna are needed.
+Only `fashion.tune.run` imports this module, when it needs Ray and Optuna.
 """
 
 import json
@@ -31,7 +31,7 @@ from fashion.tune.space import CURRENT, Result, Space, Values
 CORES = 1  # per trial
 DIGITS = 3  # significant digits of the numbers that are tried
 # ASHA stops the worse half of the trials after 30 % and after 60 % of their epochs. The learning rate of each decays to
-# 0 in its own last epoch, so trials of different lengths are comparable at the same percentage only.
+# 0 in its own last epoch, so trials of different lengths are comparable only at the same percentage.
 FIRST_RUNG = 30
 REDUCTION_FACTOR = 2
 OBJECTIVE: dict[str, Any] = {"metric": "val_accuracy", "mode": "max"}
@@ -62,9 +62,9 @@ def search(
         scratch: folder for Tune's files.
 
     Returns:
-        All results. Trials that fail are reported, and have none.
+        All results. Failed trials are reported and have none.
     """
-    # Tune prints nothing, raises KeyboardInterrupt, and writes no logs.
+    # Make Tune print nothing, let KeyboardInterrupt through, and write no logs.
     os.environ |= {
         "RAY_AIR_NEW_OUTPUT": "0",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -111,7 +111,7 @@ def _train(config: dict[str, Any], space: Space, splits: Mapping[str, Split]) ->
         if epochs < settings.epochs:  # the last report follows the evaluation
             tune.report(
                 {
-                    "outcome": "stopped early",  # unless it continues
+                    "outcome": "stopped early",  # the outcome if ASHA stops it here
                     "progress": 100 * epochs / settings.epochs,
                     "epochs": epochs,
                     "val_accuracy": logs["val_accuracy"],
@@ -164,7 +164,7 @@ class Progress(tune.Callback):
 
     def _print(self, line: str) -> None:
         tqdm.write(line)
-        sys.stdout.flush()  # into a log file, too, while the search runs
+        sys.stdout.flush()  # so that a log stays current
         self.bar.update()
 
     def on_experiment_end(self, trials: list[Any], **_info: Any) -> None:
@@ -172,10 +172,10 @@ class Progress(tune.Callback):
 
 
 def _sampler(space: Space, known: Sequence[Result]) -> OptunaSearch:
-    """Return TPE, with the known results; it proposes the current params first."""
+    """Return the TPE sampler, which has seen the known results; it proposes the current params first."""
     tried = any(result.number == CURRENT for result in known)
     sampler = OptunaSearch(
-        {key: _distribution(space, key) for key in space.searches},
+        {key: _distribution(space, key) for key in space.domains},
         points_to_evaluate=None if tried else [_encode(space, space.current)],
         seed=space.settings(space.current).seed + len(known),  # the same seed would repeat the first configurations
         **OBJECTIVE,
@@ -186,7 +186,7 @@ def _sampler(space: Space, known: Sequence[Result]) -> OptunaSearch:
 
 
 def _scheduler(known: Sequence[Result]) -> Any:
-    """Return ASHA, with the known results."""
+    """Return the ASHA scheduler, which has seen the known results."""
     scheduler: Any = ASHAScheduler(
         "progress", max_t=100, grace_period=FIRST_RUNG, reduction_factor=REDUCTION_FACTOR, **OBJECTIVE
     )
@@ -199,19 +199,19 @@ def _scheduler(known: Sequence[Result]) -> Any:
 
 
 def _distribution(space: Space, key: str) -> BaseDistribution:
-    search = space.searches[key]
-    if not isinstance(search, Range):
-        return CategoricalDistribution([json.dumps(choice) for choice in search])
+    domain = space.domains[key]
+    if not isinstance(domain, Range):
+        return CategoricalDistribution([json.dumps(choice) for choice in domain])
     if isinstance(space.current[key], int):
-        return IntDistribution(int(search.min), int(search.max), log=search.log)
-    return FloatDistribution(search.min, search.max, log=search.log)
+        return IntDistribution(int(domain.min), int(domain.max), log=domain.log)
+    return FloatDistribution(domain.min, domain.max, log=domain.log)
 
 
 def _encode(space: Space, values: Values) -> dict[str, Any]:
-    """Return values as Optuna takes them: choices as JSON texts."""
+    """Return a configuration encoded for Optuna: choices as JSON strings."""
     return {
-        key: value if isinstance(search, Range) else json.dumps(search[search.index(value)])
-        for key, search in space.searches.items()
+        key: value if isinstance(domain, Range) else json.dumps(domain[domain.index(value)])
+        for key, domain in space.domains.items()
         for value in [values[key]]
     }
 
@@ -221,11 +221,11 @@ def _decode(space: Space, config: Mapping[str, Any]) -> dict[str, Any]:
     if config == _encode(space, space.current):
         return dict(space.current)
     values = {}
-    for key, search in space.searches.items():
-        if not isinstance(search, Range):
+    for key, domain in space.domains.items():
+        if not isinstance(domain, Range):
             values[key] = json.loads(config[key])
         elif isinstance(config[key], int):
             values[key] = config[key]
         else:
-            values[key] = min(max(float(f"{config[key]:.{DIGITS}g}"), search.min), search.max)
+            values[key] = min(max(float(f"{config[key]:.{DIGITS}g}"), domain.min), domain.max)
     return values

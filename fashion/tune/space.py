@@ -49,13 +49,13 @@ class Space:
     Attributes:
         model: name of the model.
         params: the whole of params.yaml.
-        searches: the range or the choices of each searched param, by dotted key.
+        domains: the range or the choices of each param to search, by dotted key.
         current: the value of each in params.yaml.
     """
 
     model: str
     params: Params
-    searches: Mapping[str, Range | list[Any]]
+    domains: Mapping[str, Range | list[Any]]
     current: Values
 
     def settings(self, values: Values, **changes: Any) -> TrainingParams:
@@ -67,7 +67,7 @@ class Space:
         return {key: value for key, value in values.items() if value != self.current[key]}
 
     def describe(self, values: Values) -> str:
-        """Return in a line the values that differ from those in params.yaml."""
+        """Return on one line the values that differ from those in params.yaml."""
         changes = [f"{key} {json.dumps(value)}" for key, value in self.changes(values).items()]
         return ", ".join(changes) or "the current params"
 
@@ -81,21 +81,21 @@ def load(model: str, params: Params, image_shape: Shape) -> Space:
         image_shape: height and width of the images, in pixels, and their number of channels.
 
     Raises:
-        UserError: the model or its section is missing, or a line per key that is unknown, or whose range or choices
-            have an invalid value or lack the current one.
+        UserError: the model or its section is missing; or, one line each, a key is unknown, or its range or choices are
+            invalid or exclude the current value.
     """
     settings = networks.params_of(model, params)
     raise_problems(f"params.yaml: models.{model}.{line}" for line in settings.image_problems(image_shape))
-    if not (searches := params.tune.get(model)):
+    if not (domains := params.tune.get(model)):
         raise UserError(
             f"params.yaml has no section tune.{model}; declare there what to search, such as "
             "learning_rate: {min: 0.01, max: 0.1, log: true}"
         )
     all_values, current, problems = settings.model_dump(mode="json"), {}, []
-    for key, search in searches.items():
+    for key, domain in domains.items():
         section = f"params.yaml: tune.{model}"
         wrong: list[str] = []
-        for value in (search.min, search.max) if isinstance(search, Range) else search:
+        for value in (domain.min, domain.max) if isinstance(domain, Range) else domain:
             try:
                 changed = validated(type(settings), merged(all_values, nested({key: value})), section, separator=".")
             except UserError as error:
@@ -103,17 +103,17 @@ def load(model: str, params: Params, image_shape: Shape) -> Space:
             else:
                 wrong += [f"{section}.{line}" for line in changed.image_problems(image_shape)]
         if key == "seed":
-            wrong = [f"{section}.seed: not a param to search: the best seed is best by chance; remove it"]
+            wrong = [f"{section}.seed: the best seed would win by chance; remove it"]
         if not wrong:
             current[key] = value = _look_up(all_values, key)
-            if not (search.min <= value <= search.max if isinstance(search, Range) else value in search):
+            if not (domain.min <= value <= domain.max if isinstance(domain, Range) else value in domain):
                 wrong.append(
-                    f"{section}.{key}: the current value of models.{model}.{key}, {json.dumps(value)}, is not among "
-                    "these; extend the range or the choices"
+                    f"{section}.{key}: excludes the current value of models.{model}.{key}, {json.dumps(value)}; "
+                    "extend the range or the choices"
                 )
         problems += wrong
     raise_problems(dict.fromkeys(problems))
-    return Space(model, params, searches, current)
+    return Space(model, params, domains, current)
 
 
 def _look_up(values: Any, key: str) -> Any:
