@@ -1,4 +1,4 @@
-"""A command that DVC runs stops if DVC is killed: DVC would otherwise start it again while it still runs."""
+"""Stop a stage whose DVC was killed: the next `dvc repro` would otherwise start a second one beside it."""
 
 import os
 
@@ -11,11 +11,11 @@ def _dvc() -> psutil.Process | None:
     """Return the process of DVC, None if it did not start this one."""
     if "DVC_STAGE" not in os.environ:
         return None
-    # DVC runs a command in a shell, which may stay between the two.
-    return next(process for process in psutil.Process().parents() if "-c" not in process.cmdline())
+    # DVC runs a command in a shell, which may remain in between.
+    return next((process for process in psutil.Process().parents() if "-c" not in process.cmdline()), None)
 
 
-DVC = _dvc()  # on import, since DVC may be killed while the others are imported
+DVC = _dvc()  # on import: DVC may be killed during the slow imports that follow
 
 
 def check() -> None:
@@ -25,4 +25,4 @@ def check() -> None:
     except psutil.NoSuchProcess:  # it ended between the two calls
         runs = False
     if not runs:
-        raise UserError("DVC has ended, so this stage stops; run `dvc repro` again")
+        raise UserError("DVC is no longer running, so this stage stops; run `dvc repro` again")

@@ -45,7 +45,7 @@ def file_store(output: Path, key: str) -> Iterator[FileStore]:
 
     Args:
         output: the model to write.
-        key: see `fashion.models.networks.training_key`; checkpoints with another one are deleted.
+        key: see `fashion.models.networks.training_key`; checkpoints of `output` with another key are deleted.
 
     Raises:
         UserError: another process trains the same model.

@@ -4,14 +4,12 @@ The result of each is written to .dvc/tmp/trials as soon as it finishes, so an i
 what is missing.
 """
 
-import hashlib
 import inspect
-import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +43,7 @@ class Trial:
         model: name of the network.
         seed: seed of the training run.
         settings: everything else that it is trained with, such as `TrainingParams`.
-        key: hash of what the training depends on: settings, code and data.
+        key: hash of what the result depends on: settings, code, data and number of cores.
     """
 
     variant: str
@@ -72,31 +70,35 @@ Train = Callable[[Trial, Any, Store], dict[str, Any]]
 """Trains on data, such as splits by name; returns JSON-serialisable results, including val_accuracy."""
 
 
-def of_study(study: Study, params: Params, splits: Mapping[str, Path]) -> list[Trial]:
+def of_study(study: Study, params: Params, splits: Mapping[str, Path], cores: int = 1) -> list[Trial]:
     """Return the trials of a study, variant by variant and seed by seed.
 
     Args:
         study: what to train.
         params: the whole of params.yaml.
         splits: folders of the splits, by name.
+        cores: cores per trial, on which the last bits of a sum may depend.
 
     Raises:
         UserError: a key is unknown, missing, of the wrong type or out of bounds (one line each).
     """
     from fashion.models import networks, training
 
-    params = training.with_precision(params)
     data = {name: list_folder(folder) for name, folder in splits.items()}
+    code = inspect.getsource(train)
     trials, problems = [], []
     for variant, changes in study.variants.items():
         model, own = changes["model"], {key: value for key, value in changes.items() if key != "model"}
         try:
-            settings = [networks.params_of(model, params, {**own, "seed": seed}) for seed in study.seeds]
+            settings = [
+                training.fix_precision(networks.params_of(model, params, {**own, "seed": seed})) for seed in study.seeds
+            ]
         except UserError as error:
             problems += [f"{variant}: {line}" for line in str(error).splitlines()]
         else:
             trials += [
-                Trial(variant, model, one.seed, one, networks.training_key(model, one, data)) for one in settings
+                Trial(variant, model, one.seed, one, networks.training_key(model, one, data, cores, code))
+                for one in settings
             ]
     raise_problems(problems)
     return trials
@@ -173,7 +175,6 @@ def run(
     """
     if cores < 1:
         raise UserError(f"expected at least 1 core per trial, found --cores {cores}")
-    trials = [replace(trial, key=_key(trial, function, cores)) for trial in trials]
     missing = [trial for trial in trials if fresh or not trial.result.exists()]
     if known := len(trials) - len(missing):
         _print(f"{known} of {len(trials)} trials already have results")
@@ -193,12 +194,6 @@ def run(
         {"variant": trial.variant, "model": trial.model, "seed": trial.seed, **read_json(trial.result)}
         for trial in trials
     ]
-
-
-def _key(trial: Trial, function: Train, cores: int) -> str:
-    """Return a hash of what a result depends on; the order of a sum, and so its last bits, may depend on `cores`."""
-    content = json.dumps([trial.key, cores, *map(inspect.getsource, (train, function))])
-    return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int) -> None:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
+from fashion import parent  # noqa: F401 - looks for DVC before TensorFlow is imported
 from fashion.params import check_params_fit, load_params
 from fashion.validation import parse_settings
 

@@ -68,7 +68,7 @@ def test_continued_after_each_epoch(name: str, tmp_path: Path, capsys: pytest.Ca
         capsys.readouterr()
         assert trained(name, params, tmp_path, MemoryStore([content])) == expected
         printed = capsys.readouterr().out
-        assert printed.startswith(f"{name}: continues after epoch {epoch}\n{name} epoch {epoch + 1}/4 ")
+        assert printed.startswith(f"{name}: resumes after epoch {epoch}\n{name} epoch {epoch + 1}/4 ")
 
 
 def test_no_checkpoint_of_a_short_training() -> None:
@@ -191,7 +191,7 @@ def test_killed_stage(project: Project) -> None:
         stage.kill()
     assert not (project.folder / STAGE[2]).exists()
     done = project.run(*command)
-    assert re.match(rf"{NAME}: continues after epoch \d+\n", done.stdout)
+    assert re.match(rf"{NAME}: resumes after epoch \d+\n", done.stdout)
     assert outputs(project) == expected
     assert not list((project.folder / FOLDER).glob("*.npz"))
 
@@ -215,8 +215,9 @@ def test_dvc_killed_before_the_training(tmp_path: Path) -> None:
             assert dvc.stdout.readline() == "ready\n"
             if killed:
                 dvc.kill()
+                dvc.wait()
             _, errors = dvc.communicate("\n")  # returns when the child has ended, too
-        assert ("DVC has ended, so this stage stops" in errors) == killed, errors
+        assert ("DVC is no longer running, so this stage stops" in errors) == killed, errors
 
 
 @slow

@@ -20,7 +20,6 @@ from sklearn.utils.class_weight import compute_class_weight
 from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.models import networks, saving, training
-from fashion.params import load_params
 from fashion.validation import merged
 from tests.conftest import MODELS, ROOT, SMALL_NETWORKS, draw_lines
 
@@ -229,12 +228,11 @@ def test_precision_of_gpus(
 
 def test_precision_of_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """One machine decides what `auto` is, so that all nodes compute in the same precision."""
-    models = {"a": {"precision": "auto"}, "b": {"precision": "float32"}, "c": {"precision": "bfloat16"}}
-    params = load_params(ROOT / "params.yaml").model_copy(update={"models": models})
     for precision, available in (("bfloat16", True), ("float32", False)):
         monkeypatch.setattr(training, "_has_bfloat16", lambda available=available: available)
-        resolved = training.with_precision(params).models
-        assert [model["precision"] for model in resolved.values()] == [precision, "float32", "bfloat16"]
+        all_params = [PARAMS.model_copy(update={"precision": one}) for one in ("auto", "float32", "bfloat16")]
+        fixed = [training.fix_precision(params).precision for params in all_params]
+        assert fixed == [precision, "float32", "bfloat16"]
 
 
 def test_training_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +253,8 @@ def test_training_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = [key()]
     append("models/other.py", "# changed\n")
     assert key() == keys[0]
-    append(f"models/{FIRST}.py", "from fashion.models import other\n")
+    append("models/imported.py", "\nclass Params(TrainingParams):\n    pass\n\nfrom fashion.models.other import *\n")
+    append(f"models/{FIRST}.py", "from fashion.models import imported\n")
     keys.append(key())
     append("models/other.py", "# changed\n")
     keys.append(key())
@@ -263,6 +262,6 @@ def test_training_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys.append(key())
     append("data/dataset.py", "# changed\n")
     keys.append(key())
-    monkeypatch.setattr(networks, "version", lambda package: f"another {package}")
+    monkeypatch.setattr(keras, "__version__", "another")
     keys.append(key())
     assert len(set(keys)) == len(keys)

@@ -87,9 +87,9 @@ def test_mistakes_in_a_study(tmp_path: Path, values: dict[str, Any], message: st
     assert str(error.value).startswith(f"{path}: {message}")
 
 
-def of_study(variants: dict[str, dict[str, Any]], splits: Mapping[str, Path]) -> list[Trial]:
+def of_study(variants: dict[str, dict[str, Any]], splits: Mapping[str, Path], cores: int = 1) -> list[Trial]:
     changes = {name: {"model": MODELS[0], **own} for name, own in variants.items()}
-    return trials.of_study(Study(seeds=(2, 1), all={}, variants=changes), PARAMS, splits)
+    return trials.of_study(Study(seeds=(2, 1), all={}, variants=changes), PARAMS, splits, cores)
 
 
 def test_order_and_keys(tmp_path: Path) -> None:
@@ -103,6 +103,7 @@ def test_order_and_keys(tmp_path: Path) -> None:
     assert len({trial.key for trial in before}) == 4
     changed = of_study({"renamed": {}, "a": {"epochs": 4}}, splits)
     assert [one.key == other.key for one, other in zip(before, changed, strict=True)] == [True, True, False, False]
+    assert {trial.key for trial in of_study({"b": {}}, splits, cores=2)}.isdisjoint(trial.key for trial in before)
     (splits["train"] / "images.npy").write_bytes(b"2")
     assert {trial.key for trial in of_study({"b": {}}, splits)}.isdisjoint(trial.key for trial in before)
 
@@ -115,10 +116,6 @@ def test_mistakes_in_variants() -> None:
 
 
 # Running them, with a stand-in for Ray
-
-
-def other_function(trial: Trial, data: Any, store: Any) -> dict[str, Any]:
-    raise NotImplementedError
 
 
 class Runner:
@@ -163,19 +160,11 @@ def test_known_trials(run: Callable[..., Any], capsys: pytest.CaptureFixture[str
 
 def test_fresh(run: Callable[..., Any]) -> None:
     run("a")
-    checkpoint = next(trials.FOLDER.glob("*.json")).with_suffix(".npz")
+    checkpoint = trials.FOLDER / "a.npz"
     checkpoint.touch()
     assert run("a", fresh=True, bad="")[0] == ["a"]
     assert not checkpoint.exists()
     assert run("a")[0] == []
-
-
-def test_what_a_result_depends_on(run: Callable[..., Any]) -> None:
-    """The number of cores and the function count, too."""
-    assert run("a")[0] == ["a"]
-    assert run("a", cores=2)[0] == ["a"]
-    assert run("a", function=other_function)[0] == ["a"]
-    assert run("a") == run("a", cores=2) == run("a", function=other_function) == ([], [("a", 1)])
 
 
 def test_failure_keeps_the_others(run: Callable[..., Any]) -> None:

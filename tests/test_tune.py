@@ -220,7 +220,7 @@ def test_summary() -> None:
     assert [summary.number for summary in summaries] == [3, 0, 5]  # the current params win a tie
     assert (summaries[0].mean, summaries[0].deviation, summaries[0].seconds) == pytest.approx((0.93, 0.01, 13))
     assert report.recommendation(summaries) == (
-        "Trial 3 is 2.00 points better than the current params, "
+        "Trial 3 is 2.00 percentage points better than the current params, "
         "more than twice the standard error of the difference, and takes 1.30 times as long. Use its params."
     )
     assert confirmation.recommended(summaries).number == 3
@@ -234,7 +234,7 @@ def test_better_by_chance() -> None:
     assert summaries[0].number == 3
     assert confirmation.recommended(summaries).number == 0
     assert report.recommendation(summaries) == (
-        "Trial 3 is 1.00 points better than the current params, "
+        "Trial 3 is 1.00 percentage points better than the current params, "
         "not more than twice the standard error of the difference, and takes 1.00 times as long. "
         "Keep the current params."
     )
@@ -265,7 +265,7 @@ def test_report() -> None:
     assert lines[0] == "Best trials of the search (2 finished, 1 stopped early)"
     assert "| 1 | 92.00% | 30 s | hidden_units [32], dropout 0.2 |" in lines
     assert "| 0 | 91.00% ± 0.20 | 20 s | the current params |" in lines
-    figure = report.draw("dnn", results, recommended=1)
+    figure = report.draw("dnn", results, best=1)
     legend = figure.axes[0].get_legend()
     assert legend
     assert [text.get_text() for text in legend.get_texts()] == [
@@ -275,7 +275,7 @@ def test_report() -> None:
         "current params",
         "recommended",
     ]
-    assert png(figure) == png(report.draw("dnn", results, recommended=1))
+    assert png(figure) == png(report.draw("dnn", results, best=1))
 
 
 def test_diverged_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,7 @@ def test_diverged_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_to_confirm() -> None:
     searched = dnn_space({"dropout": {"min": 0.0, "max": 0.3}})
-    with pytest.raises(UserError, match="only the current params, at most, were trained"):
+    with pytest.raises(UserError, match="no trial besides that of the current params has finished"):
         confirmation.confirm(searched, [result(0, 0.9, dropout=0.1)], {}, {}, fresh=False)
 
 

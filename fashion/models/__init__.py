@@ -5,7 +5,6 @@ that `keras.saving.load_model` can read the trained models. TensorFlow's start-u
 them ignore TF_CPP_MIN_LOG_LEVEL.
 """
 
-from fashion import parent  # noqa: F401 - looks for DVC before the slow import
 from fashion.silence import silence_stderr
 
 with silence_stderr():

@@ -1,4 +1,4 @@
-"""Checkpoints: an interrupted training continues, and ends with the same bytes as an uninterrupted one."""
+"""Checkpoints: an interrupted training run resumes and ends with the same bytes as an uninterrupted one."""
 
 import io
 import time
@@ -12,7 +12,7 @@ from fashion.errors import UserError
 from fashion.models.hard_examples import HardExampleSampler
 from fashion.stores import Store
 
-INTERVAL = 300  # seconds of training between two checkpoints, at least; a shorter training writes none
+INTERVAL = 300  # minimum seconds between checkpoints; a shorter training run writes none
 HISTORY = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 
@@ -60,12 +60,12 @@ class Checkpoints(keras.callbacks.Callback):
                     variable.assign(arrays[f"variable{number}"])
                 self.sampler.ranking = arrays.get("ranking")
                 self.history = arrays["history"].tolist()
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"{model.name}: its checkpoint is damaged ({error}); delete the .npz files in .dvc/tmp/checkpoints and "
                 ".dvc/tmp/trials, and try again"
             ) from error
-        print(f"{model.name}: continues after epoch {self.epochs}", flush=True)
+        print(f"{model.name}: resumes after epoch {self.epochs}", flush=True)
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

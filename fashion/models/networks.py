@@ -1,14 +1,16 @@
 """The networks: fashion/models/NAME.py for each section models.NAME of params.yaml."""
 
+import ast
 import hashlib
 import importlib
 import json
-import re
-from collections.abc import Mapping
-from importlib.metadata import version
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import keras
+import tensorflow as tf
 
 from fashion.errors import UserError
 from fashion.params import Params, TrainingParams
@@ -53,28 +55,36 @@ def params_of(name: str, params: Params, changes: Mapping[str, Any] | None = Non
     return params_of_network
 
 
-def training_key(name: str, settings: TrainingParams, data: Mapping[str, Mapping[str, str]]) -> str:
+def training_key(name: str, settings: TrainingParams, data: Mapping[str, Mapping[str, str]], *others: Any) -> str:
     """Return a hash, 32 hexadecimal digits, of what the result of a training run depends on.
 
+    Besides the arguments, it depends on the versions of TensorFlow and Keras and on the code of fashion/data/dataset.py
+    and fashion/models, without the networks that are not imported.
+
     Args:
-        name: of the network.
+        name: name of the network.
         settings: all its params.
         data: the MD5 of each file of the splits.
-
-    It depends on these, on the versions of TensorFlow and Keras, and on the code of fashion/data/dataset.py and of
-    fashion/models, without the other networks unless this one mentions them.
+        others: whatever else the result depends on, as JSON can express it.
     """
     folder = Path(__file__).parent
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
-    code = {
-        file: text
-        for file, text in texts.items()
-        if "\nclass Params(" not in text or file == name or re.search(rf"\b{file}\b", texts[name])
-    }
+    code = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
+    unused = {file for file, text in code.items() if "\nclass Params(" in text and file != name}
+    while imported := unused & _imported(code[file] for file in code.keys() - unused):
+        unused -= imported
+    code = {file: text for file, text in code.items() if file not in unused}
     code["dataset"] = folder.parent.joinpath("data", "dataset.py").read_text(encoding="utf-8")
-    versions = [version(package) for package in ("tensorflow", "keras")]
-    content = json.dumps([name, settings.model_dump(mode="json"), data, code, versions])
+    versions = [tf.__version__, keras.__version__]
+    content = json.dumps([name, settings.model_dump(mode="json"), data, code, versions, others])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _imported(texts: Iterable[str]) -> set[str]:
+    """Return all parts of the names in the import statements of source files."""
+    statements = [node for text in texts for node in ast.walk(ast.parse(text))]
+    names = [alias.name for node in statements if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    modules = [node.module or "" for node in statements if isinstance(node, ast.ImportFrom)]
+    return {part for name in names + modules for part in name.split(".")}
 
 
 def check(params: Params, image_shape: tuple[int, int, int] | None = None) -> None:

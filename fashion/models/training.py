@@ -17,7 +17,7 @@ from fashion.models.checkpoints import HISTORY, Checkpoints
 from fashion.models.hard_examples import HardExampleSampler, images_per_epoch
 from fashion.models.input_pipeline import batches
 from fashion.models.progress import Progress
-from fashion.params import Params, TrainingParams
+from fashion.params import TrainingParams
 from fashion.stores import Store
 from fashion.validation import raise_problems
 
@@ -39,7 +39,7 @@ def train(
         params: of the training and of the network.
         train: the training split.
         validation: the validation split.
-        store: of checkpoints; the training continues from the one in it, and ends with the same bytes.
+        store: of checkpoints; the training resumes from the one in it, and ends with the same bytes.
         callbacks: further callbacks, called after this project's own.
 
     Returns:
@@ -123,21 +123,13 @@ def class_weights(params: TrainingParams, train: Split) -> dict[int, float] | No
 def dtype_policy(precision: str) -> str:
     """Return Keras' dtype policy; `auto` is bfloat16 where the GPU or else the processor supports it, else float32."""
     if precision == "auto":
-        precision = _best_precision()
+        precision = "bfloat16" if _has_bfloat16() else "float32"
     return "mixed_bfloat16" if precision == "bfloat16" else precision
 
 
-def with_precision(params: Params) -> Params:
-    """Replace `precision: auto` by what suits this machine, so that all trials on a cluster compute in the same."""
-    models = {
-        name: {**model, "precision": _best_precision()} if model.get("precision") == "auto" else model
-        for name, model in params.models.items()
-    }
-    return params.model_copy(update={"models": models})
-
-
-def _best_precision() -> str:
-    return "bfloat16" if _has_bfloat16() else "float32"
+def fix_precision(params: TrainingParams) -> TrainingParams:
+    """Replace `precision: auto` by that of this machine, for trials that must not depend on the node that runs them."""
+    return params.model_copy(update={"precision": dtype_policy(params.precision).removeprefix("mixed_")})
 
 
 def _has_bfloat16() -> bool:

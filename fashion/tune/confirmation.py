@@ -1,5 +1,6 @@
 """Confirmation: train the best few configurations with other seeds, as the winner of many trials is partly lucky."""
 
+import inspect
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -72,8 +73,8 @@ def confirm(
     finished = [result for result in results if result.outcome == "finished" and result.number != CURRENT]
     if not finished:
         raise UserError(
-            "only the current params, at most, were trained to the end; allow more --trials or --hours; if trials "
-            "failed, fix the cause and add --fresh"
+            "no trial besides that of the current params has finished; raise --trials or --hours; if trials "
+            "failed, fix the cause and run again with --fresh"
         )
     best: list[Result] = []
     for result in sorted(finished, key=lambda result: (-result.val_accuracy, result.seconds)):
@@ -81,12 +82,13 @@ def confirm(
             best.append(result)
     values = {CURRENT: space.current, **{result.number: result.values for result in best[:BEST]}}
     first = space.settings(space.current).seed
+    code = [inspect.getsource(one) for one in (train, trials.train)]
     declared = [
         (number, Trial(f"trial {number}", space.model, seed, settings, key))
         for number in values
         for seed in range(first + 1, first + 1 + SEEDS)
         for settings in [space.settings(values[number], seed=seed)]
-        for key in [networks.training_key(space.model, settings, data)]
+        for key in [networks.training_key(space.model, settings, data, *code)]
     ]
     outcomes = trials.run([trial for _, trial in declared], lambda: trials.load(splits), train, fresh=fresh)
     return [

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from fashion.evaluation.figures import COLOURS, GREY, INK
-from fashion.tune.confirmation import SEEDS, Summary
+from fashion.tune.confirmation import SEEDS, Summary, recommended
 from fashion.tune.space import CURRENT, Result, Space
 from fashion.validation import set_value, yaml_editor
 
@@ -46,7 +46,7 @@ def pareto_front(results: Sequence[Result]) -> list[Result]:
     return front
 
 
-def draw(model: str, results: Sequence[Result], recommended: int) -> Figure:
+def draw(model: str, results: Sequence[Result], best: int) -> Figure:
     """Draw validation accuracy against processor time of the trials of a search, with their Pareto front."""
     finished = [result for result in results if result.outcome == "finished"]
     groups: dict[str, tuple[list[Result], dict[str, Any]]] = {
@@ -60,7 +60,7 @@ def draw(model: str, results: Sequence[Result], recommended: int) -> Figure:
             {"marker": "s", "color": INK, "s": 60},
         ),
         "recommended": (
-            [result for result in results if result.number == recommended != CURRENT],
+            [result for result in results if result.number == best != CURRENT],
             {"marker": "*", "color": COLOURS[2], "s": 150},
         ),
     }
@@ -125,10 +125,10 @@ def recommendation(summaries: Sequence[Summary]) -> str:
     best, current = summaries[0], next(summary for summary in summaries if summary.number == CURRENT)
     if best is current:
         return "No trial is better than the current params. Keep them."
-    better = best.exceeds(current)
+    better = recommended(summaries) is best
     return (
-        f"Trial {best.number} is {100 * (best.mean - current.mean):.2f} points better than the current params, "
-        f"{'more' if better else 'not more'} than twice the standard error of the difference, and takes "
+        f"Trial {best.number} is {100 * (best.mean - current.mean):.2f} percentage points better than the current "
+        f"params, {'more' if better else 'not more'} than twice the standard error of the difference, and takes "
         f"{best.seconds / current.seconds:.2f} times as long. "
         f"{'Use its params' if better else 'Keep the current params'}."
     )

@@ -12,7 +12,7 @@ from fashion.errors import UserError
 from fashion.evaluation.figures import png
 from fashion.files import atomic_write, list_folder, read_json, write_json, write_text
 from fashion.locks import locked
-from fashion.models import networks, training
+from fashion.models import networks
 from fashion.params import load_params
 from fashion.tune import confirmation, report, space
 from fashion.tune.space import Result, Space
@@ -41,7 +41,7 @@ def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -
     if count < 2 or (hours is not None and hours <= 0):
         raise UserError("expected --trials of at least 2, and --hours greater than 0")
     splits = trials.load(SPLITS)
-    search_space = space.load(model, training.with_precision(load_params(PARAMS)), splits["train"].image_shape)
+    search_space = space.load(model, load_params(PARAMS), splits["train"].image_shape)
     data = {name: list_folder(folder) for name, folder in SPLITS.items()}
     print(f"Searching {', '.join(search_space.domains)} for {model}", flush=True)
     results = _search(search_space, splits, data, count, hours, fresh)
@@ -56,7 +56,8 @@ def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -
     values = next(result.values for result in confirmed if result.number == best)
     before = PARAMS.read_text(encoding="utf-8")
     after = report.edit(before, model, search_space.changes(values))
-    print(report.diff(before, after))
+    if after != before:
+        print(report.diff(before, after))
     if apply and after != before:
         write_text(PARAMS, after)
     written = [str(REPORTS / f"{model}.{suffix}") for suffix in ("csv", "png")]
@@ -85,6 +86,8 @@ def _search(
         if known:
             print(f"{len(known)} of {count} trials already have results", flush=True)
         if len(known) >= count or state["limits"] == limits:
+            if len(known) < count:
+                print("This search has ended; to extend it, raise --trials or --hours", flush=True)
             return known
         with cluster.connect(()) as ray:
             from fashion.tune.search import search

@@ -7,7 +7,7 @@ from typing import Any
 
 from fashion.data.dataset import Shape
 from fashion.errors import UserError
-from fashion.models import networks
+from fashion.models import networks, training
 from fashion.params import Params, Range, TrainingParams
 from fashion.validation import merged, parse_settings, raise_problems, validated
 
@@ -22,7 +22,7 @@ class Result:
     """The result of a trial.
 
     Attributes:
-        number: of the configuration, from 1; `CURRENT` for that of params.yaml.
+        number: number of the trial that proposed the configuration, from 1; `CURRENT` for that of params.yaml.
         values: the configuration.
         seed: seed of the training.
         outcome: finished, stopped early or diverged.
@@ -113,6 +113,9 @@ def load(model: str, params: Params, image_shape: Shape) -> Space:
                 )
         problems += wrong
     raise_problems(dict.fromkeys(problems))
+    if "precision" not in domains:
+        own = {**params.models[model], "precision": training.fix_precision(settings).precision}
+        params = params.model_copy(update={"models": {**params.models, model: own}})
     return Space(model, params, domains, current)
 
 

@@ -11,6 +11,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from jaxtyping import Float16
@@ -64,7 +65,8 @@ def digest(*values: Any) -> str:
 
 def key(study: Study, data: Mapping[str, Mapping[str, str]]) -> str:
     """Return a hash of what the feature maps depend on; `data` has the MD5 of each file of the splits."""
-    return digest(study.backbone, study.image_size, data, [(ROOT / path).read_text(encoding="utf-8") for path in CODE])
+    code = [(ROOT / path).read_text(encoding="utf-8") for path in CODE]
+    return digest(study.backbone, study.image_size, data, code, tf.__version__, keras.__version__)
 
 
 def load(study: Study, splits: Mapping[str, Split], name: str) -> Inputs:

@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def collect(results: "pd.DataFrame", own: "pd.DataFrame") -> "pd.DataFrame":
-    """Return a row per training: method, images, accuracy (0 to 1) and ratio (time / median time of the CNN).
+    """Return a row per trial: method, images, accuracy (0 to 1) and ratio (time / median time of the CNN).
 
     Args:
         results: as train.py writes them, with images as text.

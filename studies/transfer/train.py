@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("train", type=Path, help="training split (folder)")
     parser.add_argument("validation", type=Path, help="validation split (folder)")
     parser.add_argument("test", type=Path, help="test split (folder)")
-    parser.add_argument("results", type=Path, help="results to write, a row per training (.csv)")
+    parser.add_argument("results", type=Path, help="results to write, a row per trial (.csv)")
     parser.add_argument("comparison", type=Path, help="comparison of the two methods to write (.json)")
     parser.add_argument("--fresh", action="store_true", help="run all trials, even those that already have results")
     args = parser.parse_args()
@@ -71,14 +71,15 @@ def declare(study: Study, params: Params, data: Mapping[str, Mapping[str, str]])
     from fashion.trials import Trial
     from studies.transfer import features, methods
 
-    params = training.with_precision(params)
     own = {"cnn": cnn, "dnn": dnn}  # imported so that dvc.yaml has their params, see fashion/dvc_deps.py
     code = Path(methods.__file__).read_text(encoding="utf-8")
     trials = []
     for name, variant in study.variants.items():
         for seed in variant.seeds or study.seeds:
             if variant.method in own:
-                settings = networks.params_of(variant.method, params, {**study.own, "seed": seed})
+                settings = training.fix_precision(
+                    networks.params_of(variant.method, params, {**study.own, "seed": seed})
+                )
                 key = networks.training_key(variant.method, settings, data)
             else:
                 settings, key = getattr(study, variant.method), features.key(study, data)
