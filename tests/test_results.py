@@ -138,7 +138,7 @@ def results_numbers(read: Read) -> Iterator[str]:
     dnn, cnn = (found["temperature"] for found in export.values())
     yield f"{dnn:.2f} for the DNN and {cnn:.2f} for the CNN"
     dnn, cnn = re.findall(r"is correct on ([\d.]+%)", read("reports/MODEL_CARD.md"))[:2]
-    yield f"the DNN is correct on {dnn} of the test images and the CNN on {cnn}"
+    yield f"the DNN is correct on {dnn} of those test images and the CNN on {cnn}"
 
     benchmarks = json.loads(read("reports/benchmarks.json"))
     runs = benchmarks["time_to_accuracy"]
@@ -147,7 +147,9 @@ def results_numbers(read: Read) -> Iterator[str]:
     yield f"takes {seconds['tutorial']:.0f} s and reaches a test accuracy of {accuracy:.1%}"
     minutes, ratio = benchmarks["deep"]["seconds"] / 60, benchmarks["train_time_ratio"]["deep"]
     yield f"about {minutes:.0f} minutes, {ratio:.1f} T_ref"
-    yield f"What does a larger CNN reach? | about {3 * minutes:.0f} minutes |"
+    yield f"How accurate is a larger CNN? | about {3 * minutes:.0f} minutes |"
+    accuracies = [float(row["accuracy"]) for row in csv.DictReader(read("studies/deep/trials.csv").splitlines())]
+    yield f"test accuracy is {statistics.mean(accuracies):.2%} ± {statistics.stdev(accuracies):.2%} over three seeds"
     trials = csv.DictReader(read("studies/seeds/trials.csv").splitlines())
     yield f"change the accuracy? | about {sum(float(row['seconds']) for row in trials) / 2 / 60:.0f} minutes |"
 
@@ -162,7 +164,7 @@ def results_numbers(read: Read) -> Iterator[str]:
     yield f"the CNN by {few:.1f} points with 10 images per class and by {more:.1f} with 100"
     rows = csv.DictReader(read("studies/transfer/table.csv").splitlines())
     best = next(row for row in rows if (row["method"], row["images"]) == ("finetuned", "all"))
-    yield f"it reaches {float(best['accuracy']):.1%} in {float(best['ratio']):.1f} times the CNN's time"
+    yield f"it reaches {float(best['accuracy']):.1%} in {float(best['ratio']):.1f} times the CNN's processor time"
 
 
 def serving_numbers(read: Read) -> Iterator[str]:
