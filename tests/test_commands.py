@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from fashion.errors import UserError
 from fashion.evaluation import results
 from tests.conftest import ROOT, idx_params
 
@@ -150,13 +149,17 @@ def test_results_for_another_data_set(results_folder: Path) -> None:
     ]
 
 
-def test_two_studies_of_the_same_variant(results_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("copy", "names"), [("copy", {"some/wide", "copy/wide", "wide"}), ("seeds", {"some/wide", "wide"})]
+)
+def test_two_studies_of_the_same_variant(results_folder: Path, copy: str, names: set[str]) -> None:
     study = results_folder / "studies" / "some"
-    copy = shutil.copytree(study, study.with_name("copy"))
-    lock = (study / "dvc.lock").read_text()
-    (copy / "dvc.lock").write_text(lock.replace("studies/some", "studies/copy"))
-    with pytest.raises(UserError, match=r"copy/trials.csv and .*some/trials.csv: both have a variant wide; rename one"):
-        results.read(results_folder)
+    folder = shutil.copytree(study, study.with_name(copy))
+    (folder / "dvc.lock").write_text((study / "dvc.lock").read_text().replace("studies/some", f"studies/{copy}"))
+    found = {result.name: result.accuracies for result in results.read(results_folder)}
+    assert {name for name in found if "wide" in name} == names
+    assert found["some/wide"] == {1: 0.9, 3: 0.8}
+    assert found["wide"] == (found["some/wide"] if copy == "seeds" else {})
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from fashion.validation import read_yaml
 HEADER = ("Model", "Parameters", "Test accuracy", "Seeds", "Training time, x T_ref", "Last run (95 % interval)")
 MACRO_METRICS = ("Balanced accuracy", "Macro F1")  # of the last run; columns only if the classes are unequal in size
 NONE = "-"
+SEEDS = "seeds"  # the study of the params in params.yaml
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Result:
     """The results of one model.
 
     Attributes:
-        name: of the model.
+        name: name of the model.
         parameters: number of its weights.
         accuracies: test accuracy by seed; empty if no study trained it.
         train_time_ratio: training time relative to the tutorial CNN's, if it was measured.
@@ -52,22 +53,25 @@ def read(root: Path) -> list[Result]:
     """Return the results of the project at `root`, sorted by accuracy.
 
     They are in reports/NAME/metrics.json of the models in params.yaml, in studies/STUDY/trials.csv and in
-    reports/benchmarks.json. Those of studies and benchmarks on another data set are left out.
+    reports/benchmarks.json. Those of studies and benchmarks on another data set are left out. If several studies have a
+    variant of the same name, it is that of studies/seeds; those of the others are named STUDY/VARIANT.
 
     Raises:
-        UserError: `root` is not a project, or has no results, or two studies have a variant of the same name.
+        UserError: `root` is not a project or has no results.
     """
     if not (root / "params.yaml").exists():
         raise UserError(f"there is no params.yaml in {root.absolute()}; run this in the project's folder")
     params = read_yaml(root / "params.yaml")
     reports = {name: root / "reports" / name / "metrics.json" for name in params.get("models") or {}}
     runs = {name: read_json(path) for name, path in reports.items() if path.exists()}
-    studied: dict[str, list[_Trial]] = {}
+    variants: dict[str, dict[str, list[_Trial]]] = {}
     for trial in _trials(root, params):
-        same = studied.setdefault(trial.name, [])
-        if same and same[0].study != trial.study:
-            raise UserError(f"{same[0].study} and {trial.study}: both have a variant {trial.name}; rename one of them")
-        same.append(trial)
+        variants.setdefault(trial.variant, {}).setdefault(trial.study, []).append(trial)
+    studied = {
+        variant if len(studies) == 1 or study == SEEDS else f"{study}/{variant}": trials
+        for variant, studies in variants.items()
+        for study, trials in studies.items()
+    }
     if not runs and not studied:
         raise UserError("there are no results yet; run `make`")
     benchmarks = root / "reports" / "benchmarks.json"
@@ -91,10 +95,10 @@ def read(root: Path) -> list[Result]:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A training of a study; `commit` is set if the code or the params have changed since."""
+    """A trial of a study; `commit` is set if the code or the params have changed since."""
 
-    study: Path
-    name: str
+    study: str
+    variant: str
     seed: int
     accuracy: float
     parameters: int
@@ -114,7 +118,7 @@ def _trials(root: Path, params: Mapping[str, Any]) -> Iterator[_Trial]:
             if row["accuracy"]:
                 stale = _is_stale(root, lock, stage, params, row["model"])
                 yield _Trial(
-                    path,
+                    path.parent.name,
                     row["variant"],
                     int(row["seed"]),
                     float(row["accuracy"]),
