@@ -144,7 +144,7 @@ def _dvc(results: Mapping[str, Any]) -> str:
         ),
     )
     return (
-        "Median seconds of DVC commands with nothing to do, in this project, in a clone of it without studies/ and in "
+        "Median seconds of DVC commands with nothing to do, in a clone of this project, in one without studies/ and in "
         f"a project of one empty stage, measured in turns. (Commit {results['commit']}.)\n\n{table}"
     )
 

@@ -189,7 +189,7 @@ def test_gaps() -> None:
 def test_dvc_commands(copied: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The projects that this one is compared with have nothing to do, either."""
     monkeypatch.chdir(copied.folder)
-    alone = dvc.without_studies(tmp_path / "alone")
+    alone = dvc.clone(tmp_path / "alone", without="studies")
     assert (alone / "dvc.lock").read_bytes() == (copied.folder / "dvc.lock").read_bytes()
     assert not (alone / "studies").exists()
     projects = {"without studies": alone, "one empty stage": dvc.one_empty_stage(tmp_path / "one")}
