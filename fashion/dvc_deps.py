@@ -15,6 +15,9 @@ A stage that runs `python -m MODULE` depends on
   model (fashion/models/NAME.py), `models.NAME`; with any of the models, `training` too, whose keys they inherit;
 - the networks and sections of its models, if it is a study (stages/study.py), and the name of the data set.
 
+A stage that runs trials leaves out the modules that compute nothing: a change to an error message must not call for
+hours of training.
+
 The charts and artifacts of models follow params.yaml, and dvc.lock forgets the stages of models that are gone.
 """
 
@@ -44,6 +47,11 @@ SCHEMA = {"fashion.params", "fashion.validation"}
 FETCH = "stages.fetch"
 STUDY = "stages.study"
 RESULTS = "fashion/evaluation/model_results.py"
+TRIALS = "fashion/trials.py"
+COMPUTE_NOTHING = {
+    *("fashion/cluster.py", "fashion/data/__init__.py", "fashion/errors.py", "fashion/files.py", "fashion/locks.py"),
+    *("fashion/parent.py", "fashion/silence.py", "fashion/stores.py", "stages/__init__.py"),
+}
 
 
 class SourceTree:
@@ -119,6 +127,8 @@ class SourceTree:
             names = {str(own["model"]) for own in study.read(path, self.models).variants.values()}
             code |= {file for name in names for file in self.code(f"fashion.models.{name}")}
             params |= {"dataset.name", "training", *(f"models.{name}" for name in names)}
+        if TRIALS in code:
+            code -= COMPUTE_NOTHING
         if FETCH in scripts and self.folder:
             inputs.append(self.folder)
         if RESULTS in code:

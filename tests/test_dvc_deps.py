@@ -135,7 +135,7 @@ def test_wrong_dvc_yaml(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_study(tmp_path: Path) -> None:
-    """A study depends on its networks and, as every stage, on the code of all its commands."""
+    """A study depends on its networks and, as every stage, on the code of all its commands, if it computes anything."""
     (tmp_path / "dvc.yaml").write_text(
         """
 stages:
@@ -153,6 +153,8 @@ stages:
     assert stage["deps"][:3] == ["studies/ablation/params.yaml", "data/train", "data/validation"]
     assert {"stages/study.py", "fashion/models/cnn.py", "studies/ablation/summary.py"} <= set(stage["deps"])
     assert "fashion/models/dnn.py" not in stage["deps"]
+    assert dvc_deps.COMPUTE_NOTHING.isdisjoint(stage["deps"])
+    assert all((ROOT / file).exists() for file in dvc_deps.COMPUTE_NOTHING)
     assert stage["params"] == ["dataset.name", "models.cnn", "training"]
 
 

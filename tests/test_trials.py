@@ -36,6 +36,11 @@ from tests.trainings import PAUSES
 
 PARAMS = load_params(ROOT / "params.yaml")
 STAGE = ["-m", "stages.study", "study/params.yaml", "data/train", "data/validation", "study/trials.csv"]
+IN_TERMINAL = [
+    sys.executable,
+    *("-c", "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"),
+    *("sh", "-c", 'stty columns 100 rows 20 && exec "$@"', "sh"),
+]
 RAY = str(Path(sys.executable).with_name("ray"))
 DEADLINE = 600  # seconds; on a busy machine, Ray alone needs a minute to start
 slow = pytest.mark.slow
@@ -263,10 +268,14 @@ def failed(project: Project, **variables: str) -> tuple[str, str]:
 
 @slow
 def test_resumed(small: Project) -> None:
-    """Known trials are not trained again, a changed variant is; the rows are in the order of the study."""
+    """Known trials are not trained again, a changed variant is; the rows are in the order of the study.
+
+    A terminal shows a bar with the time left.
+    """
     write_study(small.folder, variants={"b": {}, "a": {"epochs": 1}})
-    first = small.run(sys.executable, *STAGE, "--test", "data/test")
+    first = small.run(*IN_TERMINAL, sys.executable, *STAGE, "--test", "data/test")
     assert first.stdout.count("validation accuracy") == 4
+    assert re.search(r"[1-3]/4 \[\d\d:\d\d<\d\d:\d\d, ", first.stdout)
     before = table(small)
     assert list(zip(before["variant"], before["seed"], strict=True)) == [("b", 1), ("b", 2), ("a", 1), ("a", 2)]
     assert before["accuracy"].between(0, 1, inclusive="right").all()

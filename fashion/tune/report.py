@@ -76,7 +76,7 @@ def draw(model: str, results: Sequence[Result], best: int) -> Figure:
     ax.set_ylim(min(shown) - 2 * margin, max(shown) + margin)  # trials that were stopped may lie far below
     ax.set_xlabel("processor time (s); approximate, as trials ran side by side")
     ax.set_ylabel("validation accuracy")
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.grid(alpha=0.3)
     ax.legend(frameon=False, fontsize=9)
     return figure
