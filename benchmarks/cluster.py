@@ -12,7 +12,12 @@ from fashion.errors import UserError
 
 HOST = "127.0.1.{}"  # on Linux, all of 127.0.0.0/8 is the loopback device; Ray replaces 127.0.0.1 by a public address
 # Ray caches the token, so there is one per process.
-ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",  # Ray listens on all network interfaces
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "http://localhost:9",  # even then, Ray would report that usage reports are disabled
+}
 
 
 @contextmanager
@@ -25,14 +30,14 @@ def cluster(nodes: Sequence[Sequence[int]]) -> Iterator[None]:
     Raises:
         UserError: Ray does not start.
     """
-    port = _free_port()
+    port = free_port()
     address = f"{HOST.format(1)}:{port}"
     os.environ |= {**ENVIRONMENT, "RAY_ADDRESS": address}
     with ExitStack() as stack:
         stack.callback(os.environ.pop, "RAY_ADDRESS")
         # Of sockets, whose paths must be short; TMPDIR may be a long one.
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray", dir="/tmp"))
-        head = ("--head", f"--port={port}", f"--ray-client-server-port={_free_port()}", "--include-dashboard=false")
+        head = ("--head", f"--port={port}", f"--ray-client-server-port={free_port()}", "--include-dashboard=false")
         for number, cores in enumerate(nodes, start=1):
             role = (*head, f"--temp-dir={folder}") if number == 1 else (f"--address={address}",)
             stack.callback(_stop, _start(cores, f"--node-ip-address={HOST.format(number)}", *role))
@@ -58,7 +63,8 @@ def _stop(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port on which nothing listens."""
     with socket.socket() as free:
-        free.bind((HOST.format(1), 0))
+        free.bind(("", 0))
         return int(free.getsockname()[1])

@@ -80,7 +80,7 @@ def main() -> None:
     )
     tune.add_argument("model", metavar="MODEL", help="a model in params.yaml")
     tune.add_argument("--trials", type=int, default=30, metavar="N", help="trials in the search (default: 30)")
-    tune.add_argument("--hours", type=float, metavar="H", help="time limit of the search")
+    tune.add_argument("--hours", type=float, metavar="H", help="time limit of this run of the search")
     tune.add_argument("--fresh", action="store_true", help="start over instead of resuming an earlier search")
     tune.add_argument("--apply", action="store_true", help="write the recommended params to params.yaml")
     tune.set_defaults(command=tune_model)

@@ -21,10 +21,15 @@ def connect(packages: Collection[str]) -> Iterator[ModuleType]:
         packages: of this project, besides fashion, to send to the workers.
 
     Raises:
-        UserError: Ray is not installed; or no cluster answers at RAY_ADDRESS, it rejects the token, or this machine is
-            not one of its nodes.
+        UserError: Ray is not installed; or RAY_ADDRESS is not HOST:PORT, no cluster answers there, it rejects the
+            token, or this machine is not one of its nodes.
     """
     address = os.environ.get("RAY_ADDRESS") or "local"
+    if "://" in address:  # such as Ray Client's, whose driver would run on another machine
+        raise UserError(
+            f"RAY_ADDRESS={address}: expected HOST:PORT of a Ray cluster, one of whose nodes is this machine; unset it "
+            "to use this machine alone"
+        )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_TMPDIR", "/tmp")  # noqa: S108 - of sockets; their paths must be short, TMPDIR may be long
     if address != "local":  # Ray would otherwise retry for 15 minutes
@@ -60,7 +65,7 @@ def connect(packages: Collection[str]) -> Iterator[ModuleType]:
 
 def gpus(ray: ModuleType) -> int:
     """Return the number of GPUs per trial: 1 if any node has one."""
-    return int(any(node["Resources"].get("GPU") for node in ray.nodes()))
+    return int(ray.cluster_resources().get("GPU", 0) > 0)
 
 
 def use_cores(cores: int) -> None:

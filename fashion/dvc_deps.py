@@ -9,7 +9,7 @@ A stage that runs `python -m MODULE` depends on
   (report.html beside report.py) belongs to it. Modules with nothing but a docstring, and the schema of params.yaml,
   whose values all come from params.yaml, are left out;
 - what `dataset.format` needs, if it is the fetch stage: the folder of images, the code that reads it and the section
-  `dataset`, or the code that downloads files; a change to the others must not download them again;
+  `dataset`, or the code that downloads files, so that a change to other code does not cause another download;
 - the results of each model, if it imports `fashion.evaluation.model_results`;
 - the params that its module reads: the sections that it takes from `load_params()` and, if it imports the network of a
   model (fashion/models/NAME.py), `models.NAME`; with any of the models, `training` too, whose keys they inherit;
@@ -60,8 +60,8 @@ class SourceTree:
     Attributes:
         models: the names in params.yaml.
         folder: the folder of images that the fetch stage reads; None if it downloads files.
-        unused: the module that the fetch stage does not use.
-        known: these and the names that dvc.lock still has.
+        unused_by_fetch: the module that the fetch stage does not use.
+        known_models: `models`, and those that dvc.lock still has.
     """
 
     def __init__(self) -> None:
@@ -69,9 +69,9 @@ class SourceTree:
         params = load_params(ROOT / "params.yaml")
         self.models = list(params.models)
         self.folder = params.fetch.folder if isinstance(params.fetch, FolderParams) else None
-        self.unused = "fashion.data.sources" if self.folder else "fashion.data.folder"
+        self.unused_by_fetch = "fashion.data.sources" if self.folder else "fashion.data.folder"
         locked = Lock.read(ROOT).stages if (ROOT / "dvc.lock").exists() else {}
-        self.known = {*self.models, *(name.partition("@")[2] for name in locked)} - {""}
+        self.known_models = {*self.models, *(name.partition("@")[2] for name in locked)} - {""}
 
     def code(self, script: str) -> list[str]:
         """Return the source files of the module `script` and of all that it imports, relative to the root."""
@@ -81,7 +81,7 @@ class SourceTree:
             reached |= found
             imported = {module for name in found for module in self.imports.find_modules_directly_imported_by(name)}
             parents = {name.rsplit(".", level)[0] for name in found for level in range(1, name.count(".") + 1)}
-            found = (imported | parents) - reached - SCHEMA - {self.unused}
+            found = (imported | parents) - reached - SCHEMA - {self.unused_by_fetch}
         return sorted(file for name in reached for file in _files(name))
 
     def params(self, script: str) -> list[str]:
@@ -137,12 +137,13 @@ class SourceTree:
         return {"deps": [*dict.fromkeys(inputs), *sorted(code)], "params": [*sorted(params), *of_other_files]}
 
     def for_each_model(self, paths: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a mapping by path in which those of a model, such as reports/cnn/history.csv, are there for each.
+        """Return `paths` with each entry of a model, such as reports/cnn/history.csv, repeated for every model.
 
-        A path is one of a model if its second part is the name of a known model, or if such a path has the same others.
+        An entry belongs to a model if the second part of its path is a known model, or if its other parts equal those
+        of such an entry.
         """
         split = {path: _split(path) for path in paths}
-        patterns = {(folder, file) for folder, model, file in split.values() if model in self.known and file}
+        patterns = {(folder, file) for folder, model, file in split.values() if model in self.known_models and file}
         result: dict[str, Any] = {}
         for path, value in paths.items():
             folder, _, file = split[path]
@@ -263,8 +264,9 @@ def _words(stage: Mapping[str, Any]) -> list[str]:
 
 
 def _scripts(stage: Mapping[str, Any]) -> list[str]:
-    """Return the modules that a stage runs with `python -m`."""
-    return [module for option, module in itertools.pairwise(_words(stage)) if option == "-m"]
+    """Return the modules of this project that a stage runs with `python -m`."""
+    modules = [module for option, module in itertools.pairwise(_words(stage)) if option == "-m"]
+    return [module for module in modules if module.partition(".")[0] in PACKAGES]
 
 
 def _paths(entries: list[Any]) -> Iterator[str]:

@@ -46,8 +46,8 @@ def read(path: Path, models: Collection[str]) -> Study:
         if own.get("model") not in list(models)  # a non-string may be unhashable
     )
     raise_problems(
-        f"{path}: variants.{name}: seed: found {own['seed']!r}; list the seeds of all variants under seeds"
-        for name, own in changes.items()
+        f"{path}: {place}: seed: found {own['seed']!r}; list the seeds of all variants under seeds"
+        for place, own in {"all": study.all, **{f"variants.{name}": own for name, own in variants.items()}}.items()
         if "seed" in own
     )
     return study.model_copy(update={"variants": changes})

@@ -94,7 +94,8 @@ def of_study(study: Study, params: Params, splits: Mapping[str, Path], cores: in
                 training.fix_precision(networks.params_of(model, params, {**own, "seed": seed})) for seed in study.seeds
             ]
         except UserError as error:
-            problems += [f"{variant}: {line}" for line in str(error).splitlines()]
+            place = f"params.yaml: models.{model}."
+            problems += [f"{variant}: {line.removeprefix(place)}" for line in str(error).splitlines()]
         else:
             trials += [
                 Trial(variant, model, one.seed, one, networks.training_key(model, one, data, cores, code))
@@ -177,15 +178,11 @@ def run(
         raise UserError(f"expected at least 1 core per trial, found --cores {cores}")
     missing = [trial for trial in trials if fresh or not trial.result.exists()]
     if known := len(trials) - len(missing):
-        _print(f"{known} of {len(trials)} trials already have results")
+        print_line(f"{known} of {len(trials)} trials already have results")
     if missing:
         with locked(FOLDER / "lock", "other trials are running in this folder; wait for them to end"):
-            if fresh:
-                for trial in trials:
-                    trial.result.unlink(missing_ok=True)
-                    trial.checkpoint.path.unlink(missing_ok=True)
             try:
-                _run(list({trial.key: trial for trial in missing}.values()), data(), function, cores)
+                _run(list({trial.key: trial for trial in missing}.values()), data(), function, cores, fresh)
             finally:
                 for trial in trials:
                     if trial.result.exists():
@@ -196,13 +193,16 @@ def run(
     ]
 
 
-def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int) -> None:
-    """Run trials as Ray tasks; write the result of each as soon as it finishes."""
+def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int, fresh: bool) -> None:
+    """Run trials as Ray tasks; write the result of each as soon as it finishes.
+
+    With `fresh`, their old results and checkpoints are deleted first, once it is certain that trials can run.
+    """
     failures, lost = [], Counter[str]()
     with cluster.connect({function.__module__.partition(".")[0]}) as ray:
         largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
         if cores > largest:
-            raise UserError(f"found --cores {cores}, but no node has more than {largest} cores; use --cores {largest}")
+            raise UserError(f"a trial needs {cores} cores (--cores), but no node has more than {largest}")
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
@@ -215,11 +215,13 @@ def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int) -> Non
             store = RemoteStore(trial.checkpoint.read(), writer, trial.key)
             return task.remote(function, trial, stored, store, cores)
 
+        for trial in trials if fresh else ():
+            trial.result.unlink(missing_ok=True)
+            trial.checkpoint.path.unlink(missing_ok=True)
         running = {start(trial): trial for trial in trials}
         with tqdm(total=len(trials), unit=" trials", dynamic_ncols=True, disable=None) as bar:
             while running:
                 done, _ = ray.wait(list(running), num_returns=1, timeout=POLL)
-                parent.check()
                 for reference in done:
                     trial = running.pop(reference)
                     try:
@@ -227,22 +229,23 @@ def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int) -> Non
                     except ray.exceptions.RayTaskError as error:
                         failures.append(_failure(trial, error.cause))
                         traceback = "" if isinstance(error.cause, UserError) else f"\n{error}"
-                        _print(f"{trial}: failed{traceback}")
+                        print_line(f"{trial}: failed{traceback}")
                     except ray.exceptions.RayError as error:  # its worker or node
                         lost[trial.key] += 1
                         if lost[trial.key] <= RETRIES:
-                            _print(f"{trial}: lost ({type(error).__name__}), restarting")
+                            print_line(f"{trial}: lost ({type(error).__name__}), restarting")
                             running[start(trial)] = trial
                             continue
                         failures.append(_failure(trial, error))
                     else:
                         write_json(trial.result, result)
-                        _print(f"{trial}: validation accuracy {result['val_accuracy']:.2%}")
+                        print_line(f"{trial}: validation accuracy {result['val_accuracy']:.2%}")
                     bar.update()
+                parent.check()
     raise_problems(failures)
 
 
-def _print(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line above the progress bar; flush, so that a log stays current."""
     tqdm.write(line)
     sys.stdout.flush()
@@ -273,7 +276,8 @@ class RemoteStore:
 
     def write(self, content: bytes) -> None:
         """Replace the checkpoint."""
-        self.writer.write.remote(self.key, content)  # a task that waits releases its core
+        # Not awaited: while a task waits, Ray gives its core to another. So a failed write goes unreported.
+        self.writer.write.remote(self.key, content)
 
 
 def _task(function: Train, trial: Trial, data: Any, store: RemoteStore, cores: int) -> dict[str, Any]:
@@ -284,8 +288,7 @@ def _task(function: Train, trial: Trial, data: Any, store: RemoteStore, cores: i
 
 def _failure(trial: Trial, error: Exception) -> str:
     """Return the line that reports a failed trial."""
-    settings = trial.settings
-    return f"{trial}: {reason(error)}; its params: {getattr(settings, 'model_dump_json', settings.__str__)()}"
+    return f"{trial}: {reason(error)}; its params: {trial.settings}"
 
 
 def reason(error: BaseException) -> str:

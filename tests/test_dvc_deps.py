@@ -98,7 +98,10 @@ OTHERS = {
         {"Drift": {"y": {"reports/drift.csv": "drift"}}},
     ],
     "artifacts": {"testset": {"type": "dataset", "path": "data/test"}},
-    "stages": {"shell": {"cmd": "echo reports/other.csv"}, "sweep": {"foreach": ["a"], "do": {"cmd": "echo ${item}"}}},
+    "stages": {
+        "shell": {"cmd": "echo reports/other.csv && python -m pip check"},
+        "sweep": {"foreach": ["a"], "do": {"cmd": "echo ${item}"}},
+    },
 }
 
 

@@ -1,6 +1,7 @@
 """`fashion tune`: the space, the results, the change of params.yaml, and a search with faults."""
 
 import csv
+import math
 import re
 import shutil
 import signal
@@ -20,7 +21,7 @@ from fashion.errors import UserError
 from fashion.evaluation.figures import png
 from fashion.models.progress import DivergedError
 from fashion.params import Params, check_params, load_params
-from fashion.tune import confirmation, report, space
+from fashion.tune import confirmation, report, run, space
 from fashion.tune.confirmation import Summary
 from fashion.tune.space import Result, Space
 from fashion.validation import parse_yaml, read_yaml
@@ -220,11 +221,13 @@ def test_summary() -> None:
     assert [summary.number for summary in summaries] == [3, 0, 5]  # the current params win a tie
     assert (summaries[0].mean, summaries[0].deviation, summaries[0].seconds) == pytest.approx((0.93, 0.01, 13))
     assert report.recommendation(summaries) == (
-        "Trial 3 is 2.00 percentage points better than the current params, "
-        "more than twice the standard error of the difference, and takes 1.30 times as long. Use its params."
+        "Trial 3 is 2.00 percentage points better than the current params. "
+        "This is more than twice the standard error of the difference. It takes 1.30 times as long. Use its params."
     )
     assert confirmation.recommended(summaries).number == 3
-    assert report.recommendation(summaries[1:]) == "No trial is better than the current params. Keep them."
+    assert report.recommendation(summaries[1:]) == (
+        "None of the confirmed configurations has a higher mean than the current params. Keep them."
+    )
     assert confirmation.recommended(summaries[1:]).number == 0
 
 
@@ -234,8 +237,8 @@ def test_better_by_chance() -> None:
     assert summaries[0].number == 3
     assert confirmation.recommended(summaries).number == 0
     assert report.recommendation(summaries) == (
-        "Trial 3 is 1.00 percentage points better than the current params, "
-        "not more than twice the standard error of the difference, and takes 1.00 times as long. "
+        "Trial 3 is 1.00 percentage points better than the current params. "
+        "This is not more than twice the standard error of the difference. It takes 1.00 times as long. "
         "Keep the current params."
     )
 
@@ -287,15 +290,28 @@ def test_diverged_training(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (outcome["outcome"], outcome["val_accuracy"]) == ("diverged", 0.0)
 
 
+@pytest.mark.parametrize(("count", "hours"), [(1, None), (2, 0.0), (2, math.inf), (2, math.nan)])
+def test_bad_limits(count: int, hours: float | None) -> None:
+    with pytest.raises(UserError, match="expected --trials of at least 2, and --hours greater than 0"):
+        run.run("dnn", count, hours, fresh=False, apply=False)
+
+
 def test_nothing_to_confirm() -> None:
     searched = dnn_space({"dropout": {"min": 0.0, "max": 0.3}})
-    with pytest.raises(UserError, match="no trial besides that of the current params has finished"):
+    with pytest.raises(UserError, match="no new configuration has finished training"):
         confirmation.confirm(searched, [result(0, 0.9, dropout=0.1)], {}, {}, fresh=False)
 
 
 def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="install the `cluster` extra"), cluster.connect(()):
+        pass
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "http://127.0.0.1:8265"])
+def test_address_of_another_kind(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=f"^RAY_ADDRESS={address}: expected HOST:PORT"), cluster.connect(()):
         pass
 
 
@@ -368,7 +384,7 @@ def test_search(fragile: Project) -> None:
     assert ended
     (fragile.folder / "diverge").touch()
     output = fragile.run(*command).stdout
-    assert " of 6 trials already have results\n" in output, output
+    assert re.search(r"^\d trials already have results$", output, re.MULTILINE), output
     assert ended not in output, output  # not trained again
     assert ", diverged after 0 epochs: " in output, output
     assert "\nfailed: " in output, output

@@ -17,7 +17,7 @@ from fashion.trials import Trial
 from fashion.tune.space import CURRENT, Result, Space
 
 SEEDS = 3
-BEST = 3  # configurations of the search, besides the current params
+CONFIRMED = 3  # configurations of the search, besides the current params
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,14 @@ def confirm(
     finished = [result for result in results if result.outcome == "finished" and result.number != CURRENT]
     if not finished:
         raise UserError(
-            "no trial besides that of the current params has finished; raise --trials or --hours; if trials "
-            "failed, fix the cause and run again with --fresh"
+            "no new configuration has finished training; raise --trials or --hours or, if trials failed, fix the "
+            "cause and add --fresh"
         )
     best: list[Result] = []
     for result in sorted(finished, key=lambda result: (-result.val_accuracy, result.seconds)):
         if all(result.values != other.values for other in best):  # the sampler may propose one twice
             best.append(result)
-    values = {CURRENT: space.current, **{result.number: result.values for result in best[:BEST]}}
+    values = {CURRENT: space.current, **{result.number: result.values for result in best[:CONFIRMED]}}
     first = space.settings(space.current).seed
     code = [inspect.getsource(one) for one in (train, trials.train)]
     declared = [

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from fashion.evaluation.figures import COLOURS, GREY, INK
-from fashion.tune.confirmation import SEEDS, Summary, recommended
+from fashion.tune.confirmation import SEEDS, Summary
 from fashion.tune.space import CURRENT, Result, Space
 from fashion.validation import set_value, yaml_editor
 
-BEST = 5  # trials of the search that `markdown` lists
+LISTED = 5  # trials of the search that `markdown` lists
 
 
 def table(results: Sequence[Result]) -> pd.DataFrame:
@@ -90,7 +90,7 @@ def markdown(space: Space, results: Sequence[Result], summaries: Sequence[Summar
     """Return the best trials of the search and the confirmation as tables, and the recommendation."""
     values = {CURRENT: space.current, **{result.number: result.values for result in results}}
     finished = [result for result in results if result.outcome == "finished"]
-    best = sorted(finished, key=lambda result: (-result.val_accuracy, result.seconds))[:BEST]
+    best = sorted(finished, key=lambda result: (-result.val_accuracy, result.seconds))[:LISTED]
     outcomes = [result.outcome for result in results]
     counts = ", ".join(f"{outcomes.count(one)} {one}" for one in dict.fromkeys(outcomes))
     return "\n".join(
@@ -121,14 +121,14 @@ def markdown(space: Space, results: Sequence[Result], summaries: Sequence[Summar
 
 
 def recommendation(summaries: Sequence[Summary]) -> str:
-    """Return in two sentences which params to use, and why."""
+    """Return which params to use, and why."""
     best, current = summaries[0], next(summary for summary in summaries if summary.number == CURRENT)
     if best is current:
-        return "No trial is better than the current params. Keep them."
-    better = recommended(summaries) is best
+        return "None of the confirmed configurations has a higher mean than the current params. Keep them."
+    better = best.exceeds(current)
     return (
         f"Trial {best.number} is {100 * (best.mean - current.mean):.2f} percentage points better than the current "
-        f"params, {'more' if better else 'not more'} than twice the standard error of the difference, and takes "
+        f"params. This is {'more' if better else 'not more'} than twice the standard error of the difference. It takes "
         f"{best.seconds / current.seconds:.2f} times as long. "
         f"{'Use its params' if better else 'Keep the current params'}."
     )

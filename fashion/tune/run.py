@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,14 +32,14 @@ def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -
     Args:
         model: its name.
         count: number of trials of the search.
-        hours: time limit of the search; None for no limit.
+        hours: time limit of this run of the search; None for no limit.
         fresh: start over, even if this search already has results.
         apply: write the recommended params to params.yaml.
 
     Raises:
         UserError: as for `fashion.tune.space.load`, `search` or `fashion.tune.confirmation.confirm`.
     """
-    if count < 2 or (hours is not None and hours <= 0):
+    if count < 2 or (hours is not None and not 0 < hours < math.inf):
         raise UserError("expected --trials of at least 2, and --hours greater than 0")
     splits = trials.load(SPLITS)
     search_space = space.load(model, load_params(PARAMS), splits["train"].image_shape)
@@ -78,16 +79,14 @@ def _search(
     file = FOLDER / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.json"
     limits = [count, hours]
     with locked(FOLDER / "lock", "another search is running in this folder; wait for it to end"):
-        if fresh:
-            file.unlink(missing_ok=True)
         # The limits are those of the finished search; None before its end.
-        state = read_json(file) if file.exists() else {"limits": None, "results": []}
+        state = read_json(file) if file.exists() and not fresh else {"limits": None, "results": []}
         known = [Result(**result) for result in state["results"]]
         if known:
-            print(f"{len(known)} of {count} trials already have results", flush=True)
+            print(f"{len(known)} trials already have results", flush=True)
         if len(known) >= count or state["limits"] == limits:
             if len(known) < count:
-                print("This search has ended; to extend it, raise --trials or --hours", flush=True)
+                print("This search has ended; to extend it, raise --trials or set another --hours", flush=True)
             return known
         with cluster.connect(()) as ray:
             from fashion.tune.search import search

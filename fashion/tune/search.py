@@ -6,7 +6,6 @@ Only `fashion.tune.run` imports this module, when it needs Ray and Optuna.
 import json
 import logging
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from tqdm import tqdm
 from fashion.cluster import gpus, use_cores
 from fashion.data.dataset import Split
 from fashion.params import Range
-from fashion.trials import RETRIES, Trial, reason
+from fashion.trials import RETRIES, Trial, print_line, reason
 from fashion.tune.confirmation import train
 from fashion.tune.space import CURRENT, Result, Space, Values
 
@@ -114,7 +113,7 @@ def _train(config: dict[str, Any], space: Space, splits: Mapping[str, Split]) ->
                     "outcome": "stopped early",  # the outcome if ASHA stops it here
                     "progress": 100 * epochs / settings.epochs,
                     "epochs": epochs,
-                    "val_accuracy": logs["val_accuracy"],
+                    "val_accuracy": round(logs["val_accuracy"], 6),
                     "seconds": time.process_time() - started,
                 }
             )
@@ -156,15 +155,14 @@ class Progress(tune.Callback):
         self.save(self.results)
         ended = "" if result.outcome == "finished" else f", {result.outcome} after {result.epochs} epochs"
         accuracy, description = f"validation accuracy {result.val_accuracy:.2%}", self.space.describe(values)
-        self._print(f"trial {result.number}: {accuracy}{ended}: {description}")
+        self._ended(f"trial {result.number}: {accuracy}{ended}: {description}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_info: Any) -> None:
         error, description = trial.get_error(), self.space.describe(_decode(self.space, trial.config))
-        self._print(f"failed: {reason(getattr(error, 'cause', error))}: {description}")
+        self._ended(f"failed: {reason(getattr(error, 'cause', error))}: {description}")
 
-    def _print(self, line: str) -> None:
-        tqdm.write(line)
-        sys.stdout.flush()  # so that a log stays current
+    def _ended(self, line: str) -> None:
+        print_line(line)
         self.bar.update()
 
     def on_experiment_end(self, trials: list[Any], **_info: Any) -> None:
