@@ -10,23 +10,21 @@ from fashion.params import load_params
 def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m stages.card", description=__doc__)
-    parser.add_argument("test", type=Path, help="test split (folder)")
     parser.add_argument("audit", type=Path, help="data audit (.json)")
     parser.add_argument("about", type=Path, help="description of the data set (.md)")
     parser.add_argument("card", type=Path, help="model card to write (.md)")
     args = parser.parse_args()
     params = load_params()
 
-    from fashion.data import about, dataset
+    from fashion.data import about
     from fashion.evaluation import model_card
     from fashion.evaluation.model_results import ModelResults
     from fashion.files import read_json, write_text
 
     description = about.load(args.about, params.dataset.name)
-    labels = dataset.load(args.test).labels
-    models = {name: ModelResults.read(name) for name in params.models}
+    models = {name: ModelResults.read(name, params.dataset.classes) for name in params.models}
     audit = read_json(args.audit)
-    write_text(args.card, model_card.model_card(params.dataset, description, audit, labels, params.models, models))
+    write_text(args.card, model_card.model_card(params.dataset, description, audit, params.models, models))
 
 
 if __name__ == "__main__":

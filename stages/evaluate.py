@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="trained model (.keras)")
     parser.add_argument("test", type=Path, help="test split (folder)")
     parser.add_argument("probabilities", type=Path, help="probabilities to write, float32 (n, classes) (.npy)")
-    parser.add_argument("reports", type=Path, help="folder to write metrics.json and confusion.csv to")
+    parser.add_argument("reports", type=Path, help="folder to write metrics.json and predictions.csv to")
     args = parser.parse_args()
     params = load_params()
 
@@ -21,20 +21,22 @@ def main() -> None:
 
     from fashion.data import dataset
     from fashion.evaluation import metrics
+    from fashion.evaluation.predictions import Predictions, sha256
     from fashion.files import atomic_write, write_json, write_text
     from fashion.models import saving
     from fashion.models.input_pipeline import batches
 
-    classes = params.dataset.classes
     test = dataset.load(args.test)
     model = saving.load(args.model)
     probabilities = model.predict(batches(test), verbose=0)
+    predictions = Predictions.of(probabilities, test.labels, params.dataset.classes)
+    summary = metrics.summary(predictions, params.evaluation.calibration_bins)
 
     with atomic_write(args.probabilities) as file:
         np.save(file, probabilities)
-    summary = metrics.summary(probabilities, test.labels, classes, params.evaluation.calibration_bins)
-    write_json(args.reports / "metrics.json", {"parameters": model.count_params(), **summary})
-    write_text(args.reports / "confusion.csv", metrics.confusion_csv(probabilities, test.labels, classes))
+    write_text(args.reports / "predictions.csv", predictions.to_csv())
+    about = {"parameters": model.count_params(), "test_set": sha256(test)}
+    write_json(args.reports / "metrics.json", {**about, **summary})
 
 
 if __name__ == "__main__":

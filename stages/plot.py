@@ -26,7 +26,7 @@ def main() -> None:
 
     splits = {name: dataset.load(getattr(args, name)) for name in ("train", "validation", "test")}
     data = report.Data(params.dataset.name, params.dataset.classes, splits, read_json(args.audit))
-    models = {name: ModelResults.read(name) for name in params.models}
+    models = {name: ModelResults.read(name, params.dataset.classes) for name in params.models}
     bins = params.evaluation.calibration_bins
     drawn = {name: figures.png(figure) for name, figure in report.draw(data, models, bins).items()}
 

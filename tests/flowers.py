@@ -35,6 +35,15 @@ np.save("test_set/labels.npy", labels[test])
 accuracy = (probabilities.argmax(axis=1) == labels[test]).mean()
 json.dump({"accuracy": accuracy, "loss": 1.0}, open("metrics.json", "w"))
 """
+# Appended to TRAIN: predictions in Git instead of probabilities in the cache.
+WRITE_PREDICTIONS = """
+os.remove("probabilities.npy")
+names = ("setosa", "versicolor", "virginica")
+with open("predictions.csv", "w") as file:
+    print("actual,predicted,confidence,probability", file=file)
+    for row, actual, predicted in zip(probabilities, labels[test], probabilities.argmax(axis=1)):
+        print(names[actual], names[predicted], f"{row[predicted]:.4g}", f"{row[actual]:.4g}", sep=",", file=file)
+"""
 # TRAIN for a project with a folder of images: a row per file, plus test images and an audit.
 TRAIN_ON_IMAGES = (
     TRAIN.replace("150", "count").replace("rng =", "count = sum(len(names) for *_, names in os.walk('images'))\nrng =")
@@ -124,6 +133,17 @@ class Flowers:
         self.run("dvc", "repro")
         self.git("add", "-A")
         self.git("commit", "-m", "change", "--allow-empty")
+
+    def commit_predictions(self) -> None:
+        """Write predictions.csv, which Git tracks, instead of probabilities.npy, run the pipeline, commit."""
+        with (self.folder / "train.py").open("a") as file:
+            file.write(WRITE_PREDICTIONS)
+        pipeline, params = yaml.safe_load((self.folder / "dvc.yaml").read_text()), self.params()
+        pipeline["stages"]["train"]["outs"] = [{"predictions.csv": {"cache": False}}, "test_set"]
+        (self.folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+        params["review"]["models"]["flowers"]["predictions"] = "predictions.csv"
+        self.write_params(params)
+        self.change()
 
     def track_images(self) -> None:
         """Add a folder `images`, which DVC tracks and the pipeline reads, run the pipeline, commit."""

@@ -11,6 +11,7 @@ import pytest
 from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.evaluation import calibration, metrics
+from fashion.evaluation.predictions import Predictions
 from fashion.export import convert, litert, verify
 from fashion.models import networks, training
 from tests.conftest import MODELS
@@ -87,7 +88,7 @@ def test_fit_temperature(temperature: float) -> None:
     found = calibration.fit_temperature(logits, labels)
     assert found == pytest.approx(temperature, rel=0.05)
     calibrated = calibration.probabilities(logits, found)
-    assert metrics.calibration_error(calibrated, labels, 15) < 0.015
+    assert metrics.calibration_error(Predictions.of(calibrated, labels, tuple("abcde")), 15) < 0.015
     np.testing.assert_array_equal(calibrated.argmax(axis=1), logits.argmax(axis=1))
 
 

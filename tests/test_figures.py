@@ -20,6 +20,7 @@ from fashion.errors import UserError
 from fashion.evaluation import figures, fonts, report
 from fashion.evaluation.metrics import summary
 from fashion.evaluation.model_results import ModelResults
+from fashion.evaluation.predictions import Predictions
 from tests.conftest import CLASSES, ROOT, draw_lines
 
 TEST = Split(*draw_lines(30, 3))
@@ -47,8 +48,9 @@ def models(*names: str) -> dict[str, ModelResults]:
     results = {}
     for seed, name in enumerate(names):
         probabilities = np.random.default_rng(seed).dirichlet(np.ones(len(CLASSES)), len(TEST.labels))
-        metrics = {"parameters": 10, **summary(probabilities, TEST.labels, tuple(CLASSES), bins=5)}
-        results[name] = ModelResults(HISTORY, metrics, probabilities, EXPORT, probabilities)
+        predictions = Predictions.of(probabilities, TEST.labels, tuple(CLASSES))
+        metrics = {"parameters": 10, **summary(predictions, bins=5)}
+        results[name] = ModelResults(HISTORY, metrics, predictions, EXPORT, predictions)
     return results
 
 
@@ -113,7 +115,8 @@ def test_matplotlibrc(tmp_path: Path) -> None:
 
 def test_predictions() -> None:
     probabilities = np.tile([0.1, 0.75, 0.15], (30, 1))
-    figure = figures.predictions(TEST, probabilities, np.array([0, 1]), CLASSES, "Two predictions")
+    predictions = Predictions.of(probabilities, TEST.labels, tuple(CLASSES))
+    figure = figures.predictions(TEST, predictions, np.array([0, 1]), "Two predictions")
     assert texts_of(figure) == [
         f"predicted: {CLASSES[1]}\nconfidence 75.0%",
         f"actual: {CLASSES[0]}",

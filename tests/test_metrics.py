@@ -7,61 +7,58 @@ from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
 from fashion.evaluation import metrics
+from fashion.evaluation.predictions import Predictions
 
 CLASSES = ("a", "b", "c", "d")
 
 
-def predictions(count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def predictions(count: int = 400, seed: int = 0) -> tuple[np.ndarray, Predictions]:
+    """Return probabilities and the predictions made from them."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, len(CLASSES), count).astype(np.uint8)
     scores = generator.normal(size=(count, len(CLASSES))) + 1.5 * np.eye(len(CLASSES))[labels]
     probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-    return probabilities, labels
+    return probabilities, Predictions.of(probabilities, labels, CLASSES)
 
 
 def test_summary() -> None:
-    probabilities, labels = predictions()
-    predicted = probabilities.argmax(axis=1)
-    summary = metrics.summary(probabilities, labels, CLASSES, bins=10)
-    assert summary["accuracy"] == pytest.approx(oracle.accuracy_score(labels, predicted), abs=1e-6)
-    assert summary["loss"] == pytest.approx(oracle.log_loss(labels, probabilities), abs=1e-6)
+    probabilities, found = predictions()
+    summary = metrics.summary(found, bins=10)
+    assert summary["accuracy"] == pytest.approx(oracle.accuracy_score(found.labels, found.predicted), abs=1e-6)
+    assert summary["loss"] == pytest.approx(oracle.log_loss(found.labels, probabilities), abs=1e-6)
     for name in ("recall", "precision"):
-        theirs = getattr(oracle, f"{name}_score")(labels, predicted, average=None)
+        theirs = getattr(oracle, f"{name}_score")(found.labels, found.predicted, average=None)
         np.testing.assert_allclose(list(summary[name].values()), theirs, atol=1e-6)
         assert tuple(summary[name]) == CLASSES
 
 
 def test_unequal_classes() -> None:
-    probabilities, labels = predictions()
-    kept = np.flatnonzero((labels != 0) | (np.arange(len(labels)) % 10 == 0))
-    probabilities, labels = probabilities[kept], labels[kept]
-    predicted = probabilities.argmax(axis=1)
-    summary = metrics.summary(probabilities, labels, CLASSES, bins=10)
+    _, found = predictions()
+    found = found.take(np.flatnonzero((found.labels != 0) | (np.arange(len(found.labels)) % 10 == 0)))
+    labels, predicted = found.labels, found.predicted
+    summary = metrics.summary(found, bins=10)
     balanced_accuracy = oracle.balanced_accuracy_score(labels, predicted)
     assert summary["balanced_accuracy"] == pytest.approx(balanced_accuracy, abs=1e-6)
     assert summary["balanced_accuracy"] != summary["accuracy"]
     assert summary["macro_f1"] == pytest.approx(oracle.f1_score(labels, predicted, average="macro"), abs=1e-6)
     np.testing.assert_allclose(
-        metrics.f1(metrics.confusion_matrix(probabilities, labels)), oracle.f1_score(labels, predicted, average=None)
+        metrics.f1(metrics.confusion_matrix(found)), oracle.f1_score(labels, predicted, average=None)
     )
 
 
 def test_confusion_matrix() -> None:
-    probabilities, labels = predictions()
+    _, found = predictions()
     np.testing.assert_array_equal(
-        metrics.confusion_matrix(probabilities, labels), oracle.confusion_matrix(labels, probabilities.argmax(axis=1))
+        metrics.confusion_matrix(found), oracle.confusion_matrix(found.labels, found.predicted)
     )
 
 
-def test_confusion_csv() -> None:
-    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]], np.float32)
-    table = metrics.confusion_csv(probabilities, np.array([0, 1, 1], np.uint8), ("cat", "dog"))
-    assert table.splitlines() == ["actual,predicted,count", "cat,cat,1", "cat,dog,0", "dog,cat,1", "dog,dog,1"]
+def of_two(probabilities: list[list[float]], labels: list[int]) -> Predictions:
+    return Predictions.of(np.array(probabilities), np.array(labels, np.uint8), ("cat", "dog"))
 
 
 def test_class_never_predicted() -> None:
-    probabilities = np.array([[0.9, 0.1], [0.8, 0.2]], np.float32)
-    summary = metrics.summary(probabilities, np.array([0, 1], np.uint8), ("cat", "dog"), bins=5)
+    summary = metrics.summary(of_two([[0.9, 0.1], [0.8, 0.2]], [0, 1]), bins=5)
     assert summary["precision"] == {"cat": 0.5, "dog": 0.0}
     assert (summary["balanced_accuracy"], summary["macro_f1"]) == (0.5, pytest.approx(1 / 3, abs=1e-6))
 
@@ -85,22 +82,19 @@ def test_wilson_interval_contains_the_proportion(counts: tuple[int, int]) -> Non
 
 def test_calibration_error() -> None:
     """Bins of 0.6 and of 0.8, neither correct, and of 0.9 and 1.0, both correct."""
-    confidence = np.array([0.6, 0.8, 0.9, 1.0])
-    probabilities = np.stack([confidence, 1 - confidence], axis=1)
-    labels = np.array([1, 1, 0, 0], np.uint8)
-    images, mean, accuracy = metrics.reliability(probabilities, labels, bins=5)
+    found = of_two([[0.6, 0.4], [0.8, 0.2], [0.9, 0.1], [1.0, 0.0]], [1, 1, 0, 0])
+    images, mean, accuracy = metrics.reliability(found, bins=5)
     np.testing.assert_array_equal(images, [0, 0, 1, 1, 2])
     np.testing.assert_allclose(mean, [0, 0, 0.6, 0.8, 0.95])
     np.testing.assert_allclose(accuracy, [0, 0, 0, 0, 1])
-    assert metrics.calibration_error(probabilities, labels, bins=5) == pytest.approx((0.6 + 0.8 + 2 * 0.05) / 4)
+    assert metrics.calibration_error(found, bins=5) == pytest.approx((0.6 + 0.8 + 2 * 0.05) / 4)
 
 
 def test_clipped_loss() -> None:
-    assert metrics.cross_entropy(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(-np.log(1e-7))
+    assert metrics.cross_entropy(of_two([[1.0, 0.0]], [1])) == pytest.approx(-np.log(1e-7))
 
 
 def test_most_confident_mistakes() -> None:
-    probabilities = np.array([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7], [0.8, 0.2]])
-    labels = np.array([1, 1, 1, 0], np.uint8)
-    np.testing.assert_array_equal(metrics.most_confident_mistakes(probabilities, labels, 5), [1, 0])
-    np.testing.assert_array_equal(metrics.most_confident_mistakes(probabilities, labels, 1), [1])
+    found = of_two([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7], [0.8, 0.2]], [1, 1, 1, 0])
+    np.testing.assert_array_equal(metrics.most_confident_mistakes(found, 5), [1, 0])
+    np.testing.assert_array_equal(metrics.most_confident_mistakes(found, 1), [1])

@@ -16,6 +16,7 @@ from fashion.data.about import About
 from fashion.evaluation import model_card
 from fashion.evaluation.metrics import wilson_interval
 from fashion.evaluation.model_results import ModelResults
+from fashion.evaluation.predictions import Predictions
 from fashion.params import DatasetParams, load_params
 from tests.conftest import CLASSES, MODELS, ROOT, Project
 
@@ -55,11 +56,11 @@ def description(tmp_path_factory: pytest.TempPathFactory) -> About:
 
 
 def card(description: About, dataset: DatasetParams = DATASET, audit: Mapping[str, Any] = AUDIT) -> str:
-    probabilities = np.eye(3, dtype=np.float32)[PREDICTED]
+    predictions = Predictions.of(np.eye(3, dtype=np.float32)[PREDICTED], LABELS, dataset.classes)
     export = {"ood_rate": 0.2, "float32": SCORES, "int8": SCORES | {"accuracy": 0.6}}
-    models = {"cnn": ModelResults(pd.DataFrame(), {"parameters": 1234}, probabilities, export, probabilities)}
+    models = {"cnn": ModelResults(pd.DataFrame(), {"parameters": 1234}, predictions, export, predictions)}
     params = {"cnn": {"epochs": 3, "filters": [4, 8]}}
-    return model_card.model_card(dataset, description, audit, LABELS, params, models)
+    return model_card.model_card(dataset, description, audit, params, models)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,8 @@ from dvc.repo import Repo
 from markupsafe import escape
 from ruamel.yaml import YAML
 
+from fashion.data import dataset
+from fashion.evaluation.predictions import Predictions, sha256
 from tests.conftest import CLASSES, FASHION, MODELS, Project, clone
 
 FIRST, LAST = MODELS[0], MODELS[-1]
@@ -54,6 +56,13 @@ def test_outputs(project: Project) -> None:
         probabilities = np.load(project.folder / "models" / model / "probabilities.npy")
         assert probabilities.shape == (90, len(CLASSES))
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+        recorded = Predictions.parse((reports / model / "predictions.csv").read_bytes(), tuple(CLASSES), "")
+        test = dataset.load(project.folder / "data" / "test")
+        expected = Predictions.of(probabilities, test.labels, tuple(CLASSES))
+        np.testing.assert_array_equal(recorded.labels, expected.labels)
+        np.testing.assert_array_equal(recorded.predicted, expected.predicted)
+        np.testing.assert_allclose(recorded.probability, expected.probability, rtol=5e-4)
+        assert metrics["test_set"] == sha256(test)
         export = json.loads((reports / model / "export.json").read_text())
         assert export["float32"]["label_changes"] == 0
         assert {"accuracy", "balanced_accuracy", "macro_f1"} <= set(export["int8"])

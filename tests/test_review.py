@@ -179,11 +179,67 @@ def test_other_test_set(flowers: Flowers) -> None:
 
 def test_same_test_set() -> None:
     images, labels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1), np.array([0, 1])
-    test_set = TestSet("of one release of Python", labels, images)
-    assert test_set.same_as(TestSet("of another", labels.copy(), images.copy()))
-    assert not test_set.same_as(TestSet("of another", labels[::-1], images))
-    assert not test_set.same_as(TestSet("of another", labels, images + 1))
-    assert not test_set.same_as(TestSet("of another", labels, None))
+    test_set = TestSet("of one release of Python", "a", labels, images)
+    assert test_set.same_as(TestSet("of another", None, labels.copy(), images.copy()))
+    assert not test_set.same_as(TestSet("of another", None, labels[::-1], images))
+    assert not test_set.same_as(TestSet("of another", None, labels, images + 1))
+    assert not test_set.same_as(TestSet("of another", None, labels, None))
+    assert test_set.same_as(TestSet("of another", "a", None, None))
+    assert not test_set.same_as(TestSet("of another", "b", None, None))
+
+
+@pytest.fixture(scope="session")
+def committed(original_flowers: Flowers, tmp_path_factory: pytest.TempPathFactory) -> Flowers:
+    """The project with predictions in Git and a worse model on a branch. Leave it as you found it."""
+    copy = original_flowers.copy(tmp_path_factory.mktemp("committed") / "copy")
+    copy.commit_predictions()
+    copy.git("checkout", "-b", "work")
+    copy.change(columns=1)
+    return copy
+
+
+def test_predictions_in_git(committed: Flowers, tmp_path: Path) -> None:
+    """A clone has no cache, and needs none."""
+    committed.run("git", "clone", str(committed.folder), str(tmp_path / "clone"))
+    done = Flowers(tmp_path / "clone").review("--base", "origin/main", "--head", "HEAD", "--gate")
+    assert done.stderr.startswith("error: flowers is significantly worse: ")
+    assert "**flowers: worse.**" in done.stdout
+    assert "Not in the DVC cache" not in done.stdout
+    assert "|  | loss |" in done.stdout
+    assert "|  | calibration error |" in done.stdout
+    assert "### flowers: classes and examples" in done.stdout
+
+
+def test_predictions_of_an_older_commit(committed: Flowers) -> None:
+    """Base has probabilities in the cache, head predictions in Git."""
+    done = committed.review("--base", "main~1", "--head", "main")
+    assert "points | **within noise**: 0 fixed, 0 broken" in done.stdout, "probabilities are rounded"
+
+
+def test_no_probabilities(committed: Flowers, tmp_path: Path) -> None:
+    copy = committed.copy(tmp_path / "copy")
+    script = copy.folder / "train.py"
+    script.write_text(
+        script.read_text()
+        .replace(",confidence,probability", "")
+        .replace(', f"{row[predicted]:.4g}", f"{row[actual]:.4g}"', "")
+        .replace('"loss": 1.0', '"seconds": 1.0')
+    )
+    copy.change(columns=4)
+    copy.change(columns=1)
+    done = copy.review("--base", "HEAD~1", "--head", "HEAD")
+    assert "**flowers: worse.**" in done.stdout
+    assert "|  | loss |" not in done.stdout
+    assert "|  | calibration error |" not in done.stdout
+    assert "%)" not in done.stdout.partition("The test examples whose predictions changed most")[2]
+    assert copy.review("--base", "main", "--head", "HEAD").returncode == 0, "one of the two has probabilities"
+
+
+def test_predictions_for_other_examples(committed: Flowers, tmp_path: Path) -> None:
+    copy = committed.copy(tmp_path / "copy")
+    path = copy.folder / "predictions.csv"
+    path.write_text(path.read_text().replace("setosa,", "virginica,", 1))
+    assert copy.review().stderr.startswith("error: flowers: the two models have predictions for different test exam")
 
 
 def test_new_and_removed(flowers: Flowers) -> None:
@@ -263,7 +319,7 @@ def test_bad_probabilities(flowers: Flowers) -> None:
     [
         ("test_set", "metrics.json", "metrics.json of the working tree: expected a folder with labels.npy"),
         ("test_set", ".dvc", ".dvc of the working tree: expected a folder with labels.npy"),
-        ("predictions", "metrics.json", "results of flowers of the working tree cannot be read"),
+        ("predictions", "metrics.json", "metrics.json of the working tree is not a .npy file: "),
         (
             "classes",
             ["a", "b"],
@@ -298,7 +354,7 @@ def test_rules_from_other_sections(tmp_path: Path) -> None:
     rules = load_rules(working_tree(tmp_path))
     assert rules is not None
     assert list(rules.models) == ["cnn", "dnn"]
-    assert rules.models["cnn"].predictions == "models/cnn/probabilities.npy"
+    assert rules.models["cnn"].predictions == "reports/cnn/predictions.csv"
     assert rules.classes == ("a", "b")
     assert rules.calibration_bins == 7
     del params["dataset"]

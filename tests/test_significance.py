@@ -1,5 +1,6 @@
 """Tests between models, against statsmodels, SciPy, examples worked by hand and simulations."""
 
+from dataclasses import replace
 from math import comb
 
 import numpy as np
@@ -11,6 +12,7 @@ from statsmodels.stats.contingency_tables import mcnemar as oracle_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from fashion.evaluation import metrics, significance
+from fashion.evaluation.predictions import Predictions
 
 
 def correct(both: int, fixed: int, broken: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,9 +61,9 @@ def test_min_significant_change(differing: int) -> None:
     assert found == min((surplus for surplus, p in p_values.items() if p < 0.05), default=None)
 
 
-def predictions(skill: float, labels: np.ndarray, seed: int) -> np.ndarray:
+def predictions(skill: float, labels: np.ndarray, seed: int) -> Predictions:
     scores = np.random.default_rng(seed).normal(size=(len(labels), 4)) + skill * np.eye(4)[labels]
-    return np.asarray(np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True))
+    return Predictions.of(np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True), labels, tuple("abcd"))
 
 
 LABELS = np.random.default_rng(0).integers(0, 4, 500).astype(np.uint8)
@@ -70,37 +72,37 @@ LABELS = np.random.default_rng(0).integers(0, 4, 500).astype(np.uint8)
 def test_loss_change() -> None:
     """The interval of 500 images is close to the normal one."""
     base, head = predictions(1.5, LABELS, 1), predictions(1.8, LABELS, 2)
-    found = significance.loss_change(base, head, LABELS)
-    rows = np.arange(len(LABELS))
-    changes = np.log(base[rows, LABELS]) - np.log(head[rows, LABELS])
+    found = significance.loss_change(base, head)
+    changes = np.log(base.probability) - np.log(head.probability)
     error = norm.ppf(0.975) * changes.std(ddof=1) / len(LABELS) ** 0.5
     assert found.change == pytest.approx(changes.mean())
-    assert found.change == pytest.approx(
-        metrics.cross_entropy(head, LABELS) - metrics.cross_entropy(base, LABELS), abs=1e-12
-    )
+    assert found.change == pytest.approx(metrics.cross_entropy(head) - metrics.cross_entropy(base), abs=1e-12)
     assert (found.low, found.high) == pytest.approx((found.change - error, found.change + error), abs=0.1 * error)
-    assert significance.loss_change(base, head, LABELS) == found, "the resamples are the same every time"
+    assert significance.loss_change(base, head) == found, "the resamples are the same every time"
 
 
 def test_loss_change_of_one_image() -> None:
     base, head = predictions(1.5, LABELS[:1], 1), predictions(1.8, LABELS[:1], 2)
-    assert not significance.loss_change(base, head, LABELS[:1]).excludes_zero
+    assert not significance.loss_change(base, head).excludes_zero
 
 
 def test_calibration_change() -> None:
     base, head = predictions(1.5, LABELS, 1), predictions(1.8, LABELS, 2)
 
-    def change(before: np.ndarray, after: np.ndarray) -> float:
-        errors = (metrics.calibration_error(p, LABELS, 10) for p in (after, before))
-        return next(errors) - next(errors)
+    def change(before: Predictions, after: Predictions) -> float:
+        return metrics.calibration_error(after, 10) - metrics.calibration_error(before, 10)
 
-    found, p_value = significance.calibration_change(base, head, LABELS, bins=10)
+    def swapped_where(swap: np.ndarray, one: Predictions, other: Predictions) -> Predictions:
+        columns = ("predicted", "confidence", "probability")
+        return replace(one, **{name: np.where(swap, getattr(other, name), getattr(one, name)) for name in columns})
+
+    found, p_value = significance.calibration_change(base, head, bins=10)
     assert found == pytest.approx(change(base, head))
     rng = np.random.default_rng(1)
     swapped = []
     for _ in range(1000):
-        swap = rng.integers(0, 2, (len(LABELS), 1)).astype(bool)
-        swapped.append(change(np.where(swap, head, base), np.where(swap, base, head)))
+        swap = rng.integers(0, 2, len(LABELS)).astype(bool)
+        swapped.append(change(swapped_where(swap, base, head), swapped_where(swap, head, base)))
     assert p_value == pytest.approx(np.mean(np.abs(swapped) >= abs(found)), abs=0.05)
 
 
@@ -110,14 +112,14 @@ def test_calibration_false_positives() -> None:
     below = 0
     for seed in range(200):
         pair = (predictions(1.5, labels, 2 * seed), predictions(1.5, labels, 2 * seed + 1))
-        below += significance.calibration_change(*pair, labels, bins=10)[1] < 0.1
+        below += significance.calibration_change(*pair, bins=10)[1] < 0.1
     assert 8 <= below <= 34, "three standard deviations"
 
 
 def test_same_predictions() -> None:
     base = predictions(1.5, LABELS, 1)
-    assert significance.loss_change(base, base, LABELS) == significance.Interval(0.0, 0.0, 0.0)
-    assert significance.calibration_change(base, base, LABELS, bins=10) == (0, 1)
+    assert significance.loss_change(base, base) == significance.Interval(0.0, 0.0, 0.0)
+    assert significance.calibration_change(base, base, bins=10) == (0, 1)
 
 
 def test_recall_change_coverage() -> None:

@@ -5,7 +5,7 @@ from jaxtyping import Float64, Shaped
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from fashion.evaluation.metrics import Labels
+from fashion.evaluation.predictions import Labels
 
 Logits = Shaped[np.ndarray, "n classes"]
 

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 
 from fashion.data.dataset import Image, Split
 from fashion.evaluation import fonts
-from fashion.evaluation.metrics import Labels, Probabilities, calibration_error, reliability
+from fashion.evaluation.metrics import calibration_error, reliability
+from fashion.evaluation.predictions import Predictions
 
 COLOURS = ("#7b4fc9", "#0a94a8", "#e4632a", "#5a8f29")
 MIN_BIN_IMAGES = 10
@@ -128,20 +129,20 @@ def confusion(matrix: Int64[np.ndarray, "classes classes"], classes: Sequence[st
 
 def predictions(
     split: Split,
-    probabilities: Probabilities,
+    predictions: Predictions,
     indices: Int64[np.ndarray, "m"],
-    classes: Sequence[str],
     title: str,
     columns: int = 6,
 ) -> Figure:
     """Draw images with actual label, predicted label and confidence: green if correct, red if wrong."""
     rows = max(1, -(-len(indices) // columns))
     figure, axes = grid(rows, columns, cell=(1.55, 2.25), title=title)
-    for ax, index in zip(axes.flat, indices, strict=False):
-        predicted = int(probabilities[index].argmax())
-        actual = int(split.labels[index])
-        text = f"predicted: {classes[predicted]}\nconfidence {probabilities[index, predicted]:.1%}"
-        prediction(ax, split.images[index], f"actual: {classes[actual]}", text, predicted == actual)
+    shown, classes = predictions.take(indices), predictions.classes
+    for ax, index, actual, predicted, confidence in zip(
+        axes.flat, indices, shown.labels, shown.predicted, shown.confidence, strict=False
+    ):
+        text = f"predicted: {classes[predicted]}\nconfidence {confidence:.1%}"
+        prediction(ax, split.images[index], f"actual: {classes[actual]}", text, bool(predicted == actual))
     return figure
 
 
@@ -152,7 +153,7 @@ def prediction(ax: Axes, image: Image, title: str, text: str, correct: bool | No
     caption(ax, text, INK if correct is None else CORRECT if correct else WRONG)
 
 
-def reliability_diagram(models: Mapping[str, Probabilities], labels: Labels, bins: int) -> Figure:
+def reliability_diagram(models: Mapping[str, Predictions], bins: int) -> Figure:
     """Draw accuracy against confidence, a panel per model, above the number of images in each bin.
 
     Bins with fewer than `MIN_BIN_IMAGES` images are not drawn: their accuracy is too uncertain.
@@ -161,14 +162,14 @@ def reliability_diagram(models: Mapping[str, Probabilities], labels: Labels, bin
     figure.suptitle("Reliability: accuracy by confidence")
     panels = figure.subplots(2, len(models), sharex=True, sharey="row", squeeze=False, height_ratios=(4, 1))
     middles = (np.arange(bins) + 0.5) / bins
-    for (upper, lower), colour, (name, probabilities) in zip(
+    for (upper, lower), colour, (name, predicted) in zip(
         panels.T, itertools.cycle(COLOURS), models.items(), strict=False
     ):
-        images, confidence, accuracy = reliability(probabilities, labels, bins)
+        images, confidence, accuracy = reliability(predicted, bins)
         filled = images >= MIN_BIN_IMAGES
         upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
         upper.plot(confidence[filled], accuracy[filled], marker="o", color=colour)
-        upper.set_title(f"{name}: calibration error {calibration_error(probabilities, labels, bins):.1%}")
+        upper.set_title(f"{name}: calibration error {calibration_error(predicted, bins):.1%}")
         upper.text(0.04, 0.9, "below the line:\noverconfident", color=GREY, va="top", fontsize=9)
         upper.grid(alpha=0.3)
         upper.set(xlim=(0, 1), ylim=(0, 1.02))

@@ -15,8 +15,9 @@ import yaml
 from fashion.data.about import About
 from fashion.evaluation import metrics
 from fashion.evaluation.markdown import escape
-from fashion.evaluation.metrics import Confusion, Labels, Probabilities, confusion_matrix, wilson_interval
+from fashion.evaluation.metrics import Confusion, confusion_matrix, wilson_interval
 from fashion.evaluation.model_results import ModelResults
+from fashion.evaluation.predictions import Predictions
 from fashion.params import DatasetParams
 
 HEADER_METRICS = {
@@ -35,7 +36,6 @@ def model_card(
     dataset: DatasetParams,
     about: About,
     audit: Mapping[str, Any],
-    labels: Labels,
     params: Mapping[str, Any],
     models: Mapping[str, ModelResults],
 ) -> str:
@@ -45,7 +45,6 @@ def model_card(
         dataset: the section `dataset`.
         about: what people write about the data set.
         audit: of the data, as the preprocess stage writes it.
-        labels: the actual class of each test image.
         params: that each model was trained with, by its name.
         models: the results of each model, by its name.
     """
@@ -59,7 +58,7 @@ def model_card(
     environment.filters["yaml"] = lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
     environment.filters["md"] = escape
     template = environment.from_string(Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
-    matrices = {model: confusion_matrix(found.exported_probabilities, labels) for model, found in models.items()}
+    matrices = {model: confusion_matrix(found.exported) for model, found in models.items()}
     classes = dataset.classes
     equal_classes = {split: len(set(counts.values())) == 1 for split, counts in audit["images"].items()}
     shown = [key for key in HEADER_METRICS if key not in MACRO_METRICS or not equal_classes["test"]]
@@ -81,7 +80,7 @@ def model_card(
         macro_f1={model: metrics.macro_f1(matrix) for model, matrix in matrices.items()},
         mistakes={model: _mistakes(matrix, classes) for model, matrix in matrices.items()},
         mid_confidence=MID_CONFIDENCE,
-        mid_confident={model: _mid_confident(found.exported_probabilities, labels) for model, found in models.items()},
+        mid_confident={model: _mid_confident(found.exported) for model, found in models.items()},
         proportion=_proportion,
     )
 
@@ -124,12 +123,12 @@ def _proportion(successes: int, trials: int) -> str:
     return f"{successes / trials:.1%} ({low:.1%} to {high:.1%})"
 
 
-def _mid_confident(probabilities: Probabilities, labels: Labels) -> tuple[int, float, int]:
+def _mid_confident(predictions: Predictions) -> tuple[int, float, int]:
     """Return the number of images predicted with `MID_CONFIDENCE`, their mean confidence and how many are correct."""
-    confidence = probabilities.max(axis=1)
+    confidence = predictions.confidence
     chosen = (confidence >= MID_CONFIDENCE[0]) & (confidence < MID_CONFIDENCE[1])
-    correct = probabilities.argmax(axis=1) == labels
-    return int(chosen.sum()), float(confidence[chosen].mean()) if chosen.any() else 0.0, int(correct[chosen].sum())
+    mean = float(confidence[chosen].mean()) if chosen.any() else 0.0
+    return int(chosen.sum()), mean, int(predictions.correct[chosen].sum())
 
 
 def _by_class(matrix: Confusion, classes: tuple[str, ...]) -> list[tuple[str, int, int, int, float]]:

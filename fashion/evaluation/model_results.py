@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fashion.evaluation.metrics import Probabilities
+from fashion.evaluation.predictions import Predictions
 from fashion.files import read_json
 
 FILES = (  # of each model; `make deps` makes every stage that imports this module depend on them
     "reports/NAME/history.csv",
     "reports/NAME/metrics.json",
-    "models/NAME/probabilities.npy",
+    "reports/NAME/predictions.csv",
     "reports/NAME/export.json",
     "models/NAME/exported_probabilities.npy",
 )
@@ -27,21 +27,26 @@ class ModelResults:
     Attributes:
         history: a row per epoch, as `fashion.models.training.train` returns it.
         metrics: as the evaluate stage writes them.
-        probabilities: of each class, for each test image, as trained.
+        predictions: for the test images, as trained.
         export: metrics of the exported models, as the export stage writes them.
-        exported_probabilities: of each class, for each test image, calibrated.
+        exported: predictions for the test images, calibrated.
     """
 
     history: pd.DataFrame
     metrics: Mapping[str, Any]
-    probabilities: Probabilities
+    predictions: Predictions
     export: Mapping[str, Any]
-    exported_probabilities: Probabilities
+    exported: Predictions
 
     @classmethod
-    def read(cls, name: str) -> "ModelResults":
+    def read(cls, name: str, classes: tuple[str, ...]) -> "ModelResults":
         """Read the results of a model of the project in the current folder."""
-        history, metrics, probabilities, export, exported = (Path(file.replace("NAME", name)) for file in FILES)
+        history, metrics, predicted, export, exported = (Path(file.replace("NAME", name)) for file in FILES)
+        predictions = Predictions.parse(predicted.read_bytes(), classes, str(predicted))
         return cls(
-            pd.read_csv(history), read_json(metrics), np.load(probabilities), read_json(export), np.load(exported)
+            pd.read_csv(history),
+            read_json(metrics),
+            predictions,
+            read_json(export),
+            Predictions.of(np.load(exported), predictions.labels, classes),
         )

@@ -39,33 +39,30 @@ def draw(data: Data, models: Mapping[str, ModelResults], bins: int) -> dict[str,
         "accuracy": figures.learning_curves(histories, "accuracy"),
         "loss": figures.learning_curves(histories, "loss"),
         "reliability": figures.reliability_diagram(
-            {name.upper(): model.probabilities for name, model in models.items()}
-            | {f"{name.upper()}, exported": model.exported_probabilities for name, model in models.items()},
-            test.labels,
+            {name.upper(): model.predictions for name, model in models.items()}
+            | {f"{name.upper()}, exported": model.exported for name, model in models.items()},
             bins,
         ),
     }
     first = np.arange(min(SHOWN_PREDICTIONS, len(test.labels)))
     for name, model in models.items():
-        title, probabilities = name.upper(), model.probabilities
-        mistakes = most_confident_mistakes(probabilities, test.labels, SHOWN_PREDICTIONS)
+        title, predictions = name.upper(), model.predictions
+        mistakes = most_confident_mistakes(predictions, SHOWN_PREDICTIONS)
         drawn[f"confusion_{name}"] = figures.confusion(
-            confusion_matrix(probabilities, test.labels),
+            confusion_matrix(predictions),
             data.classes,
             f"{title}: confusion matrix",
         )
         drawn[f"predictions_{name}"] = figures.predictions(
             test,
-            probabilities,
+            predictions,
             first,
-            data.classes,
             f"{title}: first {len(first)} test images (confidence before calibration)",
         )
         drawn[f"mistakes_{name}"] = figures.predictions(
             test,
-            probabilities,
+            predictions,
             mistakes,
-            data.classes,
             f"{title}: most confident mistakes (before calibration)" if len(mistakes) else f"{title}: no mistakes",
         )
     return drawn

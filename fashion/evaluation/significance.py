@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from scipy.stats import binomtest, bootstrap, norm
 
-from fashion.evaluation.metrics import Labels, Probabilities, confidence_bins, log_losses
+from fashion.evaluation.metrics import confidence_bins, log_losses
+from fashion.evaluation.predictions import Predictions
 
 RESAMPLES = 2000
 BATCH = 50  # resamples at once; bounds the memory
@@ -84,14 +85,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def loss_change(base: Probabilities, head: Probabilities, labels: Labels) -> Interval:
+def loss_change(base: Predictions, head: Predictions) -> Interval:
     """Return the change in cross-entropy from base to head with a paired bootstrap interval.
 
     The resamples are the same every time. The interval of a single image is unbounded.
 
     Source: B. Efron and R. Tibshirani, An introduction to the bootstrap, 1993, section 13.3 (percentile intervals).
     """
-    changes = log_losses(head, labels) - log_losses(base, labels)
+    changes = log_losses(head) - log_losses(base)
     mean = float(changes.mean())
     if len(changes) < 2:
         return Interval(mean, -np.inf, np.inf)
@@ -99,7 +100,7 @@ def loss_change(base: Probabilities, head: Probabilities, labels: Labels) -> Int
     return Interval(mean, float(found.confidence_interval.low), float(found.confidence_interval.high))
 
 
-def calibration_change(base: Probabilities, head: Probabilities, labels: Labels, bins: int) -> tuple[float, float]:
+def calibration_change(base: Predictions, head: Predictions, bins: int) -> tuple[float, float]:
     """Return the change in calibration error from base to head, and the p-value of a paired permutation test.
 
     If the models were alike, each image's two predictions could be swapped: the p-value is the share of random swaps
@@ -109,28 +110,27 @@ def calibration_change(base: Probabilities, head: Probabilities, labels: Labels,
     Source: R. A. Fisher, The design of experiments, 1935; p-values as in B. Phipson and G. Smyth, Statistical
     Applications in Genetics and Molecular Biology 9 (2010).
     """
-    gaps_base, gaps_head = _gaps(base, labels, bins), _gaps(head, labels, bins)
+    gaps_base, gaps_head = _gaps(base, bins), _gaps(head, bins)
+    images = len(gaps_base)
     sum_base, sum_head, apart = gaps_base.sum(axis=0), gaps_head.sum(axis=0), gaps_head - gaps_base
     rng = np.random.default_rng(0)
 
     def change(moved: Float64[np.ndarray, "*r bins"]) -> Float64[np.ndarray, "*r"]:
         """Return the change if swaps add `moved` to base's sums and subtract it from head's."""
         errors = np.abs(sum_head - moved).sum(axis=-1) - np.abs(sum_base + moved).sum(axis=-1)
-        return np.asarray(errors / len(labels))
+        return np.asarray(errors / images)
 
     found = float(change(np.zeros(bins)))
-    swapped = np.concatenate(
-        [change(rng.integers(0, 2, (BATCH, len(labels))) @ apart) for _ in range(RESAMPLES // BATCH)]
-    )
+    swapped = np.concatenate([change(rng.integers(0, 2, (BATCH, images)) @ apart) for _ in range(RESAMPLES // BATCH)])
     as_large = np.abs(swapped) >= abs(found) - 1e-12
     return found, (1 + int(as_large.sum())) / (1 + len(swapped))
 
 
-def _gaps(probabilities: Probabilities, labels: Labels, bins: int) -> Float64[np.ndarray, "n bins"]:
+def _gaps(predictions: Predictions, bins: int) -> Float64[np.ndarray, "n bins"]:
     """Return each image's confidence minus its correctness in the column of its bin, and zero elsewhere."""
-    confidence, correct, bin_of = confidence_bins(probabilities, labels, bins)
-    gaps = np.zeros((len(labels), bins))
-    gaps[np.arange(len(labels)), bin_of] = confidence - correct
+    gaps = np.zeros((len(predictions.labels), bins))
+    rows = np.arange(len(gaps))
+    gaps[rows, confidence_bins(predictions, bins)] = predictions.confidence - predictions.correct
     return gaps
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 
 from fashion.data.dataset import Images, Split, npy_header
 from fashion.evaluation import calibration, metrics
-from fashion.evaluation.metrics import Labels, Probabilities
+from fashion.evaluation.predictions import Labels, Predictions, Probabilities
 from fashion.export import convert, litert, verify
 from fashion.export.ood import OODDetector
 from fashion.models import saving
@@ -72,7 +72,7 @@ def export(
     verify.check(expected, probabilities, path)
 
     def score(predicted: Probabilities, size: int) -> dict[str, float]:
-        summary = metrics.summary(predicted, test.labels, tuple(classes), bins)
+        summary = metrics.summary(Predictions.of(predicted, test.labels, tuple(classes)), bins)
         names = ("accuracy", "balanced_accuracy", "macro_f1", "loss", "calibration_error")
         return {"bytes": size, **{name: summary[name] for name in names}}
 

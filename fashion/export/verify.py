@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from fashion.errors import UserError
-from fashion.evaluation.metrics import Probabilities
+from fashion.evaluation.predictions import Probabilities
 
 TOLERANCE = 1e-5  # of a probability: the effect of rounding in float32
 

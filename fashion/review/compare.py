@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fashion.errors import UserError
 from fashion.evaluation import significance
-from fashion.evaluation.metrics import Labels, Probabilities, balanced_accuracy, confusion_matrix, macro_f1
+from fashion.evaluation.predictions import Predictions
 from fashion.evaluation.significance import Interval, McNemar
 from fashion.review import data_changes, lock_diff
 from fashion.review.data_changes import DataChanges
@@ -26,29 +27,34 @@ class PairedResult:
     """Two models on the same test set.
 
     Attributes:
-        base, head: (n, classes), their predictions.
+        base, head: their predictions.
         accuracy: McNemar's test.
-        loss: change in cross-entropy.
-        calibration: change in calibration error, and its p-value.
+        loss: change in cross-entropy; None if one of the models gives no probabilities.
+        calibration: change in calibration error, and its p-value; None likewise.
         recall: change by class.
     """
 
-    base: Probabilities
-    head: Probabilities
+    base: Predictions
+    head: Predictions
     accuracy: McNemar
-    loss: Interval
-    calibration: tuple[float, float]
+    loss: Interval | None
+    calibration: tuple[float, float] | None
     recall: Mapping[str, Interval]
 
     @cached_property
     def unchanged(self) -> bool:
         """Whether all predictions are equal."""
-        return np.array_equal(self.base, self.head)
+        return self.base.same_as(self.head)
 
     @cached_property
     def most_changed(self) -> list[int]:
-        """Indices of the test examples whose probabilities differ most, in total variation."""
-        moved = np.abs(self.head.astype(float) - self.base).sum(axis=1)
+        """Indices of the test examples whose probability of the actual class changed most.
+
+        Without probabilities, those of examples whose predicted class changed.
+        """
+        moved = np.abs(self.head.probability - self.base.probability)
+        if self.loss is None:
+            moved = (self.head.predicted != self.base.predicted).astype(float)
         return [int(index) for index in np.argsort(-moved, kind="stable")[:MOST_CHANGED] if moved[index] > 0]
 
 
@@ -120,17 +126,13 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
         UserError: predictions do not fit the test set.
     """
     same_test_set = base.test_set.same_as(head.test_set)
-    if same_test_set:  # one of the two files may be missing here
-        test_set = head.test_set if head.test_set.labels is not None else base.test_set
-        base, head = base.on(test_set), head.on(test_set)
     accuracies = {name: model.metrics["accuracy"] for name, model in head.models.items() if "accuracy" in model.metrics}
     indices = None if same_test_set else base.test_set.indices_in(head.test_set)
     growth = 0
     if indices is not None and head.test_set.labels is not None and base.rules.classes == head.rules.classes:
         same_test_set, growth = True, len(head.test_set.labels) - len(indices)
         head = head.at(indices, base.test_set)
-    base, head = _with_macro_metrics(base), _with_macro_metrics(head)
-    rules, labels = head.rules, head.test_set.labels
+    rules = head.rules
     present = {
         name: replace(model, seeds=()) for name, model in head.models.items()
     }  # the seeds of one model do not apply to a pair
@@ -140,13 +142,13 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
         head,
         models=_compare(
             {name: (base.models.get(name), head.models.get(name)) for name in names},
-            labels if same_test_set else None,
             rules,
+            same_test_set=same_test_set,
         ),
         pairs=_compare(
             {f"{first} → {second}": (present[first], present[second]) for first, second in combinations(present, 2)},
-            labels,
             rules,
+            same_test_set=True,
         ),
         same_test_set=same_test_set,
         test_set_growth=growth,
@@ -157,53 +159,40 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
     )
 
 
-def _with_macro_metrics(snapshot: Snapshot) -> Snapshot:
-    """Add balanced accuracy and macro F1 to the metrics, if the classes of the test set are unequal in size."""
-    labels = snapshot.test_set.labels
-    if labels is None or len(set(np.bincount(labels, minlength=len(snapshot.rules.classes)).tolist())) == 1:
-        return snapshot
-    models = {}
-    for name, model in snapshot.models.items():
-        added = {}
-        if model.predictions is not None:
-            matrix = confusion_matrix(model.predictions, labels)
-            added = {"balanced_accuracy": balanced_accuracy(matrix), "macro_f1": macro_f1(matrix)}
-        models[name] = replace(model, metrics={**model.metrics, **added})
-    return replace(snapshot, models=models)
-
-
 def _compare(
-    models: Mapping[str, tuple[Model | None, Model | None]], labels: Labels | None, rules: Rules
+    models: Mapping[str, tuple[Model | None, Model | None]], rules: Rules, *, same_test_set: bool
 ) -> tuple[Comparison, ...]:
-    """Compare pairs of models; `labels` are None if there is no common test set."""
-    pairs = {name: _pair(base, head, labels, rules) for name, (base, head) in models.items()}
+    """Compare pairs of models."""
+    pairs = {name: _pair(name, base, head, rules) if same_test_set else None for name, (base, head) in models.items()}
     tested = {name: pair.accuracy for name, pair in pairs.items() if pair and not pair.unchanged}
     adjusted = dict(zip(tested, significance.holm([test.p_value for test in tested.values()]), strict=True))
     found = []
     for name, (base, head) in models.items():
-        p_value, smallest = adjusted.get(name, 1.0), None
-        if name in tested and labels is not None:
+        pair, p_value, smallest = pairs[name], adjusted.get(name, 1.0), None
+        if pair and name in tested:
             differing = tested[name].fixed + tested[name].broken
             images = significance.min_significant_change(differing, rules.significance / len(tested))
-            smallest = images and images / len(labels)
-        verdict = _verdict(base, head, pairs[name], significant=p_value < rules.significance)
-        found.append(Comparison(name, base, head, pairs[name], verdict, p_value, smallest))
+            smallest = images and images / len(pair.head.labels)
+        verdict = _verdict(base, head, pair, significant=p_value < rules.significance)
+        found.append(Comparison(name, base, head, pair, verdict, p_value, smallest))
     return tuple(found)
 
 
-def _pair(base: Model | None, head: Model | None, labels: Labels | None, rules: Rules) -> PairedResult | None:
+def _pair(name: str, base: Model | None, head: Model | None, rules: Rules) -> PairedResult | None:
     before, after = (model.predictions if model else None for model in (base, head))
-    if before is None or after is None or labels is None:
+    if before is None or after is None:
         return None
-    correct_before, correct_after = (predictions.argmax(axis=1) == labels for predictions in (before, after))
+    if not np.array_equal(before.labels, after.labels):
+        raise UserError(f"{name}: the two models have predictions for different test examples; run `dvc repro`")
+    labels, probabilities = after.labels, before.has_probabilities and after.has_probabilities
     return PairedResult(
         before,
         after,
-        significance.mcnemar(correct_before, correct_after),
-        significance.loss_change(before, after, labels),
-        significance.calibration_change(before, after, labels, rules.calibration_bins),
+        significance.mcnemar(before.correct, after.correct),
+        significance.loss_change(before, after) if probabilities else None,
+        significance.calibration_change(before, after, rules.calibration_bins) if probabilities else None,
         recall={
-            name: significance.recall_change(correct_before[labels == label], correct_after[labels == label])
+            name: significance.recall_change(before.correct[labels == label], after.correct[labels == label])
             for label, name in enumerate(rules.classes)
             if (labels == label).any()
         },

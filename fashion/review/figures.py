@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from fashion.data.dataset import Images
 from fashion.evaluation.figures import COLOURS, CORRECT, GREY, INK, WRONG, caption, grid, heading, show, widest
-from fashion.evaluation.metrics import Labels, confusion_matrix
+from fashion.evaluation.metrics import confusion_matrix
 from fashion.review.compare import Comparison, PairedResult, ReviewResult
 
 
@@ -17,12 +17,12 @@ def draw(result: ReviewResult) -> dict[str, Figure]:
     """Return the figures by name: curves, confusion-MODEL and changed-MODEL, where there is something to show."""
     trained = [model for model in result.models if _histories(model)]
     figures = {"curves": _curves(trained)} if trained else {}
-    labels, images, classes = result.test_set.labels, result.test_set.images, result.classes
+    images, classes = result.test_set.images, result.classes
     for model in result.models:
-        if model.paired and not model.paired.unchanged and labels is not None:
-            figures[f"confusion-{model.name}"] = _confusion_change(model.name, model.paired, labels, classes)
+        if model.paired and not model.paired.unchanged:
+            figures[f"confusion-{model.name}"] = _confusion_change(model.name, model.paired, classes)
             if images is not None:
-                figures[f"changed-{model.name}"] = _most_changed(model.name, model.paired, images, labels, classes)
+                figures[f"changed-{model.name}"] = _most_changed(model.name, model.paired, images, classes)
     return figures
 
 
@@ -48,9 +48,9 @@ def _curves(models: Sequence[Comparison]) -> Figure:
     return figure
 
 
-def _confusion_change(name: str, pair: PairedResult, labels: Labels, classes: Sequence[str]) -> Figure:
+def _confusion_change(name: str, pair: PairedResult, classes: Sequence[str]) -> Figure:
     """Draw the difference between the confusion matrices of head and base."""
-    change = confusion_matrix(pair.head, labels) - confusion_matrix(pair.base, labels)
+    change = confusion_matrix(pair.head) - confusion_matrix(pair.base)
     good = np.where(np.eye(len(classes), dtype=bool), change, -change)  # more on the diagonal, fewer elsewhere
     most = max(1, int(np.abs(change).max()))
     size = max(4.4, 1.6 + 0.5 * len(classes)) + max(0, widest(classes) - 1)
@@ -68,16 +68,17 @@ def _confusion_change(name: str, pair: PairedResult, labels: Labels, classes: Se
     return figure
 
 
-def _most_changed(name: str, pair: PairedResult, images: Images, labels: Labels, classes: Sequence[str]) -> Figure:
+def _most_changed(name: str, pair: PairedResult, images: Images, classes: Sequence[str]) -> Figure:
     """Draw the images whose probabilities changed most, with both predictions: green if correct, red if wrong."""
     title = f"{name}: the predictions that changed most"
     figure, axes = grid(1, len(pair.most_changed), cell=(1.75, 2.6), title=title)
     for ax, index in zip(axes.flat, pair.most_changed, strict=True):
-        actual = int(labels[index])
+        actual = pair.head.labels[index]
         show(ax, images[index])
         heading(ax, f"{index}: {classes[actual]}")
-        for line, (end, probabilities) in enumerate({"base": pair.base[index], "head": pair.head[index]}.items()):
-            predicted = int(probabilities.argmax())
-            text = f"{end}: {classes[predicted]}\n{probabilities[predicted]:.1%}"
-            caption(ax, text, CORRECT if predicted == actual else WRONG, below=0.05 + 0.24 * line)
+        for line, (end, predictions) in enumerate({"base": pair.base, "head": pair.head}.items()):
+            text = f"{end}: {classes[predictions.predicted[index]]}"
+            if predictions.has_probabilities:
+                text += f"\n{predictions.confidence[index]:.1%}"
+            caption(ax, text, CORRECT if predictions.correct[index] else WRONG, below=0.05 + 0.24 * line)
     return figure

@@ -9,6 +9,7 @@ import jinja2
 from markdown_it import MarkdownIt
 
 from fashion.evaluation.markdown import code, escape
+from fashion.evaluation.predictions import Predictions
 from fashion.review.compare import Comparison, PairedResult, ReviewResult
 from fashion.review.data_changes import DataChanges
 from fashion.review.lock_diff import ABSENT
@@ -20,7 +21,6 @@ DIGITS = {  # in the order of the rows
     "loss": "{:.4f}",
     "calibration_error": "{:.2%}",
 }
-OPTIONAL = ("balanced_accuracy", "macro_f1")  # no row if neither side has a value
 VERDICTS = ("worse", "removed", "not comparable", "better", "within noise", "unchanged", "new")  # most severe first
 ENOUGH_SEEDS = 3  # for a standard deviation
 LISTED = 12  # items in a line; the others are counted
@@ -58,7 +58,7 @@ def markdown(result: ReviewResult, failures: Sequence[str], figures: Mapping[str
         figures=figures,
         escape=escape,
         points=_points,
-        prediction=lambda row: f"{escape(result.classes[row.argmax()])} ({row.max():.1%})",
+        prediction=_prediction,
     )
     return text
 
@@ -104,7 +104,7 @@ def _rows(model: Comparison) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for metric, digits in DIGITS.items():
         before, after = (side.metrics.get(metric) if side else None for side in (model.base, model.head))
-        if metric in OPTIONAL and before is None and after is None:
+        if metric != "accuracy" and before is None and after is None:
             continue
         shown = ("-" if value is None else digits.format(value) for value in (before, after))
         change = "-"
@@ -137,11 +137,15 @@ def _seeds(model: Comparison) -> tuple[float, ...]:
 
 
 def _loss(_model: Comparison, pair: PairedResult) -> str:
+    if pair.loss is None:
+        return ""
     verdict = ("better" if pair.loss.change < 0 else "worse") if pair.loss.excludes_zero else "within noise"
     return f"{verdict} (95 %: {pair.loss.low:+.4f} to {pair.loss.high:+.4f})"
 
 
 def _calibration(_model: Comparison, pair: PairedResult) -> str:
+    if pair.calibration is None:
+        return ""
     change, p_value = pair.calibration
     return f"{('better' if change < 0 else 'worse') if p_value < 0.05 else 'within noise'} (p = {p_value:.2g})"
 
@@ -202,6 +206,11 @@ def _param(key: str, before: Any, after: Any) -> str:
 def _few(items: Sequence[str]) -> str:
     more = f" and {len(items) - LISTED} more" if len(items) > LISTED else ""
     return ", ".join(items[:LISTED]) + more if items else "none"
+
+
+def _prediction(predictions: Predictions, index: int) -> str:
+    confidence = f" ({predictions.confidence[index]:.1%})" if predictions.has_probabilities else ""
+    return escape(predictions.classes[predictions.predicted[index]]) + confidence
 
 
 def _points(fraction: float) -> str:

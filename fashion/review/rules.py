@@ -15,7 +15,8 @@ class ReviewedModel(StrictModel):
     """The files of one model, relative to the project's folder.
 
     Attributes:
-        predictions: .npy, (n, classes), probabilities for the test set.
+        predictions: .csv, a row per test example, as `fashion.evaluation.predictions.Predictions.to_csv` writes it; or
+            .npy, (n, classes), probabilities.
         metrics: .json, used where the predictions are missing.
         history: .csv, a row per epoch with the columns epoch and val_accuracy; None if there is none.
         seeds: .csv of a study that trains the model with several seeds, with the columns variant (the model), seed and
@@ -33,7 +34,8 @@ class Rules(StrictModel):
 
     Attributes:
         base_branch: the branch that changes are compared with.
-        test_set: folder with labels.npy (n,) and, optionally, images.npy, (n, height, width, channels).
+        test_set: an output; if it is a folder, it may have images.npy, (n, height, width, channels), and labels.npy,
+            (n,), which predictions in the .npy format need.
         significance: level of McNemar's test after Holm's correction.
         min_accuracy: minimum test accuracy by model; optional per model.
         models: files by model.
@@ -52,7 +54,8 @@ class Rules(StrictModel):
     @property
     def files(self) -> list[str]:
         """The outputs that a review needs of each revision."""
-        return [self.test_set, *(model.predictions for model in self.models.values())]
+        predictions = [model.predictions for model in self.models.values()]
+        return [*([self.test_set] if any(path.endswith(".npy") for path in predictions) else []), *predictions]
 
 
 def load_rules(revision: Revision) -> Rules | None:
@@ -71,7 +74,7 @@ def load_rules(revision: Revision) -> Rules | None:
         return None
     section = params["review"]
     if isinstance(section, dict):
-        section = {**_defaults(params), **section}
+        section = {**_defaults(params, revision), **section}
     rules = validated(Rules, section, f"{name}: review", separator=".")
     raise_problems(
         f"{name}: review.min_accuracy.{model}: no such model; expected one of {', '.join(rules.models) or 'none'}"
@@ -81,20 +84,25 @@ def load_rules(revision: Revision) -> Rules | None:
     return rules
 
 
-def _defaults(params: dict[str, Any]) -> dict[str, Any]:
-    """Return what the other sections of params.yaml give."""
+def _defaults(params: dict[str, Any], revision: Revision) -> dict[str, Any]:
+    """Return what the other sections of params.yaml give.
+
+    Commits from before predictions.csv have probabilities.npy.
+    """
     models = params.get("models")
     if not isinstance(models, dict):
         return {}
+    outputs = {} if revision.file("dvc.lock") is None else revision.lock.outputs
     given: dict[str, Any] = {
         "models": {
             name: {
-                "predictions": f"models/{name}/probabilities.npy",
+                "predictions": new if new in outputs or old not in outputs else old,
                 "metrics": f"reports/{name}/metrics.json",
                 "history": f"reports/{name}/history.csv",
                 "seeds": "studies/seeds/trials.csv",
             }
             for name in models
+            for new, old in [(f"reports/{name}/predictions.csv", f"models/{name}/probabilities.npy")]
         }
     }
     for section, key in (("dataset", "classes"), ("evaluation", "calibration_bins")):

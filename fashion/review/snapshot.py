@@ -14,11 +14,11 @@ from pydantic import BaseModel, ValidationError
 from fashion.dvc import Lock, folder_md5, git
 from fashion.errors import UserError
 from fashion.evaluation import metrics
-from fashion.evaluation.metrics import Labels, Probabilities
+from fashion.evaluation.predictions import Labels, Predictions
 from fashion.review import revision
 from fashion.review.data_changes import Data, Folder
 from fashion.review.revision import Revision
-from fashion.review.rules import ReviewedModel, Rules, load_rules
+from fashion.review.rules import Rules, load_rules
 
 AUDIT = "reports/audit.json"
 METRICS = ("accuracy", "loss", "calibration_error")
@@ -29,7 +29,8 @@ class TestSet:
     """The test set of a revision.
 
     Attributes:
-        md5: of its folder, as DVC computes it; None if unknown.
+        md5: of the output, as DVC computes it; None if unknown.
+        sha256: as `fashion.evaluation.predictions.sha256` computes it; None if unknown.
         labels: (n,), the actual classes; None if they are missing here.
         images: uint8, (n, height, width, channels); None if there are none.
     """
@@ -37,15 +38,16 @@ class TestSet:
     __test__ = False  # not a pytest class
 
     md5: str | None
+    sha256: str | None
     labels: Labels | None
     images: np.ndarray | None
 
     def same_as(self, other: "TestSet") -> bool:
-        """Return whether the two have the same MD5, or equal images and labels.
+        """Return whether the two have the same hash, or equal images and labels.
 
         Equal labels without images are not enough: other examples may have the same labels.
         """
-        if self.md5 == other.md5:
+        if self.md5 == other.md5 or (self.sha256 is not None and self.sha256 == other.sha256):
             return True
         if self.images is None or other.images is None or self.labels is None or other.labels is None:
             return False
@@ -72,14 +74,17 @@ class Model:
     """The results of one model in one revision.
 
     Attributes:
-        metrics: those of `METRICS` that are known.
-        predictions: (n, classes), probabilities for the test set; None if they are missing here.
+        metrics: those of `METRICS` that are known, and balanced_accuracy and macro_f1, if the classes of the test set
+            are unequal in size.
+        predictions: for the test set; None if they are missing here.
+        test_set: SHA-256 of the test set, if the metrics name it.
         history: a row per epoch with the columns epoch and val_accuracy; None if there is none.
         seeds: accuracies in a study that trains the model with several seeds.
     """
 
     metrics: Mapping[str, float]
-    predictions: Probabilities | None
+    predictions: Predictions | None
+    test_set: str | None
     history: pd.DataFrame | None
     seeds: tuple[float, ...]
 
@@ -106,43 +111,27 @@ class Snapshot:
     stale: tuple[str, ...]
     rebuilt: bool
 
-    def on(self, test_set: TestSet) -> "Snapshot":
-        """Return the snapshot with its models' metrics computed on a test set, where they have predictions.
-
-        Raises:
-            UserError: predictions do not fit the test set.
-        """
-        if test_set.labels is None:
-            return self
-        models = {name: self._scored(name, model, test_set.labels) for name, model in self.models.items()}
-        return replace(self, test_set=test_set, models=models)
-
     def at(self, indices: np.ndarray, test_set: TestSet) -> "Snapshot":
         """Return the snapshot on `test_set`, whose examples are at `indices` of its own."""
         models = {
             name: replace(model, metrics={})
             if model.predictions is None
-            else replace(model, predictions=model.predictions[indices])
+            else _scored(model, model.predictions.take(indices), self.rules)
             for name, model in self.models.items()
         }
-        return replace(self, models=models).on(test_set)
+        return replace(self, models=models, test_set=test_set)
 
-    def _scored(self, name: str, model: Model, labels: Labels) -> Model:
-        predictions = model.predictions
-        if predictions is None:
-            return model
-        expected = (len(labels), len(self.rules.classes))
-        if predictions.shape != expected or not np.allclose(predictions.sum(axis=1), 1, atol=1e-3):
-            raise UserError(
-                f"{self.rules.models[name].predictions} of {self.name}: expected probabilities of shape {expected} "
-                f"whose rows sum to 1, found shape {predictions.shape}; run `dvc repro`"
-            )
-        values = {
-            "accuracy": float((predictions.argmax(axis=1) == labels).mean()),
-            "loss": metrics.cross_entropy(predictions, labels),
-            "calibration_error": metrics.calibration_error(predictions, labels, self.rules.calibration_bins),
-        }
-        return replace(model, metrics=values)
+
+def _scored(model: Model, predictions: Predictions, rules: Rules) -> Model:
+    """Return the model with these predictions and their metrics."""
+    matrix = metrics.confusion_matrix(predictions)
+    values = {"accuracy": float(predictions.correct.mean())}
+    if len(set(matrix.sum(axis=1).tolist())) > 1:
+        values |= {"balanced_accuracy": metrics.balanced_accuracy(matrix), "macro_f1": metrics.macro_f1(matrix)}
+    if predictions.has_probabilities:
+        values["loss"] = metrics.cross_entropy(predictions)
+        values["calibration_error"] = metrics.calibration_error(predictions, rules.calibration_bins)
+    return replace(model, predictions=predictions, metrics=values)
 
 
 def take(root: Path, base: str | None, head: str | None, *, rebuild: bool) -> tuple[Snapshot, Snapshot]:
@@ -184,20 +173,21 @@ def read(source: Revision, rules: Rules, *, rebuild: bool) -> Snapshot:
         with revision.rebuilt(source) as copy:
             return read(copy, rules, rebuild=False)
     test_set = _test_set(source, rules)
-    models = {name: _model(source, name, files) for name, files in rules.models.items()}
-    snapshot = Snapshot(
+    read_models = {name: _model(source, name, test_set.labels, rules) for name in rules.models}
+    models = {name: model for name, model in read_models.items() if model}
+    named = {model.test_set for model in models.values()}
+    return Snapshot(
         source.name,
         source.commit,
         rules,
         source.lock,
         _data(source),
-        test_set,
-        models={name: model for name, model in models.items() if model},
+        replace(test_set, sha256=named.pop() if len(named) == 1 else None),
+        models,
         missing=missing,
         stale=() if source.commit else tuple(revision.stale(source.root)),
         rebuilt=source.rebuilt,
     )
-    return snapshot.on(test_set)
 
 
 def _data(source: Revision) -> Data:
@@ -221,9 +211,10 @@ def _test_set(source: Revision, rules: Rules) -> TestSet:
     digest = folder_md5(files) if files else source.recorded(rules.test_set)
     labels, images = (_array(source, f"{rules.test_set}/{name}.npy") for name in ("labels", "images"))
     if labels is None:
-        if (files and "labels.npy" not in files) or source.file(rules.test_set) is not None:
+        other = (files and "labels.npy" not in files) or source.file(rules.test_set) is not None
+        if other and rules.test_set in rules.files:
             raise UserError(f"{rules.test_set} of {source.name}: expected a folder with labels.npy (review.test_set)")
-        return TestSet(digest, None, None)
+        return TestSet(digest, None, None, None)
     classes = len(rules.classes)
     if (
         labels.ndim != 1
@@ -236,7 +227,7 @@ def _test_set(source: Revision, rules: Rules) -> TestSet:
             f"found {labels.dtype} of shape {labels.shape}"
             + (f" from {labels.min()} to {labels.max()}" if labels.size else "")
         )
-    return TestSet(digest, labels, images)
+    return TestSet(digest, None, labels, images)
 
 
 def _array(source: Revision, path: str) -> np.ndarray | None:
@@ -254,21 +245,42 @@ def _accuracies(name: str, trials: bytes) -> tuple[float, ...]:
     return tuple(table.loc[table["variant"] == name, "accuracy"].astype(float))
 
 
-def _model(source: Revision, name: str, files: ReviewedModel) -> Model | None:
-    """Read a model; None if the revision has none of that name."""
-    written, predicted, history = (
-        source.read(path) if path else None for path in (files.metrics, files.predictions, files.history)
+def _model(source: Revision, name: str, labels: Labels | None, rules: Rules) -> Model | None:
+    """Read a model; None if the revision has none of that name. Predictions in the .npy format need `labels`."""
+    files = rules.models[name]
+    written, history, studied = (
+        source.read(path) if path else None for path in (files.metrics, files.history, files.seeds)
     )
-    if written is None and predicted is None and source.recorded(files.predictions) is None:
+    predictions = _predictions(source, files.predictions, labels, rules)
+    if written is None and predictions is None and source.recorded(files.predictions) is None:
         return None
-    studied = source.read(files.seeds) if files.seeds else None
     try:
         values = {} if written is None else json.loads(written)
-        return Model(
+        model = Model(
             {metric: float(values[metric]) for metric in METRICS if metric in values},
-            None if predicted is None else np.lib.format.read_array(io.BytesIO(predicted)),
+            None,
+            values.get("test_set"),
             None if history is None else pd.read_csv(io.BytesIO(history))[["epoch", "val_accuracy"]],
             () if studied is None else _accuracies(name, studied),
         )
-    except (ValueError, TypeError, KeyError, EOFError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"results of {name} of {source.name} cannot be read ({error}); run `dvc repro`") from error
+    return _scored(model, predictions, rules) if predictions else model
+
+
+def _predictions(source: Revision, path: str, labels: Labels | None, rules: Rules) -> Predictions | None:
+    """Read predictions; None if they, or labels that they need, are missing here."""
+    name = f"{path} of {source.name}"
+    if path.endswith(".csv"):
+        content = source.read(path)
+        return None if content is None else Predictions.parse(content, rules.classes, name)
+    probabilities = _array(source, path)
+    if probabilities is None or labels is None:
+        return None
+    expected = (len(labels), len(rules.classes))
+    if probabilities.shape != expected or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
+        raise UserError(
+            f"{name}: expected probabilities of shape {expected} whose rows sum to 1, found shape "
+            f"{probabilities.shape}; run `dvc repro`"
+        )
+    return Predictions.of(probabilities, labels, rules.classes)
