@@ -121,13 +121,13 @@ def test_audit_of_another_project(original: Flowers, tmp_path: Path) -> None:
 def test_indices_in_another_test_set() -> None:
     images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1)
     labels = np.array([0, 1, 0, 1, 0])
-    large = TestSet("large", labels, images)
+    large = TestSet("large", None, labels, images)
     order = np.array([3, 0, 4])
-    small = TestSet("small", labels[order], images[order])
+    small = TestSet("small", None, labels[order], images[order])
     found = small.indices_in(large)
     assert found is not None
     assert found.tolist() == [3, 0, 4]
     assert large.indices_in(small) is None
-    assert TestSet("labels", 1 - labels[order], images[order]).indices_in(large) is None
-    assert TestSet("shape", labels, np.zeros((5, 1, 1, 3), np.uint8)).indices_in(large) is None
-    assert TestSet("no images", labels[order], None).indices_in(large) is None
+    assert TestSet("labels", None, 1 - labels[order], images[order]).indices_in(large) is None
+    assert TestSet("shape", None, labels, np.zeros((5, 1, 1, 3), np.uint8)).indices_in(large) is None
+    assert TestSet("no images", None, labels[order], None).indices_in(large) is None
