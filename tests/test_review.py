@@ -372,6 +372,7 @@ def test_rules_of_another_version(flowers: Flowers) -> None:
     done = flowers.review("--base", "HEAD", "--gate")
     assert done.returncode == 0, done.stderr
     assert "**flowers: unchanged.**" in done.stdout
+    assert "or one of another version of this package; it was read by the rules of head." in done.stdout
 
 
 def test_git_refuses(flowers: Flowers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,11 @@ def _verdict(result: ReviewResult) -> str:
 
 def _warnings(result: ReviewResult) -> list[str]:
     lines, snapshots = [], (result.base, result.head)
+    if not result.base.own_rules:
+        lines.append(
+            f"params.yaml of {escape(result.base.name)} has no section `review`, or one of another version of this "
+            "package; it was read by the rules of head."
+        )
     if missing := [escape(f"{path} of {snapshot.name}") for snapshot in snapshots for path in snapshot.missing]:
         lines.append(
             f"Not in the DVC cache: {_few(missing)}. Run `dvc pull` or `dvc repro` for the working tree, "

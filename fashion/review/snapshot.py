@@ -98,6 +98,7 @@ class Snapshot:
         missing: outputs that a review needs and that neither the revision nor the cache has.
         stale: what has changed since dvc.lock was written; empty for a commit.
         rebuilt: whether the pipeline was run again to read it.
+        own_rules: whether it was read by its own rules; else by those of the other revision.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Snapshot:
     missing: tuple[str, ...]
     stale: tuple[str, ...]
     rebuilt: bool
+    own_rules: bool
 
     def at(self, indices: np.ndarray, test_set: TestSet) -> "Snapshot":
         """Return the snapshot on `test_set`, whose examples are at `indices` of its own."""
@@ -156,13 +158,14 @@ def take(root: Path, base: str | None, head: str | None, *, rebuild: bool) -> tu
         raise UserError(f"params.yaml of {after.name} has no section `review`; docs/review.md describes it")
     before = revision.commit(root, base) if base else revision.merge_base(after, rules.base_branch)
     try:
-        base_rules = load_rules(before) or rules
+        base_rules = load_rules(before)
     except UserError:  # written for another version of this package
-        base_rules = rules
-    return read(before, base_rules, rebuild=rebuild), read(after, rules, rebuild=rebuild)
+        base_rules = None
+    base_snapshot = read(before, base_rules or rules, rebuild=rebuild, own_rules=base_rules is not None)
+    return base_snapshot, read(after, rules, rebuild=rebuild)
 
 
-def read(source: Revision, rules: Rules, *, rebuild: bool) -> Snapshot:
+def read(source: Revision, rules: Rules, *, rebuild: bool, own_rules: bool = True) -> Snapshot:
     """Read a revision.
 
     Raises:
@@ -171,7 +174,7 @@ def read(source: Revision, rules: Rules, *, rebuild: bool) -> Snapshot:
     missing = tuple(path for path in rules.files if source.lacks(path))
     if rebuild and missing and source.commit and not source.rebuilt:
         with revision.rebuilt(source) as copy:
-            return read(copy, rules, rebuild=False)
+            return read(copy, rules, rebuild=False, own_rules=own_rules)
     test_set = _test_set(source, rules)
     read_models = {name: _model(source, name, test_set.labels, rules) for name in rules.models}
     models = {name: model for name, model in read_models.items() if model}
@@ -187,6 +190,7 @@ def read(source: Revision, rules: Rules, *, rebuild: bool) -> Snapshot:
         missing=missing,
         stale=() if source.commit else tuple(revision.stale(source.root)),
         rebuilt=source.rebuilt,
+        own_rules=own_rules,
     )
 
 
