@@ -116,7 +116,12 @@ def main() -> None:
     )
     stale.set_defaults(command=check_lock)
     args = parser.parse_args()
-    args.command(args)
+    try:
+        args.command(args)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the package {error.name} is not installed; install the extras: pip install 'fashion[train,serve,cluster]'"
+        ) from error
 
 
 def run_pipeline(_args: argparse.Namespace) -> None:
