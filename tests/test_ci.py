@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fashion.dvc import Lock
 from fashion.evaluation.figures import png
@@ -150,6 +151,27 @@ def test_review_against_merge_base(hub: Hub) -> None:
     done, text = hub.review()
     assert done.returncode == 0, done.stderr
     assert "**flowers: unchanged.**" in text
+
+
+def test_action(hub: Hub, tmp_path: Path) -> None:
+    """The scripts of the action's steps, in a project that has the command already (see tests/test_core.py)."""
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    hub.propose(lambda author: author.change(columns=1))
+    runner = hub.clone("runner", "work")
+    (runner.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    values = {"${{ inputs.base }}": "main", "${{ inputs.folder }}": action["inputs"]["folder"]["default"]}
+    summary, status = tmp_path / "summary.md", []
+    for step in action["runs"]["steps"]:
+        if "run" in step:
+            variables = {name: values[value] for name, value in step["env"].items()}
+            variables |= {"GITHUB_ACTION_PATH": str(ROOT), "GITHUB_STEP_SUMMARY": str(summary)}
+            shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+            environment = {**os.environ, **variables, "RUNNER_TEMP": str(tmp_path)}
+            status.append(subprocess.run(shell, cwd=runner.folder, env=environment, check=False).returncode)
+    assert status == [1, 0], "the gate fails, the summary is written"
+    assert "**flowers: worse.**" in summary.read_text()
+    assert "![" not in summary.read_text()
+    assert (runner.folder / "review" / "index.html").exists()
 
 
 def test_review_of_a_failing_pipeline(hub: Hub) -> None:
