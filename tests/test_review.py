@@ -55,6 +55,24 @@ def test_worse(worse: Flowers, tmp_path: Path) -> None:
     assert "http" not in page.read_text()
 
 
+def test_waiver(worse: Flowers, tmp_path: Path) -> None:
+    """It counts in the change that writes it, and in no later one."""
+    copy = worse.copy(tmp_path / "copy")
+    params = copy.params()
+    params["review"]["waivers"] = {"flowers": "one column is | enough"}
+    copy.write_params(params)
+    copy.git("commit", "-am", "accept")
+    done = copy.review("--gate")
+    assert done.returncode == 0, done.stderr
+    assert "**flowers: worse.**" in done.stdout
+    assert "> A regression of flowers is waived: one column is \\| enough" in done.stdout
+    copy.change(strength=-1.0)
+    done = copy.review("--base", "HEAD~1", "--gate")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: flowers is significantly worse")
+    assert "waived" not in done.stdout
+
+
 def test_verdict_without_gate(worse: Flowers) -> None:
     done = worse.review()
     assert done.returncode == 0

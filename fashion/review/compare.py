@@ -112,6 +112,12 @@ class ReviewResult:
         return self.head.rules.classes
 
     @property
+    def waivers(self) -> Mapping[str, str]:
+        """Why regressions are accepted, by model: the waivers that base does not have."""
+        known = self.base.rules.waivers
+        return {name: reason for name, reason in self.head.rules.waivers.items() if known.get(name) != reason}
+
+    @property
     def test_set(self) -> TestSet:
         """The test set of head."""
         return self.head.test_set

@@ -18,7 +18,8 @@ def _failures(result: ReviewResult) -> Iterator[str]:
     if not result.same_test_set:
         yield "the test sets differ or cannot be compared, so the models cannot be compared; review this change by hand"
     for model in result.models:
-        if model.verdict == "worse" and model.paired:
+        waived = model.name in result.waivers
+        if model.verdict == "worse" and model.paired and not waived:
             yield (
                 f"{model.name} is significantly worse: {model.paired.accuracy.broken} test examples broken, "
                 f"{model.paired.accuracy.fixed} fixed, p = {model.p_adjusted:.2g} (level {rules.significance:g})"
@@ -26,7 +27,8 @@ def _failures(result: ReviewResult) -> Iterator[str]:
         if model.verdict == "not comparable" and result.same_test_set:
             yield f"{model.name} cannot be tested: its predictions are missing"
         if model.head is None:
-            yield f"{model.name} was removed"
+            if not waived:
+                yield f"{model.name} was removed"
             continue
         accuracy, minimum = result.accuracies.get(model.name), rules.min_accuracy.get(model.name)
         if accuracy is None:

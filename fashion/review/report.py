@@ -99,6 +99,7 @@ def _warnings(result: ReviewResult) -> list[str]:
             f"indices below refer to the {count:,} examples of base. On all examples, head's accuracy is "
             f"{' and '.join(accuracies) or 'unknown'}."
         )
+    lines += [f"A regression of {escape(name)} is waived: {escape(why)}" for name, why in result.waivers.items()]
     rebuilt = [escape(snapshot.name) for snapshot in snapshots if snapshot.rebuilt]
     return lines + [f"The pipeline of {name} was run again here: the cache lacked its outputs." for name in rebuilt]
 

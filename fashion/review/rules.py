@@ -38,6 +38,7 @@ class Rules(StrictModel):
             (n,), which predictions in the .npy format need.
         significance: level of McNemar's test after Holm's correction.
         min_accuracy: minimum test accuracy by model; optional per model.
+        waivers: why a regression of a model is accepted, by model; it counts in the change that writes it only.
         models: files by model.
         classes: names of the classes, in the order of the labels.
         calibration_bins: number of bins of the calibration error.
@@ -47,6 +48,7 @@ class Rules(StrictModel):
     test_set: Name
     significance: Annotated[float, Field(gt=0, lt=1)]
     min_accuracy: dict[ModelName, Annotated[float, Field(ge=0, le=1)]]
+    waivers: dict[ModelName, Name]
     models: dict[ModelName, ReviewedModel]
     classes: Classes
     calibration_bins: Bins
@@ -61,7 +63,7 @@ class Rules(StrictModel):
 def load_rules(revision: Revision) -> Rules | None:
     """Read the rules of a revision; None if it has no params.yaml or no section `review`.
 
-    A project with the sections `models`, `dataset` and `evaluation` need not repeat its models, class names and
+    `waivers` may be omitted. A project with the sections `models`, `dataset` and `evaluation` need not repeat its models, class names and
     calibration bins in `review`.
 
     Raises:
@@ -74,7 +76,7 @@ def load_rules(revision: Revision) -> Rules | None:
         return None
     section = params["review"]
     if isinstance(section, dict):
-        section = {**_defaults(params, revision), **section}
+        section = {"waivers": {}, **_defaults(params, revision), **section}
     rules = validated(Rules, section, f"{name}: review", separator=".")
     raise_problems(
         f"{name}: review.min_accuracy.{model}: no such model; expected one of {', '.join(rules.models) or 'none'}"
