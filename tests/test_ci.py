@@ -369,3 +369,16 @@ def test_comment_is_updated(commenting: Callable[..., list[dict[str, Any]]]) -> 
 
 def test_comment_of_an_old_commit(commenting: Callable[..., list[dict[str, Any]]]) -> None:
     assert len(commenting(PULL="")) == 1, "only the search for the pull request"
+
+
+def test_long_comment(hub: Hub, commenting: Callable[..., list[dict[str, Any]]]) -> None:
+    """It is cut between two blocks, and what is folded is closed."""
+    blocks = [f"block {number}: {'x' * 2000}" for number in range(40)]
+    text = "\n\n".join(["**worse**", "<details><summary>More</summary>", *blocks, "</details>"])
+    (hub.folder / "review" / "review.md").write_text(text)
+    body = str(commenting(PULL="7")[-1]["body"])
+    kept = [block for block in body.split("\n\n") if block.startswith("block ")]
+    assert kept == blocks[: len(kept)]
+    assert 20 < len(kept) < 40
+    assert "</details>\n\n_Cut here; " in body
+    assert len(body) < 65536

@@ -65,7 +65,7 @@ def markdown(result: ReviewResult, failures: Sequence[str], figures: Mapping[str
 
 def page(text: str) -> str:
     """Return a review in Markdown as an HTML page."""
-    body = MarkdownIt("commonmark").enable("table").render(text)
+    body = MarkdownIt("commonmark").enable("table").render(text).replace("<details>", "<details open>")
     template = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     html: str = jinja2.Template(template, autoescape=True, undefined=jinja2.StrictUndefined).render(body=body)
     return html
