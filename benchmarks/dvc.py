@@ -2,9 +2,9 @@
 
     python -m benchmarks.dvc
 
-Every dvc.yaml of a project costs time in every command. So the commands run in turns in a clone of this project, in one
-without studies/, and in a project of one empty stage. This working copy itself may be slower: a DVC that was killed
-leaves its locks in .dvc/tmp/rwlock, and each later command reads and writes them.
+Every dvc.yaml of a project costs time in every command. To measure this, the commands run in turns in a clone of this
+project, in a clone without studies/, and in a project of one empty stage. This working copy itself may be slower: a
+killed DVC process leaves its locks in .dvc/tmp/rwlock, and each later command reads and writes them.
 """
 
 import argparse
@@ -50,12 +50,12 @@ def measure(projects: Mapping[str, Path], rounds: int) -> dict[str, dict[str, li
             for name, folder in projects.items():
                 by_project[name].append(seconds(command.split(), folder))
     return {  # without the first round, which reads from a cold disk
-        command: {name: list_[1:] for name, list_ in by_project.items()} for command, by_project in times.items()
+        command: {name: taken[1:] for name, taken in by_project.items()} for command, by_project in times.items()
     }
 
 
 def clone(folder: Path, without: str = "") -> Path:
-    """Clone this project's last commit, if need be without one of its folders; the outputs come from the same cache."""
+    """Clone this project's last commit, optionally without one of its folders; the outputs come from the same cache."""
     cache = _output(["dvc", "cache", "dir"], Path()).strip()
     subprocess.run(["git", "clone", "--quiet", ".", folder], check=True)
     remove = ["git", "rm", "-r", "--quiet", "--ignore-unmatch", without]
@@ -86,7 +86,7 @@ def seconds(command: Sequence[str], folder: Path = Path()) -> float:
 
 
 def _prepared(folder: Path, *commands: Sequence[str]) -> Path:
-    """Run commands in a project, whose state DVC is to keep in the folder beside it; return the project."""
+    """Run commands in a project, and make DVC keep its state in a folder beside it; return the project."""
     for command in (["dvc", "config", "--local", "core.site_cache_dir", f"{folder}.state"], *commands):
         subprocess.run(command, cwd=folder, check=True)
     return folder

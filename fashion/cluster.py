@@ -27,8 +27,8 @@ def connect(packages: Collection[str]) -> Iterator[ModuleType]:
     address = os.environ.get("RAY_ADDRESS") or "local"
     if "://" in address:  # such as Ray Client's, whose driver would run on another machine
         raise UserError(
-            f"RAY_ADDRESS={address}: expected HOST:PORT of a Ray cluster, one of whose nodes is this machine; unset it "
-            "to use this machine alone"
+            f"RAY_ADDRESS={address}: expected the HOST:PORT of a Ray cluster that this machine belongs to; unset it to "
+            "use this machine alone"
         )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_TMPDIR", "/tmp")  # noqa: S108 - of sockets; their paths must be short, TMPDIR may be long

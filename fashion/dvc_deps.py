@@ -4,15 +4,16 @@ DVC tracks neither imports nor the params that a script reads.
 
 A stage that runs `python -m MODULE` depends on
 
-- the files in its command that it does not write (an argument that is a folder of outputs is written, too);
+- the files in its command, except its outputs and the folders that contain them;
 - its module and every module of this project that this one imports, directly or not. A file with the name of a module
-  (report.html beside report.py) belongs to it. Modules with nothing but a docstring, and the schema of params.yaml,
-  whose values all come from params.yaml, are left out;
-- what `dataset.format` needs, if it is the fetch stage: the folder of images, the code that reads it and the section
-  `dataset`, or the code that downloads files, so that a change to other code does not cause another download;
+  (report.html beside report.py) belongs to it. Modules with nothing but a docstring are left out, and so is the schema
+  of params.yaml, as DVC tracks the values;
+- for the fetch stage, only what `dataset.format` needs: the folder of images, the code that reads it and the section
+  `dataset`, or the code that downloads files. A change to other code then causes no new download;
 - the results of each model, if it imports `fashion.evaluation.model_results`;
 - the params that its module reads: the sections that it takes from `load_params()` and, if it imports the network of a
-  model (fashion/models/NAME.py), `models.NAME`; with any of the models, `training` too, whose keys they inherit;
+  model (fashion/models/NAME.py), `models.NAME`. A stage that reads the params of a model also depends on `training`,
+  whose keys the models inherit;
 - the networks and sections of its models, if it is a study (stages/study.py), and the name of the data set.
 
 A stage that runs trials leaves out the modules that compute nothing: a change to an error message must not call for

@@ -43,7 +43,7 @@ class Trial:
         model: name of the network.
         seed: seed of the training run.
         settings: everything else that it is trained with, such as `TrainingParams`.
-        key: hash of what the result depends on: settings, code, data and number of cores.
+        key: hash of what the result depends on: settings, code, data, number of cores, TensorFlow and Keras.
     """
 
     variant: str
@@ -77,7 +77,7 @@ def of_study(study: Study, params: Params, splits: Mapping[str, Path], cores: in
         study: what to train.
         params: the whole of params.yaml.
         splits: folders of the splits, by name.
-        cores: cores per trial, on which the last bits of a sum may depend.
+        cores: cores per trial; part of the key, because it may change rounding.
 
     Raises:
         UserError: a key is unknown, missing, of the wrong type or out of bounds (one line each).
@@ -233,7 +233,7 @@ def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int, fresh:
                     except ray.exceptions.RayError as error:  # its worker or node
                         lost[trial.key] += 1
                         if lost[trial.key] <= RETRIES:
-                            print_line(f"{trial}: lost ({type(error).__name__}), restarting")
+                            print_line(f"{trial}: its worker was lost ({type(error).__name__}); starting it again")
                             running[start(trial)] = trial
                             continue
                         failures.append(_failure(trial, error))

@@ -25,12 +25,13 @@ import studies.transfer.summary
 from fashion.data import inspection
 from fashion.dvc import Lock
 from fashion.evaluation import results, significance
+from fashion.evaluation.predictions import Predictions
 from fashion.files import read_json
 from fashion.review import gate, report
 from fashion.review.compare import compare
 from fashion.review.data_changes import Data
 from fashion.review.rules import Rules
-from fashion.review.snapshot import Model, Snapshot, TestSet
+from fashion.review.snapshot import Model, Snapshot, TestSet, scored
 from fashion.validation import read_yaml, validated
 from tests.conftest import ROOT, Project
 from tests.test_docs import LINKING_PAGES, PAGES, RESULTS, broken_links, missing_paths, read_page
@@ -199,21 +200,22 @@ def review_rows(read: Read, changes: dict[str, tuple[int, int, int]]) -> Iterato
     """
     trials = list(csv.DictReader(read("studies/seeds/trials.csv").splitlines()))
     seeds = {name: tuple(float(row["accuracy"]) for row in trials if row["variant"] == name) for name in changes}
-    test_set = TestSet("md5", np.zeros(10_000, np.uint8), None)
+    test_set = TestSet("md5", None, None, None)
+    rules = rules_of({"models": {name: {} for name in changes}, "classes": ["right", "wrong"]})
 
     def model(name: str, correct: np.ndarray) -> Model:
-        predictions = np.where(correct[:, None], [0.9, 0.1], [0.1, 0.9])
-        return Model({}, predictions, None, seeds[name])
+        probabilities = np.where(correct[:, None], [0.9, 0.1], [0.1, 0.9])
+        predictions = Predictions.of(probabilities, np.zeros(10_000, np.uint8), rules.classes)
+        return scored(Model({}, None, None, None, seeds[name]), predictions, rules)
 
     base, head = {}, {}
     for name, (count, fixed, broken) in changes.items():
         order = np.arange(10_000)
         base[name] = model(name, order < count)
         head[name] = model(name, (order >= broken) & (order < count + fixed))
-    rules = rules_of({"models": {name: {} for name in changes}, "classes": ["right", "wrong"]})
     lock = Lock({})
     snapshots = (
-        Snapshot(name, name, rules, lock, Data({}, {}), test_set, models, (), (), rebuilt=False).on(test_set)
+        Snapshot(name, name, rules, lock, Data({}, {}), test_set, models, (), (), rebuilt=False, own_rules=True)
         for name, models in {"base": base, "head": head}.items()
     )
     result = compare(*snapshots)
@@ -228,7 +230,7 @@ def rules_of(section: dict[str, Any]) -> Rules:
     files = {"predictions": "p.npy", "metrics": "m.json", "history": None, "seeds": None}
     models = {name: {**files, **given} for name, given in section["models"].items()}
     review = read_yaml(ROOT / "params.yaml")["review"]
-    return validated(Rules, {"calibration_bins": 15, **review, **section, "models": models}, "review")
+    return validated(Rules, {"calibration_bins": 15, "waivers": {}, **review, **section, "models": models}, "review")
 
 
 def readme_numbers(read: Read) -> Iterator[str]:

@@ -175,7 +175,7 @@ def test_missing_cache(worse: Flowers, tmp_path: Path) -> None:
     copy.run("rm", "-r", ".dvc/cache")
     done = copy.review("--gate")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: flowers cannot be tested: its predictions are missing")
+    assert done.stderr.startswith("error: flowers cannot be compared: its predictions are missing from main (")
     assert "Not in the DVC cache: test_set of main" in done.stdout
     assert "**flowers: not comparable.**" in done.stdout
     assert "points | not comparable |" in done.stdout, "the metrics are in Git"
@@ -204,6 +204,7 @@ def test_same_test_set() -> None:
     assert not test_set.same_as(TestSet("of another", None, labels, None))
     assert test_set.same_as(TestSet("of another", "a", None, None))
     assert not test_set.same_as(TestSet("of another", "b", None, None))
+    assert not TestSet(None, None, labels, None).same_as(TestSet(None, None, labels, None)), "nothing is known"
 
 
 @pytest.fixture(scope="session")
@@ -344,7 +345,7 @@ def test_bad_probabilities(flowers: Flowers) -> None:
             "test_set/labels.npy of the working tree: expected shape (n,) and integers from 0 to 1",
         ),
         ("classes", [*"abcd"], "probabilities.npy of the working tree: expected probabilities of shape (75, 4)"),
-        ("history", "metrics.json", "results of flowers of the working tree cannot be read"),
+        ("history", "metrics.json", "cannot read the results of flowers in the working tree"),
         ("base_branch", "nowhere", "there is no branch nowhere or origin/nowhere"),
         ("min_accuracy", {"roses": 0.5}, "params.yaml of the working tree: review.min_accuracy.roses: no such model"),
         ("significance", 5, "params.yaml of the working tree: review.significance: "),
@@ -390,7 +391,7 @@ def test_rules_of_another_version(flowers: Flowers) -> None:
     done = flowers.review("--base", "HEAD", "--gate")
     assert done.returncode == 0, done.stderr
     assert "**flowers: unchanged.**" in done.stdout
-    assert "or one of another version of this package; it was read by the rules of head." in done.stdout
+    assert "or one of another version of this package; the rules of head were used." in done.stdout
 
 
 def test_git_refuses(flowers: Flowers, monkeypatch: pytest.MonkeyPatch) -> None:

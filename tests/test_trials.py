@@ -176,7 +176,7 @@ def test_fresh_without_a_cluster(run: Callable[..., Any], monkeypatch: pytest.Mo
     run("a")
     monkeypatch.setattr(trials, "_run", original)
     monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:1")
-    with pytest.raises(UserError, match="expected HOST:PORT"):
+    with pytest.raises(UserError, match="expected the HOST:PORT"):
         trials.run([Trial("a", "net", 1, {}, "a")], dict, fresh=True)
     assert run("a")[0] == []
 
@@ -452,7 +452,7 @@ def test_lost_trial(clustered: Project, second: subprocess.Popen[str], tmp_path:
             psutil.Process(int(paused.read_text())).kill()
         output = driver.communicate(timeout=DEADLINE)[0]
     assert driver.returncode == 0
-    assert len(re.findall(r"^\w+, seed 1: lost \(.*\), restarting$", output, re.MULTILINE)) == 1
+    assert len(re.findall(r"^\w+, seed 1: its worker was lost \(.*\); starting it again$", output, re.MULTILINE)) == 1
     one, two = json.loads(output.splitlines()[-1])
     assert (one["variant"], two["variant"]) == ("one", "two")
     assert one["weights"] == two["weights"]

@@ -221,12 +221,12 @@ def test_summary() -> None:
     assert [summary.number for summary in summaries] == [3, 0, 5]  # the current params win a tie
     assert (summaries[0].mean, summaries[0].deviation, summaries[0].seconds) == pytest.approx((0.93, 0.01, 13))
     assert report.recommendation(summaries) == (
-        "Trial 3 is 2.00 percentage points better than the current params. "
-        "This is more than twice the standard error of the difference. It takes 1.30 times as long. Use its params."
+        "Trial 3 is 2.00 percentage points better than the current params, which is more than twice the standard error "
+        "of the difference. Training takes 1.30 times as long. Use its params."
     )
     assert confirmation.recommended(summaries).number == 3
     assert report.recommendation(summaries[1:]) == (
-        "None of the confirmed configurations has a higher mean than the current params. Keep them."
+        "None of the confirmed configurations has a higher mean than the current params. Keep the current params."
     )
     assert confirmation.recommended(summaries[1:]).number == 0
 
@@ -237,9 +237,8 @@ def test_better_by_chance() -> None:
     assert summaries[0].number == 3
     assert confirmation.recommended(summaries).number == 0
     assert report.recommendation(summaries) == (
-        "Trial 3 is 1.00 percentage points better than the current params. "
-        "This is not more than twice the standard error of the difference. It takes 1.00 times as long. "
-        "Keep the current params."
+        "Trial 3 is 1.00 percentage points better than the current params, which is not more than twice the standard "
+        "error of the difference. Training takes 1.00 times as long. Keep the current params."
     )
 
 
@@ -311,7 +310,7 @@ def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "http://127.0.0.1:8265"])
 def test_address_of_another_kind(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
-    with pytest.raises(UserError, match=f"^RAY_ADDRESS={address}: expected HOST:PORT"), cluster.connect(()):
+    with pytest.raises(UserError, match=f"^RAY_ADDRESS={address}: expected the HOST:PORT"), cluster.connect(()):
         pass
 
 

@@ -60,9 +60,9 @@ class Predictions:
         """Read what `to_csv` writes; confidence and probability may be missing.
 
         Args:
-            content: of the file.
+            content: content of the file.
             classes: names of the classes.
-            name: of the file, for errors.
+            name: name of the file, for error messages.
 
         Raises:
             UserError: it is not such a table, or has an unknown class.
@@ -92,7 +92,7 @@ class Predictions:
         return cls(classes, labels, predicted, confidence, probability)
 
     def to_csv(self) -> str:
-        """Return a row per example: actual, predicted (class names), confidence, probability (four digits)."""
+        """Return a row per example: actual, predicted (names), confidence, probability (four significant digits)."""
         names = np.array(self.classes, dtype=object)
         table = pd.DataFrame({"actual": names[self.labels], "predicted": names[self.predicted]})
         if self.has_probabilities:

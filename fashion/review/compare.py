@@ -67,8 +67,8 @@ class Comparison:
         paired: None if the two have no predictions for the same test set.
         verdict: on the accuracy.
         p_adjusted: p-value of McNemar's test, adjusted for the number of models tested.
-        min_significant_change: smallest change in accuracy that would be significant with as many test examples
-            predicted differently and as many models tested; None if none would.
+        min_significant_change: smallest change in accuracy that would be significant, given the number of fixed and
+            broken examples and of models tested; None if none would.
     """
 
     name: str

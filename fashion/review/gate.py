@@ -7,7 +7,7 @@ from fashion.review.revision import stale_message
 
 
 def failures(result: ReviewResult) -> list[str]:
-    """Return why the gate fails, a sentence each without a full stop; none if it passes."""
+    """Return the reasons why the gate fails, a sentence each without a full stop; an empty list if it passes."""
     return list(_failures(result))
 
 
@@ -16,7 +16,10 @@ def _failures(result: ReviewResult) -> Iterator[str]:
     if result.head.stale:
         yield stale_message(result.head.stale)
     if not result.same_test_set:
-        yield "the test sets differ or cannot be compared, so the models cannot be compared; review this change by hand"
+        yield (
+            "the test sets differ in more than added images, or one is missing here (`dvc pull`), so the models cannot "
+            "be compared"
+        )
     for model in result.models:
         waived = model.name in result.waivers
         if model.verdict == "worse" and model.paired and not waived:
@@ -25,7 +28,9 @@ def _failures(result: ReviewResult) -> Iterator[str]:
                 f"{model.paired.accuracy.fixed} fixed, p = {model.p_adjusted:.2g} (level {rules.significance:g})"
             )
         if model.verdict == "not comparable" and result.same_test_set:
-            yield f"{model.name} cannot be tested: its predictions are missing"
+            lacking = result.base if model.base and model.base.predictions is None else result.head
+            remedy = "`fashion review --rebuild`" if lacking.commit else "`dvc pull` or `dvc repro`"
+            yield f"{model.name} cannot be compared: its predictions are missing from {lacking.name}; run {remedy}"
         if model.head is None:
             if not waived:
                 yield f"{model.name} was removed"

@@ -38,7 +38,7 @@ class Rules(StrictModel):
             (n,), which predictions in the .npy format need.
         significance: level of McNemar's test after Holm's correction.
         min_accuracy: minimum test accuracy by model; optional per model.
-        waivers: why a regression of a model is accepted, by model; it counts in the change that writes it only.
+        waivers: why a regression of a model is accepted, by model; it counts only in the change that writes it.
         models: files by model.
         classes: names of the classes, in the order of the labels.
         calibration_bins: number of bins of the calibration error.
@@ -63,8 +63,8 @@ class Rules(StrictModel):
 def load_rules(revision: Revision) -> Rules | None:
     """Read the rules of a revision; None if it has no params.yaml or no section `review`.
 
-    `waivers` may be omitted. A project with the sections `models`, `dataset` and `evaluation` need not repeat its models, class names and
-    calibration bins in `review`.
+    `waivers` may be omitted. A project with the sections `models`, `dataset` and `evaluation` need not repeat its
+    models, class names and calibration bins in `review`.
 
     Raises:
         UserError: params.yaml is not YAML, or one line per key that is unknown, missing, of the wrong type or out of
@@ -87,9 +87,9 @@ def load_rules(revision: Revision) -> Rules | None:
 
 
 def _defaults(params: dict[str, Any], revision: Revision) -> dict[str, Any]:
-    """Return what the other sections of params.yaml give.
+    """Return the defaults taken from other sections of params.yaml.
 
-    Commits from before predictions.csv have probabilities.npy.
+    Commits older than predictions.csv have probabilities.npy instead.
     """
     models = params.get("models")
     if not isinstance(models, dict):

@@ -47,14 +47,15 @@ class TestSet:
 
         Equal labels without images are not enough: other examples may have the same labels.
         """
-        if self.md5 == other.md5 or (self.sha256 is not None and self.sha256 == other.sha256):
+        hashes = ((self.md5, other.md5), (self.sha256, other.sha256))
+        if any(mine is not None and mine == theirs for mine, theirs in hashes):
             return True
         if self.images is None or other.images is None or self.labels is None or other.labels is None:
             return False
         return np.array_equal(self.images, other.images) and np.array_equal(self.labels, other.labels)
 
     def indices_in(self, other: "TestSet") -> np.ndarray | None:
-        """Return the index of each example in another test set; None if it lacks one, or images are missing here."""
+        """Return the index of each example in another test set; None if that lacks one, or if images are missing."""
         theirs: dict[tuple[object, ...], list[int]] = {}
         for index, key in enumerate(other._examples()):
             theirs.setdefault(key, []).append(index)
@@ -98,7 +99,7 @@ class Snapshot:
         missing: outputs that a review needs and that neither the revision nor the cache has.
         stale: what has changed since dvc.lock was written; empty for a commit.
         rebuilt: whether the pipeline was run again to read it.
-        own_rules: whether it was read by its own rules; else by those of the other revision.
+        own_rules: whether its own rules were used; else those of the other revision.
     """
 
     name: str
@@ -114,17 +115,17 @@ class Snapshot:
     own_rules: bool
 
     def at(self, indices: np.ndarray, test_set: TestSet) -> "Snapshot":
-        """Return the snapshot on `test_set`, whose examples are at `indices` of its own."""
+        """Return the snapshot restricted to `test_set`, whose examples are at `indices` of its own test set."""
         models = {
             name: replace(model, metrics={})
             if model.predictions is None
-            else _scored(model, model.predictions.take(indices), self.rules)
+            else scored(model, model.predictions.take(indices), self.rules)
             for name, model in self.models.items()
         }
         return replace(self, models=models, test_set=test_set)
 
 
-def _scored(model: Model, predictions: Predictions, rules: Rules) -> Model:
+def scored(model: Model, predictions: Predictions, rules: Rules) -> Model:
     """Return the model with these predictions and their metrics."""
     matrix = metrics.confusion_matrix(predictions)
     values = {"accuracy": float(predictions.correct.mean())}
@@ -155,7 +156,7 @@ def take(root: Path, base: str | None, head: str | None, *, rebuild: bool) -> tu
     after = revision.commit(root, head) if head else revision.working_tree(root)
     rules = load_rules(after)
     if rules is None:
-        raise UserError(f"params.yaml of {after.name} has no section `review`; docs/review.md describes it")
+        raise UserError(f"params.yaml of {after.name} has no section `review`; docs/review.md of fashion describes it")
     before = revision.commit(root, base) if base else revision.merge_base(after, rules.base_branch)
     try:
         base_rules = load_rules(before)
@@ -217,7 +218,9 @@ def _test_set(source: Revision, rules: Rules) -> TestSet:
     if labels is None:
         other = (files and "labels.npy" not in files) or source.file(rules.test_set) is not None
         if other and rules.test_set in rules.files:
-            raise UserError(f"{rules.test_set} of {source.name}: expected a folder with labels.npy (review.test_set)")
+            raise UserError(
+                f"{rules.test_set} of {source.name}: expected a folder with labels.npy (review.test_set), as predictions are .npy"
+            )
         return TestSet(digest, None, None, None)
     classes = len(rules.classes)
     if (
@@ -268,8 +271,8 @@ def _model(source: Revision, name: str, labels: Labels | None, rules: Rules) -> 
             () if studied is None else _accuracies(name, studied),
         )
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"results of {name} of {source.name} cannot be read ({error}); run `dvc repro`") from error
-    return _scored(model, predictions, rules) if predictions else model
+        raise UserError(f"cannot read the results of {name} in {source.name}: {error!r}") from error
+    return scored(model, predictions, rules) if predictions else model
 
 
 def _predictions(source: Revision, path: str, labels: Labels | None, rules: Rules) -> Predictions | None:

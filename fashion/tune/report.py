@@ -124,12 +124,14 @@ def recommendation(summaries: Sequence[Summary]) -> str:
     """Return which params to use, and why."""
     best, current = summaries[0], next(summary for summary in summaries if summary.number == CURRENT)
     if best is current:
-        return "None of the confirmed configurations has a higher mean than the current params. Keep them."
+        return (
+            "None of the confirmed configurations has a higher mean than the current params. Keep the current params."
+        )
     better = best.exceeds(current)
     return (
         f"Trial {best.number} is {100 * (best.mean - current.mean):.2f} percentage points better than the current "
-        f"params. This is {'more' if better else 'not more'} than twice the standard error of the difference. It takes "
-        f"{best.seconds / current.seconds:.2f} times as long. "
+        f"params, which is {'more' if better else 'not more'} than twice the standard error of the difference. "
+        f"Training takes {best.seconds / current.seconds:.2f} times as long. "
         f"{'Use its params' if better else 'Keep the current params'}."
     )
 
