@@ -226,7 +226,7 @@ def test_summary() -> None:
     )
     assert confirmation.recommended(summaries).number == 3
     assert report.recommendation(summaries[1:]) == (
-        "None of the confirmed configurations has a higher mean than the current params. Keep the current params."
+        "No confirmed configuration has a higher mean than the current params. Keep the current params."
     )
     assert confirmation.recommended(summaries[1:]).number == 0
 

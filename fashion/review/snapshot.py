@@ -219,8 +219,8 @@ def _test_set(source: Revision, rules: Rules) -> TestSet:
         other = (files and "labels.npy" not in files) or source.file(rules.test_set) is not None
         if other and rules.test_set in rules.files:
             raise UserError(
-                f"{rules.test_set} of {source.name}: expected a folder with labels.npy (review.test_set), as predictions "
-                "are .npy files"
+                f"{rules.test_set} of {source.name}: expected a folder with labels.npy (review.test_set), as "
+                "predictions are .npy files"
             )
         return TestSet(digest, None, None, None)
     classes = len(rules.classes)

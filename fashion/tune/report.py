@@ -124,9 +124,7 @@ def recommendation(summaries: Sequence[Summary]) -> str:
     """Return which params to use, and why."""
     best, current = summaries[0], next(summary for summary in summaries if summary.number == CURRENT)
     if best is current:
-        return (
-            "None of the confirmed configurations has a higher mean than the current params. Keep the current params."
-        )
+        return "No confirmed configuration has a higher mean than the current params. Keep the current params."
     better = best.exceeds(current)
     return (
         f"Trial {best.number} is {100 * (best.mean - current.mean):.2f} percentage points better than the current "
