@@ -161,6 +161,18 @@ def results_numbers(read: Read) -> Iterator[str]:
         yield "bfloat16 has no significant effect on the accuracy"
     yield f"makes training {float(ablation['float32']['time']):.1f} times as fast"
 
+    for name in ("dnn", "cnn"):
+        searched = list(csv.DictReader(read(f"reports/tune/{name}.csv").splitlines()))
+        confirmed: dict[str, list[dict[str, str]]] = {}
+        for row in searched:
+            if row["seed"] != searched[0]["seed"]:
+                confirmed.setdefault(row["trial"], []).append(row)
+        times = {trial: statistics.mean(float(row["seconds"]) for row in rows) for trial, rows in confirmed.items()}
+        for trial, rows in confirmed.items():
+            found = [float(row["val_accuracy"]) for row in rows]
+            mean, deviation = statistics.mean(found), 100 * statistics.stdev(found)
+            yield f"| {mean:.2%} ± {deviation:.2f} | {times[trial] / times['0']:.2f} |"
+
     gains = json.loads(read("studies/transfer/comparison.json"))["differences"]
     few, more = (100 * gains[images]["mean"] for images in ("10", "100"))
     yield f"the CNN by {few:.1f} points with 10 images per class and by {more:.1f} with 100"

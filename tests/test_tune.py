@@ -268,11 +268,10 @@ def test_report() -> None:
     assert "| 1 | 92.00% | 30 s | hidden_units [32], dropout 0.2 |" in lines
     assert "| 0 | 91.00% ± 0.20 | 20 s | the current params |" in lines
     figure = report.draw("dnn", results, best=1)
-    legend = figure.axes[0].get_legend()
-    assert legend
+    (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "Pareto front",
-        "stopped early",
+        "stopped early (those below the axis are drawn on it)",
         "finished",
         "current params",
         "recommended",

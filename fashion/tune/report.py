@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -49,10 +50,17 @@ def pareto_front(results: Sequence[Result]) -> list[Result]:
 def draw(model: str, results: Sequence[Result], best: int) -> Figure:
     """Draw validation accuracy against processor time of the trials of a search, with their Pareto front."""
     finished = [result for result in results if result.outcome == "finished"]
+    shown = [result.val_accuracy for result in finished]
+    margin = max(0.002, 0.15 * (max(shown) - min(shown)))
+    bottom, top = min(shown) - 2 * margin, max(shown) + margin
     groups: dict[str, tuple[list[Result], dict[str, Any]]] = {
-        "stopped early": (
-            [result for result in results if result.outcome == "stopped early"],
-            {"marker": "x", "color": GREY},
+        "stopped early (those below the axis are drawn on it)": (
+            [
+                replace(result, val_accuracy=max(result.val_accuracy, bottom))
+                for result in results
+                if result.outcome == "stopped early"
+            ],
+            {"marker": "x", "color": GREY, "clip_on": False},
         ),
         "finished": (finished, {"marker": "o", "color": COLOURS[1]}),
         "current params": (
@@ -64,21 +72,19 @@ def draw(model: str, results: Sequence[Result], best: int) -> Figure:
             {"marker": "*", "color": COLOURS[2], "s": 150},
         ),
     }
-    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
     ax = figure.subplots()
     ax.set_title(f"{model.upper()}: hyperparameter search")
     ax.step(*_points(pareto_front(finished)), where="post", color=COLOURS[1], label="Pareto front", linewidth=1)
     for label, (group, style) in groups.items():
         if group:
             ax.scatter(*_points(group), label=label, zorder=3, **style)
-    shown = [result.val_accuracy for result in finished]
-    margin = max(0.002, 0.15 * (max(shown) - min(shown)))
-    ax.set_ylim(min(shown) - 2 * margin, max(shown) + margin)  # trials that were stopped may lie far below
+    ax.set_ylim(bottom, top)  # trials that were stopped may lie far below
     ax.set_xlabel("processor time (s); approximate, as trials ran side by side")
     ax.set_ylabel("validation accuracy")
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.grid(alpha=0.3)
-    ax.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
 
 
