@@ -169,8 +169,8 @@ def results_numbers(read: Read) -> Iterator[str]:
                 confirmed.setdefault(row["trial"], []).append(row)
         times = {trial: statistics.mean(float(row["seconds"]) for row in rows) for trial, rows in confirmed.items()}
         for trial, rows in confirmed.items():
-            found = [float(row["val_accuracy"]) for row in rows]
-            mean, deviation = statistics.mean(found), 100 * statistics.stdev(found)
+            values = [float(row["val_accuracy"]) for row in rows]
+            mean, deviation = statistics.mean(values), 100 * statistics.stdev(values)
             yield f"| {mean:.2%} ± {deviation:.2f} | {times[trial] / times['0']:.2f} |"
 
     gains = json.loads(read("studies/transfer/comparison.json"))["differences"]
