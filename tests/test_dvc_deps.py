@@ -170,7 +170,7 @@ def test_command_names_the_outputs(name: str) -> None:
 
 def test_only_evaluation_reads_the_test_split() -> None:
     readers = {name for name, stage in STAGES.items() if "data/test" in stage["deps"]}
-    assert readers == {"evaluate", "export", "plot", "card"}
+    assert readers == {"evaluate", "export", "plot"}
 
 
 def names(tree: ast.AST, name: str) -> list[ast.Name]:

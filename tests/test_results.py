@@ -167,9 +167,9 @@ def results_numbers(read: Read) -> Iterator[str]:
         for row in searched:
             if row["seed"] != searched[0]["seed"]:
                 confirmed.setdefault(row["trial"], []).append(row)
-        times = {trial: statistics.mean(float(row["seconds"]) for row in rows) for trial, rows in confirmed.items()}
-        for trial, rows in confirmed.items():
-            values = [float(row["val_accuracy"]) for row in rows]
+        times = {trial: statistics.mean(float(row["seconds"]) for row in same) for trial, same in confirmed.items()}
+        for trial, same in confirmed.items():
+            values = [float(row["val_accuracy"]) for row in same]
             mean, deviation = statistics.mean(values), 100 * statistics.stdev(values)
             yield f"| {mean:.2%} ± {deviation:.2f} | {times[trial] / times['0']:.2f} |"
 
@@ -179,6 +179,19 @@ def results_numbers(read: Read) -> Iterator[str]:
     rows = csv.DictReader(read("studies/transfer/table.csv").splitlines())
     best = next(row for row in rows if (row["method"], row["images"]) == ("finetuned", "all"))
     yield f"it reaches {float(best['accuracy']):.1%} in {float(best['ratio']):.1f} times the CNN's processor time"
+
+
+def scale_numbers(read: Read) -> Iterator[str]:
+    trials = json.loads(read("reports/benchmarks.json"))["trials"]
+    pairs = {way: statistics.median(seconds) for way, seconds in trials["side_by_side"]["seconds"].items()}
+    ratio = pairs["one after the other"] / pairs["side by side"]
+    yield f"two CNN trials finish {ratio:.1f} times as fast side by side"
+    runs = {(run["trials"], run["nodes"]): run["seconds"] for run in trials["growth"]["runs"]}
+    for count in (2, 4, 8):
+        yield f"| {count} | {runs[count, 1]:.0f} s | {runs[count, 2]:.0f} s |"
+    table = read("reports/benchmarks.md").partition("| Nodes | Time, min |")[2]
+    minutes = dict(re.findall(r"^\| (\d+) \| (\d+) \|", table, re.M))
+    yield f"would take {minutes['1']} minutes on one such node, {minutes['10']} on ten and {minutes['100']} on 100"
 
 
 def serving_numbers(read: Read) -> Iterator[str]:
@@ -259,6 +272,7 @@ NUMBERS = {
     "README.md": readme_numbers,
     "docs/results.md": results_numbers,
     "docs/review.md": docs_review_numbers,
+    "docs/scale.md": scale_numbers,
     "docs/serving.md": serving_numbers,
 }
 
