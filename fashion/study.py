@@ -28,7 +28,7 @@ def read(path: Path, models: Collection[str]) -> Study:
     """Read the params.yaml of a study.
 
     Args:
-        path: the file. If its `variants` are empty, each model is a variant.
+        path: the file. If its `variants` are empty, each model is a variant, or that of `all` is the only one.
         models: names of the project's models.
 
     Returns:
@@ -38,7 +38,8 @@ def read(path: Path, models: Collection[str]) -> Study:
         UserError: a key is unknown, missing or of the wrong type, or a variant has no model or a seed (one line each).
     """
     study = validated(Study, read_yaml(path), str(path))
-    variants = study.variants or {model: {"model": model} for model in models}
+    each = [study.all["model"]] if "model" in study.all else models
+    variants = study.variants or {str(model): {"model": model} for model in each}
     changes = {name: merged(study.all, own) for name, own in variants.items()}
     raise_problems(
         f"{path}: variants.{name}: model: found {own.get('model')!r}, expected one of {', '.join(models)}"

@@ -62,6 +62,11 @@ def test_each_model_is_a_variant(tmp_path: Path) -> None:
     assert found.variants == {model: {"model": model, "epochs": 3} for model in MODELS}
 
 
+def test_model_of_all_variants(tmp_path: Path) -> None:
+    found = study.read(write_study(tmp_path, all={"model": "cnn", "epochs": 3}), ["dnn", "cnn"])
+    assert found.variants == {"cnn": {"model": "cnn", "epochs": 3}}
+
+
 def test_variants(tmp_path: Path) -> None:
     everywhere = {"model": "cnn", "augmentation": {"translate": 2}}
     variants = {"short": {}, "flat": {"augmentation": {"flip": False}}}

@@ -290,7 +290,7 @@ def test_diverged_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("count", "hours"), [(1, None), (2, 0.0), (2, math.inf), (2, math.nan)])
 def test_bad_limits(count: int, hours: float | None) -> None:
-    with pytest.raises(UserError, match="expected --trials of at least 2, and --hours greater than 0"):
+    with pytest.raises(UserError, match=f"^found --trials {count}, --hours {hours}; expected at least 2 trials"):
         run.run("dnn", count, hours, fresh=False, apply=False)
 
 

@@ -40,7 +40,7 @@ def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -
         UserError: as for `fashion.tune.space.load`, `search` or `fashion.tune.confirmation.confirm`.
     """
     if count < 2 or (hours is not None and not 0 < hours < math.inf):
-        raise UserError("expected --trials of at least 2, and --hours greater than 0")
+        raise UserError(f"found --trials {count}, --hours {hours}; expected at least 2 trials, and more than 0 hours")
     splits = trials.load(SPLITS)
     search_space = space.load(model, load_params(PARAMS), splits["train"].image_shape)
     data = {name: list_folder(folder) for name, folder in SPLITS.items()}
