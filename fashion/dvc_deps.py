@@ -50,8 +50,8 @@ STUDY = "stages.study"
 RESULTS = "fashion/evaluation/model_results.py"
 TRIALS = "fashion/trials.py"
 COMPUTE_NOTHING = {
-    *("fashion/cluster.py", "fashion/data/__init__.py", "fashion/errors.py", "fashion/files.py", "fashion/locks.py"),
-    *("fashion/parent.py", "fashion/silence.py", "fashion/stores.py", "stages/__init__.py"),
+    *("fashion/data/__init__.py", "fashion/errors.py", "fashion/files.py", "fashion/locks.py", "fashion/parent.py"),
+    *("fashion/silence.py", "fashion/stores.py", "stages/__init__.py"),
 }
 
 
