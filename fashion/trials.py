@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
 from fashion import cluster, parent
@@ -120,8 +121,9 @@ def train(
         callbacks: further Keras callbacks.
 
     Returns:
-        parameters (count), val_accuracy, accuracy (on the test set; None without one) and seconds (processor time of
-        the training, summed over threads).
+        parameters (count), val_accuracy, accuracy (on the test set; None without one), seconds (processor time of the
+        training, summed over threads) and errors (indices of the misclassified test images, separated by spaces; None
+        without a test set).
     """
     from fashion.models import networks, training
     from fashion.models.input_pipeline import batches
@@ -131,16 +133,18 @@ def train(
         networks.load(trial.model), trial.settings, splits["train"], splits["validation"], store, callbacks
     )
     seconds = time.process_time() - started
-    accuracy = {
-        name: round(model.evaluate(batches(split), verbose=0, return_dict=True)["accuracy"], 6)
+    correct = {
+        name: model.predict(batches(split), verbose=0).argmax(axis=1) == split.labels
         for name, split in splits.items()
         if name != "train"
     }
+    accuracy = {name: round(float(values.mean()), 6) for name, values in correct.items()}
     return {
         "parameters": model.count_params(),
         "val_accuracy": accuracy["validation"],
         "accuracy": accuracy.get("test"),
         "seconds": round(seconds, 1),
+        "errors": " ".join(map(str, np.flatnonzero(~correct["test"]))) if "test" in correct else None,
     }
 
 

@@ -29,12 +29,14 @@ def main() -> None:
     test = dataset.load(args.test)
     model = saving.load(args.model)
     probabilities = model.predict(batches(test), verbose=0)
-    predictions = Predictions.of(probabilities, test.labels, params.dataset.classes)
-    summary = metrics.summary(predictions, params.evaluation.calibration_bins)
+    classes = params.dataset.classes
+    table = Predictions.of(probabilities, test.labels, classes).to_csv()
+    rounded = Predictions.parse(table.encode(), classes, "predictions.csv")  # so anyone can compute the metrics from it
+    summary = metrics.summary(rounded, params.evaluation.calibration_bins)
 
     with atomic_write(args.probabilities) as file:
         np.save(file, probabilities)
-    write_text(args.reports / "predictions.csv", predictions.to_csv())
+    write_text(args.reports / "predictions.csv", table)
     about = {"parameters": model.count_params(), "test_set": sha256(test)}
     write_json(args.reports / "metrics.json", {**about, **summary})
 

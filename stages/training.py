@@ -3,10 +3,14 @@
 import argparse
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from fashion import parent  # noqa: F401 - looks for DVC before TensorFlow is imported
 from fashion.params import check_params_fit, load_params
 from fashion.validation import parse_settings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def parse_arguments(name: str, description: str | None) -> argparse.Namespace:
@@ -15,7 +19,7 @@ def parse_arguments(name: str, description: str | None) -> argparse.Namespace:
     parser.add_argument("train", type=Path, help="training split (folder)")
     parser.add_argument("validation", type=Path, help="validation split (folder)")
     parser.add_argument("model", type=Path, help="trained model to write (.keras)")
-    parser.add_argument("history", type=Path, help="history to write, a row per epoch (.csv)")
+    parser.add_argument("history", type=Path, help="history to write after each epoch, a row per epoch (.csv)")
     parser.add_argument(
         "--set",
         dest="settings",
@@ -40,7 +44,10 @@ def train(network: ModuleType, args: argparse.Namespace) -> None:
     networks.check(params, train.image_shape)
     settings = networks.params_of(name, params, parse_settings(args.settings))
     data = {str(folder): list_folder(folder) for folder in (args.train, args.validation)}
-    with file_store(args.model, networks.training_key(name, settings, data)) as store:
-        model, history = training.train(network, settings, train, validation, store)
-        saving.save(model, args.model)
+
+    def write(history: "pd.DataFrame") -> None:
         write_text(args.history, history.to_csv(index=False, float_format="%.6g"))
+
+    with file_store(args.model, networks.training_key(name, settings, data)) as store:
+        model, _ = training.train(network, settings, train, validation, store, on_epoch=write)
+        saving.save(model, args.model)

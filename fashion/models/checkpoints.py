@@ -6,6 +6,7 @@ import zipfile
 
 import keras
 import numpy as np
+import pandas as pd
 
 from fashion.data.dataset import npz
 from fashion.errors import UserError
@@ -43,6 +44,12 @@ class Checkpoints(keras.callbacks.Callback):
     def epochs(self) -> int:
         """Number of epochs done."""
         return len(self.history)
+
+    def table(self) -> pd.DataFrame:
+        """Return the history as a table, with the number of the epoch, from 1, as the first column."""
+        table = pd.DataFrame(self.history, columns=HISTORY)
+        table.insert(0, "epoch", range(1, self.epochs + 1))
+        return table
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         self.history.append([logs[name] for name in HISTORY])

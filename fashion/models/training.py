@@ -1,7 +1,7 @@
 """Training a network. The same machine, code, params and data give the same bytes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 from fashion.data.dataset import Split
 from fashion.models import optimizers
 from fashion.models.augmentation import augment
-from fashion.models.checkpoints import HISTORY, Checkpoints
+from fashion.models.checkpoints import Checkpoints
 from fashion.models.hard_examples import HardExampleSampler, images_per_epoch
 from fashion.models.input_pipeline import batches
 from fashion.models.progress import Progress
@@ -31,6 +31,7 @@ def train(
     validation: Split,
     store: Store | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    on_epoch: Callable[[pd.DataFrame], None] = lambda history: None,
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Build a network and train it with categorical cross-entropy.
 
@@ -41,6 +42,7 @@ def train(
         validation: the validation split.
         store: of checkpoints; the training resumes from the one in it, and ends with the same bytes.
         callbacks: further callbacks, called after this project's own.
+        on_epoch: called after each epoch with the history so far.
 
     Returns:
         The trained network and its history, a row per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy,
@@ -61,12 +63,17 @@ def train(
         validation_data=batches(validation),
         shuffle=False,  # the sampler shuffles
         class_weight=class_weights(params, train),
-        callbacks=[LearningRate(), progress, sampler, checkpoints, *callbacks],
+        callbacks=[
+            LearningRate(),
+            progress,
+            sampler,
+            checkpoints,
+            keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(checkpoints.table())),
+            *callbacks,
+        ],
         verbose=0,
     )
-    history = pd.DataFrame(checkpoints.history, columns=HISTORY)
-    history.insert(0, "epoch", range(1, params.epochs + 1))
-    return model, history
+    return model, checkpoints.table()
 
 
 def build_and_compile(network: ModuleType, params: TrainingParams, train: Split) -> keras.Model:
