@@ -146,14 +146,18 @@ def show_results(args: argparse.Namespace) -> None:
 
 def show_review(args: argparse.Namespace) -> None:
     """Print what a change did to each model; with --gate, fail if the gate does."""
-    from fashion.evaluation.figures import png
     from fashion.files import atomic_write, write_text
-    from fashion.review import figures, gate, report, snapshot
+    from fashion.review import gate, report, snapshot
     from fashion.review.compare import compare
 
     result = compare(*snapshot.take(Path(), args.base, args.head, rebuild=args.rebuild))
     failures = gate.failures(result)
-    drawn = {name: png(figure) for name, figure in figures.draw(result).items()} if args.html or args.figures else {}
+    drawn = {}
+    if args.html or args.figures:
+        from fashion.evaluation.figures import png
+        from fashion.review import figures
+
+        drawn = {name: png(figure) for name, figure in figures.draw(result).items()}
     if args.html:
         inline = {name: f"data:image/png;base64,{b64encode(content).decode()}" for name, content in drawn.items()}
         write_text(args.html, report.page(report.markdown(result, failures, inline)))

@@ -92,6 +92,18 @@ class Lock:
             raise UserError(f"dvc.lock has no {path}; `dvc repro` makes the outputs of the pipeline")
         return stage
 
+    def upstream(self, path: str) -> list[str]:
+        """Return the stages that an output depends on: the one that makes it, those that make its inputs, and so on."""
+        stages: list[str] = []
+        paths = [path]
+        while paths:
+            path = paths.pop()
+            for stage in self.stages:
+                if stage not in stages and path in self._files(stage, "outs"):
+                    stages.append(stage)
+                    paths += self.inputs(stage)
+        return stages
+
     def inputs(self, stage: str) -> dict[str, str | None]:
         """Return the MD5 of each dependency of a stage, by path; None for one outside the project without an MD5."""
         return self._files(stage, "deps")

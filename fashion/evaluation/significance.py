@@ -11,7 +11,7 @@ from fashion.evaluation.metrics import confidence_bins, log_losses
 from fashion.evaluation.predictions import Predictions
 
 RESAMPLES = 2000
-BATCH = 50  # resamples at once; bounds the memory
+BATCH = 500_000  # resampled images at once; bounds the memory
 Correct = Bool[np.ndarray, "n"]
 
 
@@ -96,7 +96,8 @@ def loss_change(base: Predictions, head: Predictions) -> Interval:
     mean = float(changes.mean())
     if len(changes) < 2:
         return Interval(mean, -np.inf, np.inf)
-    found = bootstrap((changes,), np.mean, n_resamples=RESAMPLES, batch=BATCH, method="percentile", rng=0)
+    batch = _batch(len(changes))
+    found = bootstrap((changes,), np.mean, n_resamples=RESAMPLES, batch=batch, method="percentile", rng=0)
     return Interval(mean, float(found.confidence_interval.low), float(found.confidence_interval.high))
 
 
@@ -121,9 +122,15 @@ def calibration_change(base: Predictions, head: Predictions, bins: int) -> tuple
         return np.asarray(errors / images)
 
     found = float(change(np.zeros(bins)))
-    swapped = np.concatenate([change(rng.integers(0, 2, (BATCH, images)) @ apart) for _ in range(RESAMPLES // BATCH)])
+    sizes = [min(_batch(images), RESAMPLES - done) for done in range(0, RESAMPLES, _batch(images))]
+    swapped = np.concatenate([change(rng.integers(0, 2, (size, images)) @ apart) for size in sizes])
     as_large = np.abs(swapped) >= abs(found) - 1e-12
     return found, (1 + int(as_large.sum())) / (1 + len(swapped))
+
+
+def _batch(images: int) -> int:
+    """Return the number of resamples at once."""
+    return max(1, BATCH // images)
 
 
 def _gaps(predictions: Predictions, bins: int) -> Float64[np.ndarray, "n bins"]:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from fashion.errors import UserError
-from fashion.evaluation import significance
+from fashion.evaluation import recipes, significance
 from fashion.evaluation.predictions import Predictions
+from fashion.evaluation.recipes import RecipeChange
 from fashion.evaluation.significance import Interval, McNemar
 from fashion.review import data_changes, lock_diff
 from fashion.review.data_changes import DataChanges
@@ -18,7 +19,7 @@ from fashion.review.lock_diff import LockDiff
 from fashion.review.rules import Rules
 from fashion.review.snapshot import Model, Snapshot, TestSet
 
-Verdict = Literal["better", "worse", "within noise", "unchanged", "new", "removed", "not comparable"]
+Verdict = Literal["better", "worse", "within noise", "unchanged", "new", "removed", "not comparable", "not measured"]
 MOST_CHANGED = 5
 
 
@@ -59,6 +60,20 @@ class PairedResult:
 
 
 @dataclass(frozen=True)
+class RecipeResult:
+    """The recipe of a model in base and in head.
+
+    Attributes:
+        change: None if one of the recipes was not measured.
+        p_adjusted: p-value, adjusted for the number of recipes tested.
+    """
+
+    change: RecipeChange | None
+    verdict: Verdict
+    p_adjusted: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One model in base and in head, or two models of head.
 
@@ -69,6 +84,8 @@ class Comparison:
         p_adjusted: p-value of McNemar's test, adjusted for the number of models tested.
         min_significant_change: smallest change in accuracy that would be significant, given the number of fixed and
             broken examples and of models tested; None if none would.
+        recipe: None for two models of head, and for a model that is new or removed or for which the rules of one
+            revision name no study.
     """
 
     name: str
@@ -78,6 +95,7 @@ class Comparison:
     verdict: Verdict
     p_adjusted: float
     min_significant_change: float | None
+    recipe: RecipeResult | None
 
 
 @dataclass(frozen=True)
@@ -117,6 +135,18 @@ class ReviewResult:
         known = self.base.rules.waivers
         return {name: reason for name, reason in self.head.rules.waivers.items() if known.get(name) != reason}
 
+    def unmeasured(self, model: Comparison) -> list[str]:
+        """Return why the recipe of a model cannot be compared, a clause per revision."""
+        reasons = []
+        for snapshot, side in ((self.base, model.base), (self.head, model.head)):
+            if side and not side.trials:
+                reasons.append(f"the rules of {snapshot.name} name no study of {model.name} (review.models)")
+            elif side and side.trials and side.trials.measured is None:
+                run = f"run `{side.trials.command}`"
+                where = f"at {snapshot.name}, {run} and commit" if snapshot.commit else run
+                reasons.append(f"not measured in {snapshot.name} ({side.trials.problem}); {where}")
+        return reasons
+
     @property
     def test_set(self) -> TestSet:
         """The test set of head."""
@@ -139,9 +169,7 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
         same_test_set, growth = True, len(head.test_set.labels) - len(indices)
         head = head.at(indices, base.test_set)
     rules = head.rules
-    present = {
-        name: replace(model, seeds=()) for name, model in head.models.items()
-    }  # the seeds of one model do not apply to a pair
+    present = {name: replace(model, trials=None) for name, model in head.models.items()}  # recipes are not paired
     names = [name for name in rules.models | base.rules.models if name in head.models or name in base.models]
     return ReviewResult(
         base,
@@ -172,6 +200,7 @@ def _compare(
     pairs = {name: _pair(name, base, head, rules) if same_test_set else None for name, (base, head) in models.items()}
     tested = {name: pair.accuracy for name, pair in pairs.items() if pair and not pair.unchanged}
     adjusted = dict(zip(tested, significance.holm([test.p_value for test in tested.values()]), strict=True))
+    measured = _recipes(models, rules) if same_test_set else {}
     found = []
     for name, (base, head) in models.items():
         pair, p_value, smallest = pairs[name], adjusted.get(name, 1.0), None
@@ -180,8 +209,33 @@ def _compare(
             images = significance.min_significant_change(differing, rules.significance / len(tested))
             smallest = images and images / len(pair.head.labels)
         verdict = _verdict(base, head, pair, significant=p_value < rules.significance)
-        found.append(Comparison(name, base, head, pair, verdict, p_value, smallest))
+        found.append(Comparison(name, base, head, pair, verdict, p_value, smallest, measured.get(name)))
     return tuple(found)
+
+
+def _recipes(models: Mapping[str, tuple[Model | None, Model | None]], rules: Rules) -> dict[str, RecipeResult]:
+    """Compare the recipes of the models that both revisions have."""
+    trials = {
+        name: (base.trials.measured, head.trials.measured)
+        for name, (base, head) in models.items()
+        if base and head and base.trials and head.trials
+    }
+    tested = {
+        name: (base, head)
+        for name, (base, head) in trials.items()
+        if base is not None and head is not None and not np.array_equal(base, head)
+    }
+    level = rules.significance / max(len(tested), 1)
+    changes = {name: recipes.compare(base, head, level) for name, (base, head) in tested.items()}
+    adjusted = dict(zip(tested, significance.holm([change.p_value for change in changes.values()]), strict=True))
+    found = {}
+    for name, (base, head) in trials.items():
+        verdict: Verdict = "not measured" if base is None or head is None else "unchanged"
+        if name in changes:
+            verdict = "better" if changes[name].accuracy.change > 0 else "worse"
+            verdict = verdict if adjusted[name] < rules.significance else "within noise"
+        found[name] = RecipeResult(changes.get(name), verdict, adjusted.get(name, 1.0))
+    return found
 
 
 def _pair(name: str, base: Model | None, head: Model | None, rules: Rules) -> PairedResult | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from fashion.review.compare import ReviewResult
+from fashion.review.compare import Comparison, PairedResult, ReviewResult
 from fashion.review.revision import stale_message
 
 
@@ -22,11 +22,8 @@ def _failures(result: ReviewResult) -> Iterator[str]:
         )
     for model in result.models:
         waived = model.name in result.waivers
-        if model.verdict == "worse" and model.paired and not waived:
-            yield (
-                f"{model.name} is significantly worse: {model.paired.accuracy.broken} test examples broken, "
-                f"{model.paired.accuracy.fixed} fixed, p = {model.p_adjusted:.2g} (level {rules.significance:g})"
-            )
+        if not waived and model.paired and not model.paired.unchanged:
+            yield from _recipe(result, model) if rules.judge == "recipe" else _model(result, model, model.paired)
         if model.verdict == "not comparable" and result.same_test_set:
             lacking = result.base if model.base and model.base.predictions is None else result.head
             remedy = "`fashion review --rebuild`" if lacking.commit else "`dvc pull` or `dvc repro`"
@@ -40,3 +37,21 @@ def _failures(result: ReviewResult) -> Iterator[str]:
             yield f"{model.name} has no accuracy; run `dvc repro`"
         elif minimum is not None and accuracy < minimum:
             yield f"{model.name} has an accuracy of {accuracy:.2%}, below the minimum of {minimum:.2%}"
+
+
+def _model(result: ReviewResult, model: Comparison, paired: PairedResult) -> Iterator[str]:
+    if model.verdict == "worse":
+        yield (
+            f"{model.name} is significantly worse: {paired.accuracy.broken} test examples broken, "
+            f"{paired.accuracy.fixed} fixed, p = {model.p_adjusted:.2g} (level {result.head.rules.significance:g})"
+        )
+
+
+def _recipe(result: ReviewResult, model: Comparison) -> Iterator[str]:
+    for reason in result.unmeasured(model):
+        yield f"the recipe of {model.name} cannot be compared: {reason}"
+    if model.recipe and model.recipe.change and model.recipe.verdict == "worse":
+        yield (
+            f"the recipe of {model.name} is significantly worse: {100 * model.recipe.change.accuracy.change:+.2f} "
+            f"points, p = {model.recipe.p_adjusted:.2g} (level {result.head.rules.significance:g})"
+        )

@@ -13,6 +13,7 @@ from fashion.evaluation.predictions import Predictions
 from fashion.review.compare import Comparison, PairedResult, ReviewResult
 from fashion.review.data_changes import DataChanges
 from fashion.review.lock_diff import ABSENT
+from fashion.review.trials import Trials
 
 DIGITS = {  # in the order of the rows
     "accuracy": "{:.2%}",
@@ -22,7 +23,6 @@ DIGITS = {  # in the order of the rows
     "calibration_error": "{:.2%}",
 }
 VERDICTS = ("worse", "removed", "not comparable", "better", "within noise", "unchanged", "new")  # most severe first
-ENOUGH_SEEDS = 3  # for a standard deviation
 LISTED = 12  # items in a line; the others are counted
 NAMED = 3  # files per folder
 
@@ -47,10 +47,10 @@ def markdown(result: ReviewResult, failures: Sequence[str], figures: Mapping[str
         verdict=_verdict(result),
         failures=[line.replace("<", "&lt;") for line in failures],
         warnings=_warnings(result),
-        models=[row for model in result.models for row in _rows(model)],
-        pairs=[row for pair in result.pairs for row in _rows(pair)],
+        models=[row for model in result.models for row in _rows(model, _recipe(model))],
+        pairs=[row for pair in result.pairs for row in _rows(pair, [])],
         tested=any(model.paired for model in (*result.models, *result.pairs)),
-        seeds=any(_seeds(model) for model in result.models),
+        recipes=any(map(_has_trials, result.models)),
         significance=result.head.rules.significance,
         data=list(_data(result.data)),
         changed=_changed(result),
@@ -99,13 +99,19 @@ def _warnings(result: ReviewResult) -> list[str]:
             f"indices below refer to the {count:,} examples of base. On all examples, head's accuracy is "
             f"{' and '.join(accuracies) or 'unknown'}."
         )
+    lines += [
+        f"Recipe of {escape(model.name)}: {reason}."
+        for model in result.models
+        if model.recipe and _has_trials(model)
+        for reason in result.unmeasured(model)
+    ]
     lines += [f"A regression of {escape(name)} is waived: {escape(why)}" for name, why in result.waivers.items()]
     rebuilt = [escape(snapshot.name) for snapshot in snapshots if snapshot.rebuilt]
     return lines + [f"The pipeline of {name} was run again here: the cache lacked its outputs." for name in rebuilt]
 
 
-def _rows(model: Comparison) -> list[tuple[str, ...]]:
-    """Return a row per metric."""
+def _rows(model: Comparison, recipe: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return a row per metric, and those of the recipe after the accuracy."""
     verdicts = {"accuracy": _accuracy, "loss": _loss, "calibration_error": _calibration}
     rows: list[tuple[str, ...]] = []
     for metric, digits in DIGITS.items():
@@ -122,24 +128,50 @@ def _rows(model: Comparison) -> list[tuple[str, ...]]:
             verdict = verdicts[metric](model, model.paired)
         title = metric.replace("_", " ").replace("f1", "F1")
         rows.append((name, title, *shown, change, verdict or (name and model.verdict)))
-    return rows
+    return rows[:1] + list(recipe) + rows[1:]
 
 
 def _accuracy(model: Comparison, pair: PairedResult) -> str:
-    parts = [
+    test = (
         f"**{model.verdict}**: {pair.accuracy.fixed} fixed, {pair.accuracy.broken} broken, p = {model.p_adjusted:.2g}"
-    ]
-    if model.min_significant_change is not None:
-        parts.append(f"smallest significant change {100 * model.min_significant_change:.2f} points")
-    if seeds := _seeds(model):
-        parts.append(f"standard deviation over {len(seeds)} seeds {100 * statistics.stdev(seeds):.2f} points")
-    return "; ".join(parts)
+    )
+    if model.min_significant_change is None:
+        return test
+    return f"{test}; smallest significant change {100 * model.min_significant_change:.2f} points"
 
 
-def _seeds(model: Comparison) -> tuple[float, ...]:
-    """Return the accuracies by seed, if there are enough of them."""
-    seeds = model.head.seeds if model.head else ()
-    return seeds if len(seeds) >= ENOUGH_SEEDS else ()
+def _recipe(model: Comparison) -> list[tuple[str, ...]]:
+    """Return the row of the recipe of a changed model, if a study has trials of it."""
+    if not _has_trials(model) or not model.recipe:
+        return []
+    means = [_mean(side.trials) for side in (model.base, model.head) if side and side.trials]
+    if model.recipe.change is None:
+        return [("", "recipe", *means, "-", model.recipe.verdict)]
+    change = model.recipe.change
+    low, high = (_points(value) for value in (change.accuracy.low, change.accuracy.high))
+    verdict = (
+        f"**{model.recipe.verdict}**: 95 % interval {low} to {high}, p = {model.recipe.p_adjusted:.2g}; head is more "
+        f"accurate in {change.wins:g} of {change.pairs} pairs of trials"
+    )
+    if model.recipe.verdict == "within noise":
+        needed = f"from {change.seeds_needed} seeds on" if change.seeds_needed else "with no number of seeds"
+        verdict += f"; a change of this size is significant {needed}"
+    return [("", "recipe", *means, _points(change.accuracy.change), verdict)]
+
+
+def _has_trials(model: Comparison) -> bool:
+    """Return whether the model has changed and one of the revisions has trials of it."""
+    changed = model.paired is None or not model.paired.unchanged
+    sides = [side.trials for side in (model.base, model.head) if side and side.trials]
+    return changed and any(trials.accuracies for trials in sides)
+
+
+def _mean(trials: Trials) -> str:
+    """Return the mean accuracy of trials with its standard deviation, if they measure the recipe."""
+    if trials.measured is None:
+        return "-"
+    accuracies = trials.accuracies
+    return f"{statistics.mean(accuracies):.2%} ± {statistics.stdev(accuracies):.2%}, {len(accuracies)} seeds"
 
 
 def _loss(_model: Comparison, pair: PairedResult) -> str:

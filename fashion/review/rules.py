@@ -1,6 +1,6 @@
 """The section `review` of params.yaml: which models a review compares, and when its gate fails."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -19,8 +19,9 @@ class ReviewedModel(StrictModel):
             .npy, (n, classes), probabilities.
         metrics: .json, used where the predictions are missing.
         history: .csv, a row per epoch with the columns epoch and val_accuracy; None if there is none.
-        seeds: .csv of a study that trains the model with several seeds, with the columns variant (the model), seed and
-            accuracy; None if there is none.
+        seeds: .csv, the output of a study that trains the model with several seeds: a row per trial with the columns
+            variant (the model), seed, accuracy and errors (indices of the misclassified test examples, separated by
+            spaces); None if there is none.
     """
 
     predictions: Name
@@ -36,7 +37,8 @@ class Rules(StrictModel):
         base_branch: the branch that changes are compared with.
         test_set: an output; if it is a folder, it may have images.npy, (n, height, width, channels), and labels.npy,
             (n,), which predictions in the .npy format need.
-        significance: level of McNemar's test after Holm's correction.
+        significance: level of the tests of accuracy, after Holm's correction.
+        judge: what the gate compares: the models of the two revisions, or their recipes, by the trials of a study.
         min_accuracy: minimum test accuracy by model; optional per model.
         waivers: why a regression of a model is accepted, by model; it counts only in the change that writes it.
         models: files by model.
@@ -47,6 +49,7 @@ class Rules(StrictModel):
     base_branch: Name
     test_set: Name
     significance: Annotated[float, Field(gt=0, lt=1)]
+    judge: Literal["model", "recipe"]
     min_accuracy: dict[ModelName, Annotated[float, Field(ge=0, le=1)]]
     waivers: dict[ModelName, Name]
     models: dict[ModelName, ReviewedModel]
@@ -63,8 +66,8 @@ class Rules(StrictModel):
 def load_rules(revision: Revision) -> Rules | None:
     """Read the rules of a revision; None if it has no params.yaml or no section `review`.
 
-    `waivers` may be omitted. A project with the sections `models`, `dataset` and `evaluation` need not repeat its
-    models, class names and calibration bins in `review`.
+    `waivers` and `judge` may be omitted. A project with the sections `models`, `dataset` and `evaluation` need not
+    repeat its models, class names and calibration bins in `review`.
 
     Raises:
         UserError: params.yaml is not YAML, or one line per key that is unknown, missing, of the wrong type or out of
@@ -76,7 +79,7 @@ def load_rules(revision: Revision) -> Rules | None:
         return None
     section = params["review"]
     if isinstance(section, dict):
-        section = {"waivers": {}, **_defaults(params, revision), **section}
+        section = {"waivers": {}, "judge": "model", **_defaults(params, revision), **section}
     rules = validated(Rules, section, f"{name}: review", separator=".")
     raise_problems(
         f"{name}: review.min_accuracy.{model}: no such model; expected one of {', '.join(rules.models) or 'none'}"

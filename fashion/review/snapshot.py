@@ -15,10 +15,11 @@ from fashion.dvc import Lock, folder_md5, git
 from fashion.errors import UserError
 from fashion.evaluation import metrics
 from fashion.evaluation.predictions import Labels, Predictions
-from fashion.review import revision
+from fashion.review import revision, trials
 from fashion.review.data_changes import Data, Folder
 from fashion.review.revision import Revision
 from fashion.review.rules import Rules, load_rules
+from fashion.review.trials import Trials
 
 AUDIT = "reports/audit.json"
 METRICS = ("accuracy", "loss", "calibration_error")
@@ -80,14 +81,14 @@ class Model:
         predictions: for the test set; None if they are missing here.
         test_set: SHA-256 of the test set, if the metrics name it.
         history: a row per epoch with the columns epoch and val_accuracy; None if there is none.
-        seeds: accuracies in a study that trains the model with several seeds.
+        trials: those of a study that trains the model with several seeds; None if the rules name no such study.
     """
 
     metrics: Mapping[str, float]
     predictions: Predictions | None
     test_set: str | None
     history: pd.DataFrame | None
-    seeds: tuple[float, ...]
+    trials: Trials | None
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,12 @@ class Snapshot:
     def at(self, indices: np.ndarray, test_set: TestSet) -> "Snapshot":
         """Return the snapshot restricted to `test_set`, whose examples are at `indices` of its own test set."""
         models = {
-            name: replace(model, metrics={})
-            if model.predictions is None
-            else scored(model, model.predictions.take(indices), self.rules)
+            name: replace(model, metrics={}, trials=model.trials and model.trials.at(indices))
             for name, model in self.models.items()
+        }
+        models = {
+            name: scored(model, model.predictions.take(indices), self.rules) if model.predictions else model
+            for name, model in models.items()
         }
         return replace(self, models=models, test_set=test_set)
 
@@ -247,21 +250,14 @@ def _array(source: Revision, path: str) -> np.ndarray | None:
         raise UserError(f"{path} of {source.name} is not a .npy file: {error}") from error
 
 
-def _accuracies(name: str, trials: bytes) -> tuple[float, ...]:
-    """Return the test accuracies of a model, by seed."""
-    table = pd.read_csv(io.BytesIO(trials))
-    return tuple(table.loc[table["variant"] == name, "accuracy"].astype(float))
-
-
 def _model(source: Revision, name: str, labels: Labels | None, rules: Rules) -> Model | None:
     """Read a model; None if the revision has none of that name. Predictions in the .npy format need `labels`."""
     files = rules.models[name]
-    written, history, studied = (
-        source.read(path) if path else None for path in (files.metrics, files.history, files.seeds)
-    )
+    written, history = (source.read(path) if path else None for path in (files.metrics, files.history))
     predictions = _predictions(source, files.predictions, labels, rules)
     if written is None and predictions is None and source.recorded(files.predictions) is None:
         return None
+    images = len(predictions.labels) if predictions else None
     try:
         values = {} if written is None else json.loads(written)
         model = Model(
@@ -269,7 +265,7 @@ def _model(source: Revision, name: str, labels: Labels | None, rules: Rules) -> 
             None,
             values.get("test_set"),
             None if history is None else pd.read_csv(io.BytesIO(history))[["epoch", "val_accuracy"]],
-            () if studied is None else _accuracies(name, studied),
+            trials.read(source, files.seeds, name, files.predictions, images) if files.seeds else None,
         )
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"cannot read the results of {name} in {source.name}: {error!r}") from error

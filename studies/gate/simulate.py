@@ -1,44 +1,142 @@
-"""How often the gate of `fashion review` fails if a model is not worse, and if it is.
+"""How often the gate of `fashion review` fails, with both kinds of `review.judge`, and what its intervals cover.
 
-    python -m studies.gate.simulate
-
-Prints a Markdown table. As with two seeds of the CNN, exactly one of the two models is correct on 3.1% of the 10,000
-test images (the mean of the ten pairs of seeds in studies/seeds at commit 3a13d04). Whether a change fixes an image,
-breaks it, or neither is drawn at random.
+Trainings are simulated. A model classifies an image correctly if a sum of normal effects is positive: of the image
+(shared by all models of a recipe, partly by those of another), of the seed, and of their interaction. The variances are
+those of the CNN's trials in studies/gate/trials.csv.
 """
 
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations, product
+from pathlib import Path
+
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import multivariate_normal, norm
 
 from fashion.errors import run_command
+from fashion.evaluation import recipes
+from fashion.evaluation.recipes import CorrectBySeed
 from fashion.evaluation.significance import mcnemar
+from studies.gate.pairs import IMAGES, LEVEL, correct_by_seed
 
-IMAGES = 10_000
-DIFFERING = 0.031
-LEVEL = 0.05
-REVIEWS = 5000
+SEEDS = 5
+SAME_RECIPE = "another seed"
+CHANGES = {SAME_RECIPE: 0.0, "equally accurate": 0.0, "-0.25 points": -0.0025, "-0.5 points": -0.005, "-1 point": -0.01}
+REPETITIONS = 2000
+RESAMPLES = 500  # of the bootstrap
 
 
 def main() -> None:
-    """Print the table."""
+    """Run the stage."""
+    parser = argparse.ArgumentParser(prog="python -m studies.gate.simulate", description=__doc__.splitlines()[0])
+    parser.add_argument("trials", type=Path, help="trials of the study (.csv)")
+    parser.add_argument("errors", type=Path, help="how often the gate fails, table to write (.csv)")
+    parser.add_argument("coverage", type=Path, help="coverage of the intervals to write (.csv)")
+    args = parser.parse_args()
+
+    import pandas as pd
+
+    from fashion.files import write_text
+
+    trials = correct_by_seed(pd.read_csv(args.trials, dtype={"errors": str}))
+    effects = Effects.fit(trials["cnn"], trials["cnn-more-epochs"])
+    print(effects)
+    write_text(args.errors, pd.DataFrame(gate_failures(effects)).to_csv(index=False))
+    write_text(args.coverage, pd.DataFrame(coverages(effects)).to_csv(index=False))
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The parameters of the simulation; the variances of the effects add up to 1.
+
+    Attributes:
+        accuracy: mean over seeds and images.
+        image: variance of the effect of the image.
+        seed: variance of the effect of the seed.
+        shared: correlation between the effects of an image in two recipes.
+    """
+
+    accuracy: float
+    image: float
+    seed: float
+    shared: float
+
+    @classmethod
+    def fit(cls, base: CorrectBySeed, head: CorrectBySeed) -> "Effects":
+        """Fit the effects to the trials of two recipes."""
+        accuracy = float((base.mean() + head.mean()) / 2)
+        within = np.mean([(a != b).mean() for trials in (base, head) for a, b in combinations(trials, 2)])
+        across = np.mean([(a != b).mean() for a, b in product(base, head)])
+        image = _correlation(accuracy, float(within))
+        seeds = np.mean([max(0.0, t.mean(axis=1).var(ddof=1) - recipes.interaction(t)) for t in (base, head)])
+        slope = norm.pdf(norm.ppf(accuracy))
+        return cls(accuracy, image, float(seeds) / slope**2, min(1.0, _correlation(accuracy, float(across)) / image))
+
+    def draw(self, rng: np.random.Generator, change: float, seeds: int) -> tuple[CorrectBySeed, CorrectBySeed]:
+        """Return the correct images of `seeds` models of each of two recipes."""
+        image = rng.standard_normal(IMAGES, np.float32)
+        other = self.shared * image + (1 - self.shared**2) ** 0.5 * rng.standard_normal(IMAGES, np.float32)
+        return (
+            self._correct(rng, self.accuracy, image, seeds),
+            self._correct(rng, self.accuracy + change, other, seeds),
+        )
+
+    def _correct(self, rng: np.random.Generator, accuracy: float, image: np.ndarray, seeds: int) -> CorrectBySeed:
+        seed = self.seed**0.5 * rng.standard_normal((seeds, 1), np.float32)
+        rest = (1 - self.image - self.seed) ** 0.5 * rng.standard_normal((seeds, IMAGES), np.float32)
+        return np.asarray(self.image**0.5 * image + seed + rest > -norm.ppf(accuracy))
+
+
+def _correlation(accuracy: float, differing: float) -> float:
+    """Return the correlation at which two models of this accuracy differ on a fraction of the images."""
+    limit = norm.ppf(accuracy)
+
+    def excess(correlation: float) -> float:
+        both = multivariate_normal.cdf([limit, limit], cov=[[1, correlation], [correlation, 1]])
+        return float(2 * (accuracy - both) - differing)
+
+    return float(brentq(excess, 0, 0.9999))
+
+
+def gate_failures(effects: Effects) -> Iterator[dict[str, str | float]]:
+    """Yield how often the gate finds a change worse, by the models and by the recipes."""
     rng = np.random.default_rng(0)
-    print("| Change in accuracy | Gate failures |\n|---|---:|")
-    for name, change in {
-        "none (another seed)": 0.0,
-        "-0.25 points": -0.0025,
-        "-0.5 points": -0.005,
-        "-1 point": -0.01,
-    }.items():
-        print(f"| {name} | {failure_rate(change, rng):.1%} |")
+    for name, change in CHANGES.items():
+        model = recipe = 0
+        simulated = replace(effects, shared=1.0) if name == SAME_RECIPE else effects
+        for _ in range(REPETITIONS):
+            base, head = simulated.draw(rng, change, SEEDS)
+            test, compared = mcnemar(base[0], head[0]), recipes.compare(base, head)
+            model += test.broken > test.fixed and test.p_value < LEVEL
+            recipe += compared.accuracy.change < 0 and compared.p_value < LEVEL
+        yield {"change": name, "model": model / REPETITIONS, "recipe": recipe / REPETITIONS}
 
 
-def failure_rate(change: float, rng: np.random.Generator) -> float:
-    """Return how often a model whose true accuracy changed by `change` is found significantly worse."""
-    probabilities = [(DIFFERING + change) / 2, (DIFFERING - change) / 2, 1 - DIFFERING]
-    failures = 0
-    for fixed, broken, _ in rng.multinomial(IMAGES, probabilities, REVIEWS):
-        correct = np.repeat([True, False], [fixed, broken])
-        failures += broken > fixed and mcnemar(~correct, correct).p_value < LEVEL
-    return failures / REVIEWS
+def coverages(effects: Effects) -> Iterator[dict[str, float]]:
+    """Yield how often the 95 % interval of the change contains the true change, zero, with two methods."""
+    rng = np.random.default_rng(1)
+    weights = rng.multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), RESAMPLES).T.astype(np.float32) / IMAGES
+    for seeds in (3, SEEDS, 10):
+        components = bootstrap = 0
+        for _ in range(REPETITIONS):
+            base, head = effects.draw(rng, 0.0, seeds)
+            components += not recipes.compare(base, head).accuracy.excludes_zero
+            resampled = _resampled(rng, head @ weights) - _resampled(rng, base @ weights)
+            low, high = np.quantile(resampled, [0.025, 0.975])
+            bootstrap += low <= 0 <= high
+        yield {
+            "seeds": seeds,
+            "variance_components": components / REPETITIONS,
+            "two_way_bootstrap": bootstrap / REPETITIONS,
+        }
+
+
+def _resampled(rng: np.random.Generator, accuracies: np.ndarray) -> np.ndarray:
+    """Return the mean accuracy of resampled seeds, given (seeds, resamples) accuracies on resampled images."""
+    chosen = rng.integers(0, len(accuracies), accuracies.shape)
+    return np.asarray(np.take_along_axis(accuracies, chosen, axis=0).mean(axis=0))
 
 
 if __name__ == "__main__":
