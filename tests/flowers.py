@@ -65,7 +65,7 @@ PIPELINE = {
         }
     }
 }
-PARAMS = {
+PARAMS: dict[str, Any] = {
     "model": {"columns": 4, "strength": 1.0},
     "review": {
         "base_branch": "main",

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 from ruamel.yaml import YAML
@@ -182,14 +183,18 @@ def outputs(project: Project) -> list[bytes]:
 
 @slow
 def test_killed_stage(project: Project) -> None:
-    """It continues when it is run again and writes the same bytes."""
+    """Its history has every epoch so far; it continues when it is run again and writes the same bytes."""
     command = [sys.executable, "-c", CODE.format(NAME), *STAGE, *LONG]
     project.run(*command)
     expected = outputs(project)
     shutil.rmtree(project.folder / "models" / NAME)
+    history = project.folder / STAGE[3]
+    history.unlink()
     with started(project, *command) as stage:
         stage.kill()
     assert not (project.folder / STAGE[2]).exists()
+    assert len(pd.read_csv(history)) >= 2
+    assert expected[1].startswith(history.read_bytes())
     done = project.run(*command)
     assert re.match(rf"{NAME}: resumes after epoch \d+\n", done.stdout)
     assert outputs(project) == expected

@@ -137,7 +137,7 @@ def test_review_of_an_improvement(hub: Hub) -> None:
     assert "**flowers: better.**" in text
     assert "- params: `model.columns`: `1` → `4`" in text
     runner = hub.folder / "runner" / "review"
-    assert "](figures/confusion-flowers.png)" in text
+    assert '<img src="figures/confusion-flowers.png"' in text
     assert (runner / "figures" / "confusion-flowers.png").exists()
     assert "better" in (runner / "index.html").read_text()
 
@@ -170,7 +170,7 @@ def test_action(hub: Hub, tmp_path: Path) -> None:
             status.append(subprocess.run(shell, cwd=runner.folder, env=environment, check=False).returncode)
     assert status == [1, 0], "the gate fails, the summary is written"
     assert "**flowers: worse.**" in summary.read_text()
-    assert "![" not in summary.read_text()
+    assert "<img" not in summary.read_text()
     assert (runner.folder / "review" / "index.html").exists()
 
 
@@ -338,7 +338,7 @@ def commenting(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
     (figures / "page.png").write_text("<script>alert()</script>")
     (figures / "$(touch hacked).png").write_bytes(png(Figure(figsize=(1, 1))))
     (figures / "link.png").symlink_to("/etc/passwd")
-    (figures.parent / "review.md").write_text("Better. $(touch hacked)\n\n![curves](figures/curves.png)\n")
+    (figures.parent / "review.md").write_text('Better. $(touch hacked)\n\n<img src="figures/curves.png">\n')
 
     def comment(**environment: str) -> list[dict[str, Any]]:
         for name, value in environment.items():
@@ -355,7 +355,7 @@ def test_comment(hub: Hub, commenting: Callable[..., list[dict[str, Any]]]) -> N
     assert "repos/someone/flowers/issues/7/comments" in post["words"]
     figures = hub.clone("figures", "review-figures/7")
     commit = figures.run("git", "rev-parse", "HEAD").stdout.strip()
-    assert f"![curves](https://github.com/someone/flowers/raw/{commit}/curves.png)" in str(post["body"])
+    assert f'<img src="https://github.com/someone/flowers/raw/{commit}/curves.png">' in str(post["body"])
     assert "Better. $(touch hacked)" in str(post["body"])
     assert figures.run("git", "ls-files").stdout.split() == ["curves.png"]
     assert not list(hub.folder.rglob("hacked"))

@@ -42,6 +42,12 @@ def test_lock(lock: Lock) -> None:
     assert lock.params("fit") == {"params.yaml": {"rate": 1e-05}}
 
 
+def test_upstream(lock: Lock) -> None:
+    assert lock.upstream("model") == ["fit", "split"]
+    assert lock.upstream("train.npz") == ["split"]
+    assert lock.upstream("unknown") == []
+
+
 def test_read_output(lock: Lock, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="model is missing; `dvc repro fit` makes it"):
         read_output(tmp_path, lock, "model")

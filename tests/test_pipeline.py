@@ -17,6 +17,7 @@ from markupsafe import escape
 from ruamel.yaml import YAML
 
 from fashion.data import dataset
+from fashion.evaluation.metrics import summary
 from fashion.evaluation.predictions import Predictions, sha256
 from tests.conftest import CLASSES, FASHION, MODELS, Project, clone
 
@@ -63,6 +64,7 @@ def test_outputs(project: Project) -> None:
         np.testing.assert_array_equal(recorded.predicted, expected.predicted)
         np.testing.assert_allclose(recorded.probability, expected.probability, rtol=5e-4)
         assert metrics["test_set"] == sha256(test)
+        assert metrics.items() >= summary(recorded, bins=15).items()
         export = json.loads((reports / model / "export.json").read_text())
         assert export["float32"]["label_changes"] == 0
         assert {"accuracy", "balanced_accuracy", "macro_f1"} <= set(export["int8"])

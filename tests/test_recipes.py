@@ -88,6 +88,7 @@ def test_seeds_needed() -> None:
 def test_a_small_test_set_settles_nothing() -> None:
     rng = np.random.default_rng(0)
     easy = rng.random((2, 50)) < 0.8
-    found = recipes.compare(*(np.repeat(row[None], 5, axis=0) for row in easy))
+    base, head = (np.repeat(row[None], 5, axis=0) for row in easy)
+    found = recipes.compare(base, head)
     assert found.p_value > 0.05
     assert found.seeds_needed is None

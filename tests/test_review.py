@@ -50,7 +50,7 @@ def test_worse(worse: Flowers, tmp_path: Path) -> None:
     assert "- params: `model.columns`: `4` → `1`" in done.stdout
     assert "- stages run again: train" in done.stdout
     assert [path.name for path in figures.iterdir()] == ["confusion-flowers.png"], "no curves, no images of flowers"
-    assert "](figures/confusion-flowers.png)" in done.stdout
+    assert '<img src="figures/confusion-flowers.png"' in done.stdout
     assert "data:image/png;base64," in page.read_text()
     assert "http" not in page.read_text()
 
@@ -77,7 +77,7 @@ def test_verdict_without_gate(worse: Flowers) -> None:
     done = worse.review()
     assert done.returncode == 0
     assert "Gate verdict: **fail**" in done.stdout
-    assert "![" not in done.stdout, "no figures were written"
+    assert "<img" not in done.stdout, "no figures were written"
 
 
 def test_better(worse: Flowers) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -295,6 +296,8 @@ def test_resumed(small: Project) -> None:
     before = table(small)
     assert list(zip(before["variant"], before["seed"], strict=True)) == [("b", 1), ("b", 2), ("a", 1), ("a", 2)]
     assert before["accuracy"].between(0, 1, inclusive="right").all()
+    wrong = before["errors"].fillna("").str.split().map(len)
+    np.testing.assert_allclose(1 - wrong / 90, before["accuracy"], atol=1e-6)
 
     write_study(small.folder, variants={"b": {}, "a": {"epochs": 3}})
     second = small.run(sys.executable, *STAGE, "--test", "data/test")

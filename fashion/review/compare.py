@@ -135,17 +135,20 @@ class ReviewResult:
         known = self.base.rules.waivers
         return {name: reason for name, reason in self.head.rules.waivers.items() if known.get(name) != reason}
 
-    def unmeasured(self, model: Comparison) -> list[str]:
-        """Return why the recipe of a model cannot be compared, a clause per revision."""
-        reasons = []
-        for snapshot, side in ((self.base, model.base), (self.head, model.head)):
-            if side and not side.trials:
-                reasons.append(f"the rules of {snapshot.name} name no study of {model.name} (review.models)")
-            elif side and side.trials and side.trials.measured is None:
-                run = f"run `{side.trials.command}`"
-                where = f"at {snapshot.name}, {run} and commit" if snapshot.commit else run
-                reasons.append(f"not measured in {snapshot.name} ({side.trials.problem}); {where}")
-        return reasons
+    @property
+    def unmeasured(self) -> dict[str, list[str]]:
+        """Why recipes cannot be compared, a clause for each revision, and the changed models that it concerns."""
+        found: dict[str, list[str]] = {}
+        for model in self.models:
+            if model.recipe is None or (model.paired and model.paired.unchanged):
+                continue
+            for snapshot, side in ((self.base, model.base), (self.head, model.head)):
+                if side and side.trials and side.trials.measured is None:
+                    run = f"run `{side.trials.command}`"
+                    where = f"check it out, {run} and commit" if snapshot.commit else run
+                    reason = f"not measured in {snapshot.name} ({side.trials.problem}); {where}"
+                    found.setdefault(reason, []).append(model.name)
+        return found
 
     @property
     def test_set(self) -> TestSet:

@@ -48,8 +48,11 @@ def _model(result: ReviewResult, model: Comparison, paired: PairedResult) -> Ite
 
 
 def _recipe(result: ReviewResult, model: Comparison) -> Iterator[str]:
-    for reason in result.unmeasured(model):
-        yield f"the recipe of {model.name} cannot be compared: {reason}"
+    if model.recipe is None:
+        yield f"the recipe of {model.name} cannot be compared: params.yaml names no study of it (review.models.*.seeds)"
+    for reason, names in result.unmeasured.items():
+        if model.name in names:
+            yield f"the recipe of {model.name} cannot be compared: {reason}"
     if model.recipe and model.recipe.change and model.recipe.verdict == "worse":
         yield (
             f"the recipe of {model.name} is significantly worse: {100 * model.recipe.change.accuracy.change:+.2f} "

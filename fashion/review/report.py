@@ -1,5 +1,6 @@
 """A review as Markdown, which GitHub and GitLab render, and as an HTML page."""
 
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def markdown(result: ReviewResult, failures: Sequence[str], figures: Mapping[str
     text: str = environment.get_template("report.md").render(
         result=result,
         verdict=_verdict(result),
-        failures=[line.replace("<", "&lt;") for line in failures],
+        failures=[_sentence(line) for line in failures],
         warnings=_warnings(result),
         models=[row for model in result.models for row in _rows(model, _recipe(model))],
         pairs=[row for pair in result.pairs for row in _rows(pair, [])],
@@ -100,10 +101,9 @@ def _warnings(result: ReviewResult) -> list[str]:
             f"{' and '.join(accuracies) or 'unknown'}."
         )
     lines += [
-        f"Recipe of {escape(model.name)}: {reason}."
-        for model in result.models
-        if model.recipe and _has_trials(model)
-        for reason in result.unmeasured(model)
+        f"Recipe of {_few([escape(name) for name in names])}: {_sentence(reason)}."
+        for reason, names in result.unmeasured.items()
+        if any(_has_trials(model) for model in result.models if model.name in names)
     ]
     lines += [f"A regression of {escape(name)} is waived: {escape(why)}" for name, why in result.waivers.items()]
     rebuilt = [escape(snapshot.name) for snapshot in snapshots if snapshot.rebuilt]
@@ -239,6 +239,11 @@ def _changed(result: ReviewResult) -> list[str]:
 def _param(key: str, before: Any, after: Any) -> str:
     values = ("absent" if value is ABSENT else code(str(value)) for value in (before, after))
     return f"{code(key)}: {' → '.join(values)}"
+
+
+def _sentence(text: str) -> str:
+    """Return a sentence escaped, except for the commands in backticks."""
+    return "".join(part if part.startswith("`") else escape(part) for part in re.split("(`[^`]*`)", text))
 
 
 def _few(items: Sequence[str]) -> str:
