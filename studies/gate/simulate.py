@@ -2,7 +2,7 @@
 
 Trainings are simulated. A model classifies an image correctly if a sum of normal effects is positive: of the image
 (shared by all models of a recipe, partly by those of another), of the seed, and of their interaction. The variances are
-those of the CNN's trials in studies/gate/trials.csv.
+those of the CNN's trials in studies/gate/changes.csv.
 """
 
 import argparse
