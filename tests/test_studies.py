@@ -1,7 +1,8 @@
-"""The studies of seeds, ablations and the deep network: their settings are valid, their summaries are correct."""
+"""The studies of seeds, ablations, the deep network and the gate: valid settings, correct summaries."""
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -9,6 +10,8 @@ from fashion import study
 from fashion.models import networks
 from fashion.params import load_params
 from studies.ablation import summary
+from studies.gate import pairs, simulate
+from studies.gate.simulate import Effects
 from tests.conftest import ROOT
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -55,3 +58,34 @@ def test_comparison_seed_by_seed() -> None:
     assert table.loc["default", "points_interval"] == 0
     assert "| wide | 93.00% | +2.00 ± 12.71 | 1.75 ± 3.18 | 7 |" in summary.markdown(table).splitlines()
     assert summary.draw(table).axes[0].get_xlabel().startswith("validation accuracy")
+
+
+def test_simulated_effects_are_recovered() -> None:
+    effects = Effects(accuracy=0.9, image=0.8, seed=0.0005, shared=0.9)
+    found = Effects.fit(*effects.draw(np.random.default_rng(0), 0.0, 40))
+    assert found.accuracy == pytest.approx(0.9, abs=0.01)
+    assert found.image == pytest.approx(0.8, abs=0.02)
+    assert found.seed == pytest.approx(0.0005, rel=0.4)
+    assert found.shared == pytest.approx(0.9, abs=0.02)
+
+
+def test_simulated_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large loss is found by both gates; the intervals are wide enough."""
+    monkeypatch.setattr(simulate, "REPETITIONS", 20)
+    monkeypatch.setattr(simulate, "CHANGES", {simulate.SAME_RECIPE: 0.0, "-2 points": -0.02})
+    effects = Effects(accuracy=0.9, image=0.9, seed=0.0, shared=0.95)
+    same, loss = simulate.gate_failures(effects)
+    assert max(same["model"], same["recipe"]) <= 0.2
+    assert (loss["model"], loss["recipe"]) == (1, 1)
+    assert all(min(row["variance_components"], row["two_way_bootstrap"]) > 0.7 for row in simulate.coverages(effects))
+
+
+def test_pairs_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of models with 10, 11, 12 and 50 errors of 100, only the last one differs from the others."""
+    monkeypatch.setattr(pairs, "IMAGES", 100)
+    monkeypatch.setattr(pairs, "CHANGES", [("a", "b")])
+    errors = [" ".join(map(str, range(count))) for count in (10, 11, 50, 10, 11, 12)]
+    trials = pairs.correct_by_seed(pd.DataFrame({"variant": [*"aaabbb"], "errors": errors}))
+    assert trials["a"].mean(axis=1).tolist() == [0.9, 0.89, 0.5]
+    table = pairs.summarise(trials)[["base", "head", "pairs", "better", "worse"]]
+    assert table.to_numpy().tolist() == [["a", "a", 3, 0, 2], ["b", "b", 3, 0, 0], ["a", "b", 9, 3, 0]]

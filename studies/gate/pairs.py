@@ -2,10 +2,11 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from itertools import combinations, product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,8 +40,7 @@ def main() -> None:
     from fashion.files import write_text
 
     trials = correct_by_seed(pd.read_csv(args.trials, dtype={"errors": str}))
-    rows = [*(_another_seed(name, correct) for name, correct in trials.items()), *_changes(trials)]
-    write_text(args.pairs, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
+    write_text(args.pairs, summarise(trials).to_csv(index=False, float_format="%.6g"))
 
 
 def correct_by_seed(trials: "pd.DataFrame") -> dict[str, CorrectBySeed]:
@@ -54,30 +54,33 @@ def correct_by_seed(trials: "pd.DataFrame") -> dict[str, CorrectBySeed]:
     return found
 
 
-def _another_seed(name: str, correct: CorrectBySeed) -> dict[str, str | float]:
-    """Return a row for the pairs of models of one recipe."""
-    return {"base": name, "head": name, **_models(combinations(correct, 2))}
+def summarise(trials: Mapping[str, CorrectBySeed]) -> "pd.DataFrame":
+    """Return a row per recipe (pairs of its models) and a row per change (pairs of a model before and one after it).
 
+    Columns: base, head (variants); pairs; better, worse (number of pairs that differ significantly); and for a change
+    of the recipe, what `fashion.evaluation.recipes.compare` finds, and its verdict.
+    """
+    import pandas as pd
 
-def _changes(trials: dict[str, CorrectBySeed]) -> Iterator[dict[str, str | float]]:
-    """Yield a row per change of the recipe."""
+    rows: list[dict[str, Any]] = [
+        {"base": name, "head": name, **_models(combinations(correct, 2))} for name, correct in trials.items()
+    ]
     for base, head in CHANGES:
         found = recipes.compare(trials[base], trials[head])
-        verdict = "within noise"
-        if found.p_value < LEVEL:
-            verdict = "better" if found.accuracy.change > 0 else "worse"
-        yield {
-            "base": base,
-            "head": head,
-            **_models(product(trials[base], trials[head])),
-            "change": found.accuracy.change,
-            "low": found.accuracy.low,
-            "high": found.accuracy.high,
-            "p_value": found.p_value,
-            "wins": found.wins,
-            "seeds_needed": found.seeds_needed or "",
-            "recipe": verdict,
-        }
+        verdict = "better" if found.accuracy.change > 0 else "worse"
+        rows.append(
+            {
+                "base": base,
+                "head": head,
+                **_models(product(trials[base], trials[head])),
+                **asdict(found.accuracy),
+                "p_value": found.p_value,
+                "wins": found.wins,
+                "seeds_needed": found.seeds_needed,
+                "recipe": verdict if found.p_value < LEVEL else "within noise",
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _models(pairs: Iterable[tuple[Correct, Correct]]) -> dict[str, int]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -100,7 +101,7 @@ def _correlation(accuracy: float, differing: float) -> float:
     return float(brentq(excess, 0, 0.9999))
 
 
-def gate_failures(effects: Effects) -> Iterator[dict[str, str | float]]:
+def gate_failures(effects: Effects) -> Iterator[dict[str, Any]]:
     """Yield how often the gate finds a change worse, by the models and by the recipes."""
     rng = np.random.default_rng(0)
     for name, change in CHANGES.items():
@@ -114,7 +115,7 @@ def gate_failures(effects: Effects) -> Iterator[dict[str, str | float]]:
         yield {"change": name, "model": model / REPETITIONS, "recipe": recipe / REPETITIONS}
 
 
-def coverages(effects: Effects) -> Iterator[dict[str, float]]:
+def coverages(effects: Effects) -> Iterator[dict[str, Any]]:
     """Yield how often the 95 % interval of the change contains the true change, zero, with two methods."""
     rng = np.random.default_rng(1)
     weights = rng.multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), RESAMPLES).T.astype(np.float32) / IMAGES
