@@ -5,6 +5,7 @@ different results, so a page may quote the committed ones or those in this folde
 """
 
 import csv
+import io
 import json
 import re
 import shlex
@@ -32,7 +33,9 @@ from fashion.review.compare import compare
 from fashion.review.data_changes import Data
 from fashion.review.rules import Rules
 from fashion.review.snapshot import Model, Snapshot, TestSet, scored
+from fashion.review.trials import Trials
 from fashion.validation import read_yaml, validated
+from studies.gate.pairs import correct_by_seed
 from tests.conftest import ROOT, Project
 from tests.test_docs import LINKING_PAGES, PAGES, RESULTS, broken_links, missing_paths, read_page
 
@@ -216,28 +219,32 @@ def serving_numbers(read: Read) -> Iterator[str]:
     yield from re.findall(r"```python\n.*?```", read("reports/MODEL_CARD.md"), re.S)  # whose test runs them
 
 
-def review_rows(read: Read, changes: dict[str, tuple[int, int, int]]) -> Iterator[str]:
-    """Yield the verdict, the gate's failures and the rows of accuracy.
+def review_rows(
+    read: Read, changes: dict[str, tuple[int, int, int]], variants: dict[str, tuple[str, str]]
+) -> Iterator[str]:
+    """Yield the verdict, the gate's failures and the rows of accuracies and recipes.
 
     Args:
         read: reads a result file.
         changes: by model, the number of correct predictions in base, and how many are fixed and broken in head.
+        variants: of studies/gate, those with the recipe of base and of head, by model.
     """
-    trials = list(csv.DictReader(read("studies/seeds/trials.csv").splitlines()))
-    seeds = {name: tuple(float(row["accuracy"]) for row in trials if row["variant"] == name) for name in changes}
+    trials = correct_by_seed(pd.read_csv(io.StringIO(read("studies/gate/changes.csv")), dtype={"errors": str}))
     test_set = TestSet("md5", None, None, None)
     rules = rules_of({"models": {name: {} for name in changes}, "classes": ["right", "wrong"]})
 
-    def model(name: str, correct: np.ndarray) -> Model:
+    def model(correct: np.ndarray, variant: str) -> Model:
         probabilities = np.where(correct[:, None], [0.9, 0.1], [0.1, 0.9])
         predictions = Predictions.of(probabilities, np.zeros(10_000, np.uint8), rules.classes)
-        return scored(Model({}, None, None, None, seeds[name]), predictions, rules)
+        accuracies = tuple(trials[variant].mean(axis=1).tolist())
+        return scored(Model({}, None, None, None, Trials(accuracies, trials[variant], "", "")), predictions, rules)
 
     base, head = {}, {}
     for name, (count, fixed, broken) in changes.items():
         order = np.arange(10_000)
-        base[name] = model(name, order < count)
-        head[name] = model(name, (order >= broken) & (order < count + fixed))
+        before, after = variants.get(name, (name, name))
+        base[name] = model(order < count, before)
+        head[name] = model((order >= broken) & (order < count + fixed), after)
     lock = Lock({})
     snapshots = (
         Snapshot(name, name, rules, lock, Data({}, {}), test_set, models, (), (), rebuilt=False, own_rules=True)
@@ -247,7 +254,8 @@ def review_rows(read: Read, changes: dict[str, tuple[int, int, int]]) -> Iterato
     failures = gate.failures(result)
     lines = report.markdown(result, failures, {}).splitlines()
     table = lines[: next(number for number, line in enumerate(lines) if line.startswith("###"))]
-    yield from (f"> {line}" for line in table if line.startswith("**") or "| accuracy |" in line)
+    shown = ("| accuracy |", "| recipe |")
+    yield from (f"> {line}" for line in table if line.startswith("**") or any(part in line for part in shown))
     yield from (f"> - {line}" for line in failures)
 
 
@@ -261,11 +269,15 @@ def rules_of(section: dict[str, Any]) -> Rules:
 def readme_numbers(read: Read) -> Iterator[str]:
     benchmarks = json.loads(read("reports/benchmarks.json"))
     yield f"takes {statistics.median(benchmarks['serving']['first_prediction_seconds']['fashion predict']):.2f} s"
-    yield from review_rows(read, {"dnn": (9142, 168, 229), "cnn": (9417, 0, 0)})
+    yield from review_rows(
+        read, {"dnn": (9142, 168, 229), "cnn": (9417, 0, 0)}, {"dnn": ("dnn", "dnn-no-augmentation")}
+    )
 
 
 def docs_review_numbers(read: Read) -> Iterator[str]:
-    yield from review_rows(read, {"dnn": (9063, 297, 218), "cnn": (9382, 186, 151)})
+    yield from review_rows(
+        read, {"dnn": (9063, 297, 218), "cnn": (9382, 186, 151)}, {"dnn": ("dnn-no-augmentation", "dnn")}
+    )
 
 
 NUMBERS = {
