@@ -93,13 +93,18 @@ class Lock:
         return stage
 
     def upstream(self, path: str) -> list[str]:
-        """Return the stages that an output depends on: the one that makes it, those that make its inputs, and so on."""
+        """Return the stages that a file depends on: the one that makes it, those that make its inputs, and so on.
+
+        Args:
+            path: an output, or a file or folder inside or around one.
+        """
         stages: list[str] = []
         paths = [path]
         while paths:
-            path = paths.pop()
+            folder = f"{paths.pop()}/"
             for stage in self.stages:
-                if stage not in stages and path in self._files(stage, "outs"):
+                outputs = [f"{output}/" for output in self._files(stage, "outs")]
+                if stage not in stages and any(folder.startswith(o) or o.startswith(folder) for o in outputs):
                     stages.append(stage)
                     paths += self.inputs(stage)
         return stages

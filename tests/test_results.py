@@ -35,7 +35,7 @@ from fashion.review.rules import Rules
 from fashion.review.snapshot import Model, Snapshot, TestSet, scored
 from fashion.review.trials import Trials
 from fashion.validation import read_yaml, validated
-from studies.gate.pairs import correct_by_seed
+from studies.gate import pairs
 from tests.conftest import ROOT, Project
 from tests.test_docs import LINKING_PAGES, PAGES, RESULTS, broken_links, missing_paths, read_page
 
@@ -229,15 +229,14 @@ def review_rows(
         changes: by model, the number of correct predictions in base, and how many are fixed and broken in head.
         variants: of studies/gate, those with the recipe of base and of head, by model.
     """
-    trials = correct_by_seed(pd.read_csv(io.StringIO(read("studies/gate/changes.csv")), dtype={"errors": str}))
+    trials = pairs.read(io.StringIO(read("studies/gate/changes.csv")))
     test_set = TestSet("md5", None, None, None)
     rules = rules_of({"models": {name: {} for name in changes}, "classes": ["right", "wrong"]})
 
     def model(correct: np.ndarray, variant: str) -> Model:
         probabilities = np.where(correct[:, None], [0.9, 0.1], [0.1, 0.9])
         predictions = Predictions.of(probabilities, np.zeros(10_000, np.uint8), rules.classes)
-        accuracies = tuple(trials[variant].mean(axis=1).tolist())
-        return scored(Model({}, None, None, None, Trials(accuracies, trials[variant], "", "")), predictions, rules)
+        return scored(Model({}, None, None, None, Trials(trials[variant])), predictions, rules)
 
     base, head = {}, {}
     for name, (count, fixed, broken) in changes.items():

@@ -1,5 +1,6 @@
 """The studies of seeds, ablations, the deep network and the gate: valid settings, correct summaries."""
 
+import io
 from typing import Any
 
 import numpy as np
@@ -61,23 +62,23 @@ def test_comparison_seed_by_seed() -> None:
 
 
 def test_simulated_effects_are_recovered() -> None:
-    effects = Effects(accuracy=0.9, image=0.8, seed=0.0005, shared=0.9)
+    effects = Effects(accuracy=0.9, image=0.8, seed=0.0005, correlation=0.9)
     found = Effects.fit(*effects.draw(np.random.default_rng(0), 0.0, 40))
     assert found.accuracy == pytest.approx(0.9, abs=0.01)
     assert found.image == pytest.approx(0.8, abs=0.02)
     assert found.seed == pytest.approx(0.0005, rel=0.4)
-    assert found.shared == pytest.approx(0.9, abs=0.02)
+    assert found.correlation == pytest.approx(0.9, abs=0.02)
 
 
 def test_simulated_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large loss is found by both gates; the intervals are wide enough."""
     monkeypatch.setattr(simulate, "REPETITIONS", 20)
     monkeypatch.setattr(simulate, "CHANGES", {simulate.SAME_RECIPE: 0.0, "-2 points": -0.02})
-    effects = Effects(accuracy=0.9, image=0.9, seed=0.0, shared=0.95)
+    effects = Effects(accuracy=0.9, image=0.9, seed=0.0, correlation=0.95)
     same, loss = simulate.gate_failures(effects)
     assert max(same["model"], same["recipe"]) <= 0.2
     assert (loss["model"], loss["recipe"]) == (1, 1)
-    assert all(min(row["variance_components"], row["two_way_bootstrap"]) > 0.7 for row in simulate.coverages(effects))
+    assert all(min(row["random_effects"], row["bootstrap"]) > 0.7 for row in simulate.coverages(effects))
 
 
 def test_pairs_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +86,8 @@ def test_pairs_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "IMAGES", 100)
     monkeypatch.setattr(pairs, "CHANGES", [("a", "b")])
     errors = [" ".join(map(str, range(count))) for count in (10, 11, 50, 10, 11, 12)]
-    trials = pairs.correct_by_seed(pd.DataFrame({"variant": [*"aaabbb"], "errors": errors}))
+    table = pd.DataFrame({"variant": [*"aaabbb"], "errors": errors})
+    trials = pairs.read(io.StringIO(table.to_csv()))
     assert trials["a"].mean(axis=1).tolist() == [0.9, 0.89, 0.5]
-    table = pairs.summarise(trials)[["base", "head", "pairs", "better", "worse"]]
-    assert table.to_numpy().tolist() == [["a", "a", 3, 0, 2], ["b", "b", 3, 0, 0], ["a", "b", 9, 3, 0]]
+    found = pairs.summarise(trials)[["base", "head", "pairs", "better", "worse"]]
+    assert found.to_numpy().tolist() == [["a", "a", 3, 0, 2], ["b", "b", 3, 0, 0], ["a", "b", 9, 3, 0]]

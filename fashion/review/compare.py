@@ -1,7 +1,7 @@
 """Compare the models of two snapshots, and those of one snapshot with each other."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from typing import Any, Literal
@@ -11,7 +11,7 @@ import numpy as np
 from fashion.errors import UserError
 from fashion.evaluation import recipes, significance
 from fashion.evaluation.predictions import Predictions
-from fashion.evaluation.recipes import RecipeChange
+from fashion.evaluation.recipes import CorrectBySeed, RecipeChange
 from fashion.evaluation.significance import Interval, McNemar
 from fashion.review import data_changes, lock_diff
 from fashion.review.data_changes import DataChanges
@@ -64,13 +64,18 @@ class RecipeResult:
     """The recipe of a model in base and in head.
 
     Attributes:
-        change: None if one of the recipes was not measured.
+        base, head: which test images each trial classifies correctly; None if the recipe was not measured.
+        change: None if one of the recipes was not measured, or if all trials are equal.
         p_adjusted: p-value, adjusted for the number of recipes tested.
+        problems: why recipes were not measured, and what to do.
     """
 
+    base: CorrectBySeed | None
+    head: CorrectBySeed | None
     change: RecipeChange | None
     verdict: Verdict
     p_adjusted: float
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,7 @@ class Comparison:
         p_adjusted: p-value of McNemar's test, adjusted for the number of models tested.
         min_significant_change: smallest change in accuracy that would be significant, given the number of fixed and
             broken examples and of models tested; None if none would.
-        recipe: None for two models of head, and for a model that is new or removed or for which the rules of one
-            revision name no study.
+        recipe: None if one of the models has no trials.
     """
 
     name: str
@@ -136,21 +140,6 @@ class ReviewResult:
         return {name: reason for name, reason in self.head.rules.waivers.items() if known.get(name) != reason}
 
     @property
-    def unmeasured(self) -> dict[str, list[str]]:
-        """Why recipes cannot be compared, a clause for each revision, and the changed models that it concerns."""
-        found: dict[str, list[str]] = {}
-        for model in self.models:
-            if model.recipe is None or (model.paired and model.paired.unchanged):
-                continue
-            for snapshot, side in ((self.base, model.base), (self.head, model.head)):
-                if side and side.trials and side.trials.measured is None:
-                    run = f"run `{side.trials.command}`"
-                    where = f"check it out, {run} and commit" if snapshot.commit else run
-                    reason = f"not measured in {snapshot.name} ({side.trials.problem}); {where}"
-                    found.setdefault(reason, []).append(model.name)
-        return found
-
-    @property
     def test_set(self) -> TestSet:
         """The test set of head."""
         return self.head.test_set
@@ -172,7 +161,7 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
         same_test_set, growth = True, len(head.test_set.labels) - len(indices)
         head = head.at(indices, base.test_set)
     rules = head.rules
-    present = {name: replace(model, trials=None) for name, model in head.models.items()}  # recipes are not paired
+    pairs = combinations(head.models, 2)
     names = [name for name in rules.models | base.rules.models if name in head.models or name in base.models]
     return ReviewResult(
         base,
@@ -180,11 +169,13 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
         models=_compare(
             {name: (base.models.get(name), head.models.get(name)) for name in names},
             rules,
+            _recipes(base, head) if same_test_set else {},
             same_test_set=same_test_set,
         ),
         pairs=_compare(
-            {f"{first} → {second}": (present[first], present[second]) for first, second in combinations(present, 2)},
+            {f"{first} → {second}": (head.models[first], head.models[second]) for first, second in pairs},
             rules,
+            {},
             same_test_set=True,
         ),
         same_test_set=same_test_set,
@@ -197,13 +188,16 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
 
 
 def _compare(
-    models: Mapping[str, tuple[Model | None, Model | None]], rules: Rules, *, same_test_set: bool
+    models: Mapping[str, tuple[Model | None, Model | None]],
+    rules: Rules,
+    recipes: Mapping[str, RecipeResult],
+    *,
+    same_test_set: bool,
 ) -> tuple[Comparison, ...]:
     """Compare pairs of models."""
     pairs = {name: _pair(name, base, head, rules) if same_test_set else None for name, (base, head) in models.items()}
     tested = {name: pair.accuracy for name, pair in pairs.items() if pair and not pair.unchanged}
     adjusted = dict(zip(tested, significance.holm([test.p_value for test in tested.values()]), strict=True))
-    measured = _recipes(models, rules) if same_test_set else {}
     found = []
     for name, (base, head) in models.items():
         pair, p_value, smallest = pairs[name], adjusted.get(name, 1.0), None
@@ -212,32 +206,46 @@ def _compare(
             images = significance.min_significant_change(differing, rules.significance / len(tested))
             smallest = images and images / len(pair.head.labels)
         verdict = _verdict(base, head, pair, significant=p_value < rules.significance)
-        found.append(Comparison(name, base, head, pair, verdict, p_value, smallest, measured.get(name)))
+        found.append(Comparison(name, base, head, pair, verdict, p_value, smallest, recipes.get(name)))
     return tuple(found)
 
 
-def _recipes(models: Mapping[str, tuple[Model | None, Model | None]], rules: Rules) -> dict[str, RecipeResult]:
-    """Compare the recipes of the models that both revisions have."""
+def _recipes(base: Snapshot, head: Snapshot) -> dict[str, RecipeResult]:
+    """Compare the recipes of the models that have trials in both revisions."""
+    both = base.models.keys() & head.models.keys()
     trials = {
-        name: (base.trials.measured, head.trials.measured)
-        for name, (base, head) in models.items()
-        if base and head and base.trials and head.trials
+        name: (before, after)
+        for name in head.models
+        if name in both and (before := base.models[name].trials) and (after := head.models[name].trials)
     }
-    tested = {
-        name: (base, head)
-        for name, (base, head) in trials.items()
-        if base is not None and head is not None and not np.array_equal(base, head)
+    problems = {
+        name: [
+            f"not measured in {snapshot.name}: {side.problem}"
+            for snapshot, side in zip((base, head), sides, strict=True)
+            if side.problem
+        ]
+        for name, sides in trials.items()
     }
-    level = rules.significance / max(len(tested), 1)
-    changes = {name: recipes.compare(base, head, level) for name, (base, head) in tested.items()}
-    adjusted = dict(zip(tested, significance.holm([change.p_value for change in changes.values()]), strict=True))
+    for name, (before, after) in trials.items():
+        if not problems[name] and before.settings != after.settings:
+            problems[name].append("the two studies have different settings")
+    comparable = {
+        name: (before.correct, after.correct)
+        for name, (before, after) in trials.items()
+        if not problems[name] and before.correct is not None and after.correct is not None
+    }
+    tested = {name: pair for name, pair in comparable.items() if not np.array_equal(*pair)}
+    level = head.rules.significance
+    changes = {name: recipes.compare(*pair, level / len(tested)) for name, pair in tested.items()}
+    p_values = dict(zip(tested, significance.holm([change.p_value for change in changes.values()]), strict=True))
     found = {}
-    for name, (base, head) in trials.items():
-        verdict: Verdict = "not measured" if base is None or head is None else "unchanged"
-        if name in changes:
-            verdict = "better" if changes[name].accuracy.change > 0 else "worse"
-            verdict = verdict if adjusted[name] < rules.significance else "within noise"
-        found[name] = RecipeResult(changes.get(name), verdict, adjusted.get(name, 1.0))
+    for name, (before, after) in trials.items():
+        verdict: Verdict = "unchanged" if name in comparable else "not measured"
+        if change := changes.get(name):
+            verdict = "better" if change.accuracy.change > 0 else "worse"
+            verdict = verdict if p_values[name] < level else "within noise"
+        sides = before.correct, after.correct
+        found[name] = RecipeResult(*sides, change, verdict, p_values.get(name, 1.0), tuple(problems[name]))
     return found
 
 

@@ -48,13 +48,13 @@ def _model(result: ReviewResult, model: Comparison, paired: PairedResult) -> Ite
 
 
 def _recipe(result: ReviewResult, model: Comparison) -> Iterator[str]:
-    if model.recipe is None:
-        yield f"the recipe of {model.name} cannot be compared: params.yaml names no study of it (review.models.*.seeds)"
-    for reason, names in result.unmeasured.items():
-        if model.name in names:
-            yield f"the recipe of {model.name} cannot be compared: {reason}"
-    if model.recipe and model.recipe.change and model.recipe.verdict == "worse":
+    recipe = model.recipe
+    if recipe is None:
+        yield f"the recipe of {model.name} cannot be compared: review.models names no trials of it (seeds)"
+    elif recipe.problems:
+        yield f"the recipe of {model.name} cannot be compared: {', '.join(recipe.problems)}"
+    elif recipe.change and recipe.verdict == "worse":
         yield (
-            f"the recipe of {model.name} is significantly worse: {100 * model.recipe.change.accuracy.change:+.2f} "
-            f"points, p = {model.recipe.p_adjusted:.2g} (level {result.head.rules.significance:g})"
+            f"the recipe of {model.name} is significantly worse: {100 * recipe.change.accuracy.change:+.2f} points, "
+            f"p = {recipe.p_adjusted:.2g} (level {result.head.rules.significance:g})"
         )

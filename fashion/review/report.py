@@ -1,7 +1,6 @@
 """A review as Markdown, which GitHub and GitLab render, and as an HTML page."""
 
 import re
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from markdown_it import MarkdownIt
 
 from fashion.evaluation.markdown import code, escape
 from fashion.evaluation.predictions import Predictions
+from fashion.evaluation.recipes import CorrectBySeed
 from fashion.review.compare import Comparison, PairedResult, ReviewResult
 from fashion.review.data_changes import DataChanges
 from fashion.review.lock_diff import ABSENT
-from fashion.review.trials import Trials
 
 DIGITS = {  # in the order of the rows
     "accuracy": "{:.2%}",
@@ -23,7 +22,16 @@ DIGITS = {  # in the order of the rows
     "loss": "{:.4f}",
     "calibration_error": "{:.2%}",
 }
-VERDICTS = ("worse", "removed", "not comparable", "better", "within noise", "unchanged", "new")  # most severe first
+VERDICTS = (
+    "worse",
+    "removed",
+    "not comparable",
+    "not measured",
+    "better",
+    "within noise",
+    "unchanged",
+    "new",
+)  # most severe first
 LISTED = 12  # items in a line; the others are counted
 NAMED = 3  # files per folder
 
@@ -48,13 +56,13 @@ def markdown(result: ReviewResult, failures: Sequence[str], figures: Mapping[str
         verdict=_verdict(result),
         failures=[_sentence(line) for line in failures],
         warnings=_warnings(result),
-        models=[row for model in result.models for row in _rows(model, _recipe(model))],
-        pairs=[row for pair in result.pairs for row in _rows(pair, [])],
+        models=[row for model in result.models for row in _rows(model)],
+        pairs=[row for pair in result.pairs for row in _rows(pair)],
         tested=any(model.paired for model in (*result.models, *result.pairs)),
-        recipes=any(map(_has_trials, result.models)),
+        recipes=any(map(_recipe, result.models)),
         significance=result.head.rules.significance,
         data=list(_data(result.data)),
-        changed=_changed(result),
+        changed=_changes(result),
         moved=[model for model in result.models if model.paired and not model.paired.unchanged],
         figures=figures,
         escape=escape,
@@ -74,7 +82,10 @@ def page(text: str) -> str:
 
 def _verdict(result: ReviewResult) -> str:
     """Return the line that a reviewer reads first."""
-    groups = {verdict: [model.name for model in result.models if model.verdict == verdict] for verdict in VERDICTS}
+    verdicts = {model.name: model.verdict for model in result.models}
+    if result.head.rules.judge == "recipe":
+        verdicts |= {model.name: model.recipe.verdict for model in result.models if model.recipe and _changed(model)}
+    groups = {group: [name for name, verdict in verdicts.items() if verdict == group] for group in VERDICTS}
     parts = [f"{', '.join(names)}: {verdict}" for verdict, names in groups.items() if names]
     stale = "dvc.lock is out of date: the models were trained before the latest changes. " if result.head.stale else ""
     return stale + "; ".join(parts) + "."
@@ -100,18 +111,18 @@ def _warnings(result: ReviewResult) -> list[str]:
             f"indices below refer to the {count:,} examples of base. On all examples, head's accuracy is "
             f"{' and '.join(accuracies) or 'unknown'}."
         )
-    lines += [
-        f"Recipe of {_few([escape(name) for name in names])}: {_sentence(reason)}."
-        for reason, names in result.unmeasured.items()
-        if any(_has_trials(model) for model in result.models if model.name in names)
-    ]
+    unmeasured: dict[str, list[str]] = {}
+    for model in result.models if result.head.rules.judge == "model" else ():
+        for problem in model.recipe.problems if _recipe(model) and model.recipe else ():
+            unmeasured.setdefault(problem, []).append(escape(model.name))
+    lines += [f"Recipe of {_few(names)}: {_sentence(problem)}." for problem, names in unmeasured.items()]
     lines += [f"A regression of {escape(name)} is waived: {escape(why)}" for name, why in result.waivers.items()]
     rebuilt = [escape(snapshot.name) for snapshot in snapshots if snapshot.rebuilt]
     return lines + [f"The pipeline of {name} was run again here: the cache lacked its outputs." for name in rebuilt]
 
 
-def _rows(model: Comparison, recipe: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Return a row per metric, and those of the recipe after the accuracy."""
+def _rows(model: Comparison) -> list[tuple[str, ...]]:
+    """Return a row per metric, and that of the recipe after the accuracy."""
     verdicts = {"accuracy": _accuracy, "loss": _loss, "calibration_error": _calibration}
     rows: list[tuple[str, ...]] = []
     for metric, digits in DIGITS.items():
@@ -128,7 +139,7 @@ def _rows(model: Comparison, recipe: Sequence[tuple[str, ...]]) -> list[tuple[st
             verdict = verdicts[metric](model, model.paired)
         title = metric.replace("_", " ").replace("f1", "F1")
         rows.append((name, title, *shown, change, verdict or (name and model.verdict)))
-    return rows[:1] + list(recipe) + rows[1:]
+    return rows[:1] + _recipe(model) + rows[1:]
 
 
 def _accuracy(model: Comparison, pair: PairedResult) -> str:
@@ -141,37 +152,35 @@ def _accuracy(model: Comparison, pair: PairedResult) -> str:
 
 
 def _recipe(model: Comparison) -> list[tuple[str, ...]]:
-    """Return the row of the recipe of a changed model, if a study has trials of it."""
-    if not _has_trials(model) or not model.recipe:
+    """Return the row of the recipe of a changed model, if it was measured in one of the revisions."""
+    recipe = model.recipe
+    if recipe is None or not _changed(model) or (recipe.base is None and recipe.head is None):
         return []
-    means = [_mean(side.trials) for side in (model.base, model.head) if side and side.trials]
-    if model.recipe.change is None:
-        return [("", "recipe", *means, "-", model.recipe.verdict)]
-    change = model.recipe.change
+    means = [_mean(side) for side in (recipe.base, recipe.head)]
+    if recipe.change is None:
+        return [("", "recipe", *means, "-", recipe.verdict)]
+    change = recipe.change
     low, high = (_points(value) for value in (change.accuracy.low, change.accuracy.high))
     verdict = (
-        f"**{model.recipe.verdict}**: 95 % interval {low} to {high}, p = {model.recipe.p_adjusted:.2g}; head is more "
-        f"accurate in {change.wins:g} of {change.pairs} pairs of trials"
+        f"**{recipe.verdict}**: 95 % interval {low} to {high}, p = {recipe.p_adjusted:.2g}; head is more accurate in "
+        f"{change.wins:g} of {change.pairs} pairs of trials"
     )
-    if model.recipe.verdict == "within noise":
-        needed = f"from {change.seeds_needed} seeds on" if change.seeds_needed else "with no number of seeds"
-        verdict += f"; a change of this size is significant {needed}"
+    if recipe.verdict == "within noise":
+        needed = f"with {change.seeds_needed} or more" if change.seeds_needed else "with no number of"
+        verdict += f"; a change of this size is significant {needed} seeds per recipe"
     return [("", "recipe", *means, _points(change.accuracy.change), verdict)]
 
 
-def _has_trials(model: Comparison) -> bool:
-    """Return whether the model has changed and one of the revisions has trials of it."""
-    changed = model.paired is None or not model.paired.unchanged
-    sides = [side.trials for side in (model.base, model.head) if side and side.trials]
-    return changed and any(trials.accuracies for trials in sides)
+def _changed(model: Comparison) -> bool:
+    return model.paired is None or not model.paired.unchanged
 
 
-def _mean(trials: Trials) -> str:
-    """Return the mean accuracy of trials with its standard deviation, if they measure the recipe."""
-    if trials.measured is None:
+def _mean(correct: CorrectBySeed | None) -> str:
+    """Return the mean accuracy of trials, its standard deviation and their number."""
+    if correct is None:
         return "-"
-    accuracies = trials.accuracies
-    return f"{statistics.mean(accuracies):.2%} ± {statistics.stdev(accuracies):.2%}, {len(accuracies)} seeds"
+    accuracies = correct.mean(axis=1)
+    return f"{accuracies.mean():.2%} ± {accuracies.std(ddof=1):.2%}, {len(correct)} seeds"
 
 
 def _loss(_model: Comparison, pair: PairedResult) -> str:
@@ -221,7 +230,7 @@ def _from_to(pair: tuple[int, int]) -> str:
     return f"{pair[0]:,} → {pair[1]:,}"
 
 
-def _changed(result: ReviewResult) -> list[str]:
+def _changes(result: ReviewResult) -> list[str]:
     diff = result.lock
     lines = {
         "not run yet": [code(change) for change in result.head.stale],

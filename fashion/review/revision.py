@@ -78,25 +78,23 @@ class Revision:
 
     def recorded(self, path: str) -> str | None:
         """Return the MD5 of an output, or of a file in one, from the dvc.lock of the project or a folder around it."""
-        _, lock, output = self.record(path)
-        if lock is None:
+        record = self.record(path)
+        if record is None:
             return None
+        _, lock, output = record
         if path == output:
             return lock.outputs[output]
         return (self.listing(output) or {}).get(path.removeprefix(f"{output}/"))
 
-    def record(self, path: str) -> tuple[str, Lock | None, str]:
-        """Return where an output, or a file in one, is recorded: the folder of the dvc.lock, the lock, the output.
-
-        Without such a record, the folder and the output are empty and the lock is None.
-        """
+    def record(self, path: str) -> tuple[str, Lock, str] | None:
+        """Return where an output, or a file in one, is recorded: the folder of the dvc.lock, the lock, the output."""
         folders = [str(folder) for folder in PurePosixPath(path).parents][:-1]
         for place in ("", *folders):
             lock = self._lock(f"{place}/dvc.lock") if place else self.lock
             for output in (path, *folders):
                 if lock and output in lock.outputs:
                     return place, lock, output
-        return "", None, ""
+        return None
 
     def lacks(self, path: str) -> bool:
         """Return whether an output in dvc.lock is missing here, wholly or in part."""

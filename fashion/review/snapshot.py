@@ -81,7 +81,8 @@ class Model:
         predictions: for the test set; None if they are missing here.
         test_set: SHA-256 of the test set, if the metrics name it.
         history: a row per epoch with the columns epoch and val_accuracy; None if there is none.
-        trials: those of a study that trains the model with several seeds; None if the rules name no such study.
+        trials: those of a study that trains the model with several seeds; None if the rules name no such study, or the
+            predictions are missing.
     """
 
     metrics: Mapping[str, float]
@@ -118,13 +119,14 @@ class Snapshot:
     def at(self, indices: np.ndarray, test_set: TestSet) -> "Snapshot":
         """Return the snapshot restricted to `test_set`, whose examples are at `indices` of its own test set."""
         models = {
-            name: replace(model, metrics={}, trials=model.trials and model.trials.at(indices))
+            name: replace(model, metrics={})
+            if model.predictions is None
+            else scored(model, model.predictions.take(indices), self.rules)
             for name, model in self.models.items()
         }
-        models = {
-            name: scored(model, model.predictions.take(indices), self.rules) if model.predictions else model
-            for name, model in models.items()
-        }
+        for name, model in models.items():
+            if model.trials and model.trials.correct is not None:
+                models[name] = replace(model, trials=replace(model.trials, correct=model.trials.correct[:, indices]))
         return replace(self, models=models, test_set=test_set)
 
 
@@ -257,7 +259,6 @@ def _model(source: Revision, name: str, labels: Labels | None, rules: Rules) -> 
     predictions = _predictions(source, files.predictions, labels, rules)
     if written is None and predictions is None and source.recorded(files.predictions) is None:
         return None
-    images = len(predictions.labels) if predictions else None
     try:
         values = {} if written is None else json.loads(written)
         model = Model(
@@ -265,7 +266,9 @@ def _model(source: Revision, name: str, labels: Labels | None, rules: Rules) -> 
             None,
             values.get("test_set"),
             None if history is None else pd.read_csv(io.BytesIO(history))[["epoch", "val_accuracy"]],
-            trials.read(source, files.seeds, name, files.predictions, images) if files.seeds else None,
+            trials.read(source, files.seeds, name, files.predictions, len(predictions.labels))
+            if files.seeds and predictions
+            else None,
         )
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"cannot read the results of {name} in {source.name}: {error!r}") from error

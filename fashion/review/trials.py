@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -11,10 +11,10 @@ import pandas as pd
 
 from fashion.dvc import Lock, md5
 from fashion.errors import UserError
-from fashion.evaluation.recipes import MIN_SEEDS, CorrectBySeed
-from fashion.review.lock_diff import flat
+from fashion.evaluation.recipes import CorrectBySeed, correct_by_seed
 from fashion.review.revision import Revision
 
+MIN_SEEDS = 3  # fewer give no usable estimate of a variance
 LISTED = 3
 
 
@@ -23,31 +23,17 @@ class Trials:
     """The trials of one model in one revision.
 
     Attributes:
-        accuracies: test accuracy of each; empty if there are none.
-        correct: (trials, n), whether each classifies each test image correctly; None if that is unknown.
-        problem: why they do not measure the recipe of the revision; empty if they do.
-        command: measures the recipe.
+        correct: (trials, n), which test images each trial classifies correctly; None if `problem` says why not.
+        problem: why the trials do not measure the recipe of the revision, with what to do; empty if they do.
+        settings: MD5 of the study's own files, such as its params.yaml, by path.
     """
 
-    accuracies: tuple[float, ...]
     correct: CorrectBySeed | None
-    problem: str
-    command: str
-
-    @property
-    def measured(self) -> CorrectBySeed | None:
-        """`correct` if the trials measure the recipe of the revision, else None."""
-        return None if self.problem else self.correct
-
-    def at(self, indices: np.ndarray) -> "Trials":
-        """Return the trials restricted to some of the test images."""
-        if self.correct is None:
-            return self
-        correct = self.correct[:, indices]
-        return replace(self, correct=correct, accuracies=tuple(correct.mean(axis=1).tolist()))
+    problem: str = ""
+    settings: Mapping[str, str | None] | None = None
 
 
-def read(source: Revision, path: str, name: str, predictions: str, images: int | None) -> Trials:
+def read(source: Revision, path: str, name: str, predictions: str, images: int) -> Trials:
     """Read the trials of a model.
 
     They measure the recipe of the revision if every dependency and param that their stage shares with the pipeline of
@@ -58,58 +44,69 @@ def read(source: Revision, path: str, name: str, predictions: str, images: int |
         path: of the trials: .csv with the columns variant, seed, accuracy and errors.
         name: of the model, the variant of its trials.
         predictions: path of the model's predictions.
-        images: number of test images; None if unknown.
+        images: number of test images.
 
     Raises:
-        UserError: the file is not such a table.
+        UserError: the file is what dvc.lock records, but not such a table.
     """
-    content = source.read(path)
-    place, lock, output = source.record(path)
-    stage = lock.maker(output) if lock else ""
-    command = f"dvc repro {stage if stage and not place else f'{place or PurePosixPath(path).parent}/dvc.yaml'}"
+    content, record = source.read(path), source.record(path)
+    folder = PurePosixPath(path).parent
+    if record is None:
+        return Trials(None, f"no dvc.lock records {path}; run `dvc repro {folder}/dvc.yaml`")
+    place, lock, output = record
+    study = lock.maker(output)
+    run = f"run `dvc repro {f'{place}/dvc.yaml' if place else study}`"
     if content is None:
-        return Trials((), None, f"there is no {path}", command)
+        return Trials(None, f"{path} is missing here; run `dvc pull`")
+    if path == output and lock.outputs[output] != md5(content):
+        return Trials(None, f"{path} is not what dvc.lock records; {run}")
+    stages = source.lock.upstream(predictions)
+    known = {file: digest for stage in stages for file, digest in source.lock.inputs(stage).items()}
+    if changed := list(_changed(lock, study, source.lock, stages, known)):
+        more = f" and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
+        return Trials(None, f"changed since the trials: {', '.join(changed[:LISTED])}{more}; {run}")
+    inputs = lock.inputs(study)
+    if not inputs.keys() & known.keys():
+        return Trials(None, f"the stages of {path} and {predictions} have no dependency in common; declare all of them")
     try:
         table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
         table = table[table["variant"] == name]
-        accuracies = tuple(table["accuracy"].astype(float))
-        correct = _correct(table, images) if "errors" in table and images else None
-    except (ValueError, KeyError, IndexError) as error:
+        if "errors" not in table:
+            return Trials(None, f"{path} has no column errors; {run}")
+        correct = correct_by_seed(list(table["errors"]), images)
+        accuracies = table["accuracy"].astype(float)
+    except (ValueError, KeyError) as error:
         raise UserError(f"{path} of {source.name} is not a table of trials: {error!r}") from error
-    problem = ""
-    if len(accuracies) < MIN_SEEDS:
-        problem = f"{path} has {len(accuracies)} trials of it, expected at least {MIN_SEEDS}"
-    elif correct is None:
-        problem = f"{path} does not say which test images each trial misclassifies"
-    elif lock is None or source.recorded(path) != md5(content):
-        problem = f"{path} is not what dvc.lock records"
-    elif changed := list(_changed(lock, stage, source.lock, predictions)):
-        more = f" and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
-        problem = f"changed since the trials: {', '.join(changed[:LISTED])}{more}"
-    return Trials(accuracies, correct, problem, command)
+    if len(correct) < MIN_SEEDS:
+        return Trials(None, f"{path} has {len(correct)} trials of {name}, at least {MIN_SEEDS} are needed; {run}")
+    if not np.allclose(correct.mean(axis=1), accuracies, atol=1e-4):
+        return Trials(None, f"{path}: the errors do not fit the accuracies; {run}")
+    return Trials(
+        correct,
+        settings={file: inputs[file] for file in inputs.keys() - known.keys() if PurePosixPath(file).parent == folder},
+    )
 
 
-def _correct(table: pd.DataFrame, images: int) -> CorrectBySeed | None:
-    """Return which images each trial classifies correctly; None if the errors do not fit the accuracies."""
-    correct = np.ones((len(table), images), bool)
-    for row, errors in zip(correct, table["errors"], strict=True):
-        row[np.array(errors.split(), int)] = False
-    return correct if np.allclose(correct.mean(axis=1), table["accuracy"].astype(float), atol=1e-6) else None
-
-
-def _changed(lock: Lock, study: str, pipeline: Lock, predictions: str) -> Iterator[str]:
+def _changed(
+    lock: Lock, study: str, pipeline: Lock, stages: list[str], known: Mapping[str, str | None]
+) -> Iterator[str]:
     """Yield the dependencies and params that a study shares with the pipeline of a model and that differ."""
-    stages = pipeline.upstream(predictions)
-    known = {path: digest for stage in stages for path, digest in pipeline.inputs(stage).items()}
     yield from (path for path, digest in lock.inputs(study).items() if known.get(path, digest) != digest)
     for file, values in lock.params(study).items():
         sections = {key: value for stage in stages for key, value in pipeline.params(stage).get(file, {}).items()}
-        yield from (f"{file}: {key}" for key, value in values.items() if not _agree(key, value, sections))
+        yield from (
+            f"{file}: {key}"
+            for key, value in values.items()
+            if any(not _agree(key, value, other, section) for other, section in sections.items())
+        )
 
 
-def _agree(key: str, value: Any, sections: Mapping[str, Any]) -> bool:
-    """Return whether a section of a study has the values of the pipeline, as far as that reads the same keys."""
-    if key in sections:
-        return bool(sections[key] == value)
-    leaves = flat(sections)
-    return all(leaves.get(leaf, given) == given for leaf, given in flat(value, key).items())
+def _agree(key: str, value: Any, other: str, section: Any) -> bool:
+    """Return whether two values of params.yaml agree, if one key is the other or a section around it."""
+    if len(key) > len(other):
+        key, value, other, section = other, section, key, value
+    if key != other and not other.startswith(f"{key}."):
+        return True
+    for part in other.removeprefix(key).split(".")[1:]:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return bool(value == section)

@@ -1,14 +1,13 @@
 """What the gate of `fashion review` finds in pairs of real models: another seed, and changes to the recipe."""
 
 import argparse
+import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from fashion.errors import run_command
 from fashion.evaluation import recipes
@@ -35,23 +34,18 @@ def main() -> None:
     parser.add_argument("pairs", type=Path, help="table to write, a row per change (.csv)")
     args = parser.parse_args()
 
-    import pandas as pd
-
     from fashion.files import write_text
 
-    trials = correct_by_seed(pd.read_csv(args.trials, dtype={"errors": str}))
-    write_text(args.pairs, summarise(trials).to_csv(index=False, float_format="%.6g"))
+    write_text(args.pairs, summarise(read(args.trials)).to_csv(index=False, float_format="%.6g"))
 
 
-def correct_by_seed(trials: "pd.DataFrame") -> dict[str, CorrectBySeed]:
+def read(trials: Path | io.StringIO) -> dict[str, CorrectBySeed]:
     """Return which test images each trial classifies correctly, by variant."""
-    found = {}
-    for variant, group in trials.groupby("variant", sort=False):
-        correct = np.ones((len(group), IMAGES), bool)
-        for row, errors in zip(correct, group["errors"], strict=True):
-            row[np.array(errors.split(), int)] = False
-        found[str(variant)] = correct
-    return found
+    import pandas as pd
+
+    table = pd.read_csv(trials, dtype=str, keep_default_na=False)
+    groups = table.groupby("variant", sort=False)["errors"]
+    return {str(variant): recipes.correct_by_seed(list(errors), IMAGES) for variant, errors in groups}
 
 
 def summarise(trials: Mapping[str, CorrectBySeed]) -> "pd.DataFrame":
