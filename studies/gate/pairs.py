@@ -24,6 +24,7 @@ CHANGES = (
     ("dnn", "dnn-more-epochs"),
     ("dnn", "dnn-more-dropout"),
     ("cnn", "cnn-more-epochs"),
+    ("cnn", "cnn-more-momentum"),
 )
 
 

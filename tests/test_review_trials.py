@@ -1,0 +1,243 @@
+"""Which trials of a study measure the recipe of a revision."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from fashion.dvc import Lock, md5
+from fashion.errors import UserError
+from fashion.evaluation import recipes
+from fashion.evaluation.predictions import Predictions
+from fashion.review import gate, report, trials
+from fashion.review.compare import ReviewResult, compare
+from fashion.review.data_changes import Data
+from fashion.review.revision import working_tree
+from fashion.review.rules import ReviewedModel, Rules
+from fashion.review.snapshot import Model, Snapshot, TestSet
+from fashion.review.trials import Trials
+
+TABLE = "variant,seed,accuracy,errors\na,1,0.5,0 1\na,2,1.0,\na,3,0.75,3\nb,1,0.0,0 1 2 3\n"
+
+
+def stage(deps: dict[str, str], outs: dict[str, str], params: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return a stage of a dvc.lock; deps and outs are hashes by path."""
+    files = {"deps": deps, "outs": outs}
+    entries = {kind: [{"path": path, "md5": digest} for path, digest in of.items()] for kind, of in files.items()}
+    return {"cmd": "run", "params": {"params.yaml": params or {}}, **entries}
+
+
+def study(table: str = TABLE, deps: dict[str, str] | None = None, params: dict[str, Any] | None = None) -> Any:
+    return stage(deps or {"train.py": "1", "data": "2"}, {"trials.csv": md5(table.encode())}, params or {"model": 1})
+
+
+def read(folder: Path, pipeline: dict[str, Any], trials_stage: Any, table: str = TABLE) -> trials.Trials:
+    """Return the trials of the model `a` in a project with a pipeline and a study."""
+    (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": {**pipeline, "study": trials_stage}}))
+    (folder / "trials.csv").write_text(table)
+    return trials.read(working_tree(folder), "trials.csv", "a", "predictions.csv", 4)
+
+
+PIPELINE = {
+    "train": stage({"train.py": "1", "data": "2"}, {"model": "3"}, {"model": 1, "other": 1}),
+    "evaluate": stage({"model": "3", "evaluate.py": "4"}, {"predictions.csv": "5"}),
+}
+
+
+def test_measured(tmp_path: Path) -> None:
+    """Of model `a` only. The code of the evaluation, which the study does not read, may be any."""
+    found = read(tmp_path, PIPELINE, study())
+    assert found.problem == ""
+    expected = [[False, False, True, True], [True] * 4, [True, True, True, False]]
+    np.testing.assert_array_equal(found.correct, expected)
+
+
+@pytest.mark.parametrize(
+    ("changed", "params", "problem"),
+    [
+        ({"train.py": "0", "data": "2"}, {"model": 1}, "train.py"),
+        ({"train.py": "1", "data": "0"}, {"model": 0}, "data, params.yaml: model"),
+        ({"train.py": "1", "data": "2"}, {"other": 0, "model": 1, "third": 0}, "params.yaml: other"),
+        (
+            dict.fromkeys(("train.py", "data", "evaluate.py", "model"), "0"),
+            {"model": 1},
+            "data, evaluate.py, model and 1 more",
+        ),
+    ],
+)
+def test_changed(tmp_path: Path, changed: dict[str, str], params: dict[str, Any], problem: str) -> None:
+    found = read(tmp_path, PIPELINE, study(deps=dict(sorted(changed.items())), params=params))
+    assert found.problem == f"changed since the trials: {problem}; run `dvc repro study`"
+    assert found.correct is None
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "in_study", "same"),
+    [
+        ({"model": {"trees": 8, "depth": 3}}, {"model": {"trees": 8, "depth": 3}}, True),
+        ({"model.trees": 8, "model.depth": 3}, {"model": {"trees": 8, "depth": 3}}, True),
+        ({"model.trees": 8, "model.depth": 3}, {"model": {"trees": 8}}, False),
+        ({"model": {"trees": 8, "depth": 3}}, {"model.trees": 8}, True),
+        ({"model": {"trees": 8, "depth": 3}}, {"model.trees": 9}, False),
+        ({"model": {"trees": 8}}, {"models": 9}, True),
+    ],
+)
+def test_params(tmp_path: Path, pipeline: dict[str, Any], in_study: dict[str, Any], same: bool) -> None:
+    """A section agrees with its keys."""
+    train = {**PIPELINE["train"], "params": {"params.yaml": pipeline}}
+    assert (read(tmp_path, {**PIPELINE, "train": train}, study(params=in_study)).problem == "") is same
+
+
+def test_predictions_in_a_folder(tmp_path: Path) -> None:
+    """A stage may write the folder of the predictions, and read a file of an output folder."""
+    pipeline = {
+        "split": stage({"split.py": "9"}, {"data": "2"}),
+        "all": stage({"data/train": "2", "train.py": "1"}, {"predictions.csv": "5"}),
+    }
+    deps = {"train.py": "1", "split.py": "0"}
+    assert read(tmp_path, pipeline, study(deps=deps)).problem.startswith("changed since the trials: split.py;")
+    pipeline["all"]["outs"] = [{"path": "reports", "md5": "5.dir"}]
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {**pipeline, "study": study(deps=deps)}}))
+    found = trials.read(working_tree(tmp_path), "trials.csv", "a", "reports/predictions.csv", 4)
+    assert found.problem.startswith("changed since the trials: split.py;")
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ("variant,seed,accuracy\na,1,0.5\n", "trials.csv has no column errors; run `dvc repro study`"),
+        (TABLE.replace("a,3", "b,3"), "trials.csv has 2 trials of a, at least 3 are needed; run `dvc repro study`"),
+        (TABLE.replace("0.75", "0.5"), "trials.csv: the errors do not fit the accuracies; run `dvc repro study`"),
+    ],
+)
+def test_too_little(tmp_path: Path, table: str, problem: str) -> None:
+    assert read(tmp_path, PIPELINE, study(table), table).problem == problem
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("variant,errors\na,1\n", "is not a table of trials: KeyError('accuracy')"),
+        ("seed,errors\n1,2\n", "is not a table of trials: KeyError('variant')"),
+        ("variant,accuracy,errors\na,1,4\n", "found the index 4 of a test image, expected at most 3"),
+        ("variant,accuracy,errors\na,1,-1\n", "found the index -1 of a test image, expected at most 3"),
+        ("variant,accuracy,errors\na,1,x\n", "is not a table of trials: ValueError("),
+        ("", "is not a table of trials: EmptyDataError("),
+    ],
+)
+def test_no_table(tmp_path: Path, table: str, message: str) -> None:
+    with pytest.raises(UserError, match=r"trials\.csv of the working tree") as error:
+        read(tmp_path, PIPELINE, study(table), table)
+    assert message in str(error.value)
+
+
+def test_no_trials(tmp_path: Path) -> None:
+    edited = read(tmp_path, PIPELINE, study(), TABLE.replace("a,3", "a,4"))
+    assert edited.problem == "trials.csv is not what dvc.lock records; run `dvc repro study`"
+    (tmp_path / "trials.csv").unlink()
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": PIPELINE}))
+    missing = trials.read(working_tree(tmp_path), "studies/x/trials.csv", "a", "predictions.csv", 4)
+    assert missing.problem == "no dvc.lock records studies/x/trials.csv; run `dvc repro studies/x/dvc.yaml`"
+
+
+def test_nothing_in_common(tmp_path: Path) -> None:
+    found = read(tmp_path, PIPELINE, study(deps={"src": "1"}))
+    assert found.problem.startswith("the stages of trials.csv and predictions.csv have no dependency in common;")
+
+
+def test_study_in_a_folder(tmp_path: Path) -> None:
+    """Its own dvc.lock records it; its own files are its settings."""
+    folder = tmp_path / "studies" / "seeds"
+    folder.mkdir(parents=True)
+    path = "studies/seeds/trials.csv"
+    deps = {"train.py": "1", "data": "2", "studies/seeds/params.yaml": "7", "fashion/trials.py": "8"}
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": PIPELINE}))
+    (folder / "trials.csv").write_text(TABLE)
+    lock = {"stages": {"seeds": stage(deps, {path: md5(TABLE.encode())}, {"model": 1})}}
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+    found = trials.read(working_tree(tmp_path), path, "a", "predictions.csv", 4)
+    assert (found.problem, found.settings) == ("", {"studies/seeds/params.yaml": "7"})
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock).replace("'1'", "'0'"))
+    found = trials.read(working_tree(tmp_path), path, "a", "predictions.csv", 4)
+    assert found.problem == "changed since the trials: train.py; run `dvc repro studies/seeds/dvc.yaml`"
+
+
+IMAGES = np.arange(200, dtype=np.uint8)[:, None, None, None]
+
+
+def snapshot(name: str, given: dict[str, Trials | None], images: np.ndarray = IMAGES, **rules: Any) -> Snapshot:
+    """Return a revision whose models classify all images correctly but that of their number in the alphabet."""
+    labels = np.zeros(len(images), np.uint8)
+    files = ReviewedModel(predictions="p.csv", metrics="m.json", history=None, seeds="trials.csv")
+    models = {}
+    for number, (model, own) in enumerate(given.items()):
+        probabilities = np.tile([0.9, 0.1], (len(images), 1))
+        probabilities[number + (name == "head")] = [0.1, 0.9]
+        predictions = Predictions.of(probabilities, labels, ("right", "wrong"))
+        models[model] = Model({"accuracy": 0.9}, predictions, None, None, own)
+    defaults = {"base_branch": "main", "test_set": "t", "significance": 0.05, "judge": "recipe", "waivers": {}}
+    more = {"min_accuracy": {}, "classes": ("right", "wrong"), "calibration_bins": 5}
+    section = Rules(**{**defaults, **more, **rules}, models=dict.fromkeys(given, files))
+    test_set = TestSet(None, None, labels, images)
+    data = Data({}, {})
+    return Snapshot(name, None, section, Lock({}), data, test_set, models, (), (), rebuilt=False, own_rules=True)
+
+
+def some(accuracy: float, images: int = 200) -> Trials:
+    """Return five trials, each with errors at other images."""
+    correct = np.random.default_rng(int(accuracy * 1000)).random((5, images)) < accuracy
+    return Trials(correct, settings={})
+
+
+def verdicts(result: ReviewResult) -> dict[str, str | None]:
+    return {model.name: model.recipe.verdict if model.recipe else None for model in result.models}
+
+
+def test_holm_over_recipes() -> None:
+    """A change that is significant alone is not beside another one."""
+    before, after, other = some(0.9), some(0.944), some(0.905)
+    assert before.correct is not None
+    assert after.correct is not None
+    alone = recipes.compare(before.correct, after.correct).p_value
+    assert 0.025 < alone < 0.05
+    one = compare(snapshot("base", {"a": before}), snapshot("head", {"a": after}))
+    assert verdicts(one) == {"a": "better"}
+    two = compare(snapshot("base", {"a": before, "b": before}), snapshot("head", {"a": after, "b": other}))
+    assert verdicts(two) == {"a": "within noise", "b": "within noise"}
+    assert two.models[0].recipe
+    assert two.models[0].recipe.p_adjusted == pytest.approx(2 * alone)
+
+
+def test_new_and_removed_models() -> None:
+    result = compare(snapshot("base", {"old": some(0.9)}), snapshot("head", {"new": some(0.9)}))
+    assert verdicts(result) == {"new": None, "old": None}
+    assert "| recipe |" not in report.markdown(result, [], {})
+
+
+def test_no_study_in_base() -> None:
+    result = compare(snapshot("base", {"a": None}), snapshot("head", {"a": some(0.9)}))
+    assert verdicts(result) == {"a": None}
+    assert gate.failures(result) == ["the recipe of a cannot be compared: review.models names no trials of it (seeds)"]
+
+
+def test_other_settings_of_the_study() -> None:
+    """A study that overrides params in head only would measure something else."""
+    before, after = some(0.9), Trials(some(0.95).correct, settings={"studies/seeds/params.yaml": "1"})
+    result = compare(snapshot("base", {"a": before}), snapshot("head", {"a": after}))
+    assert verdicts(result) == {"a": "not measured"}
+    assert gate.failures(result) == ["the recipe of a cannot be compared: the two studies have different settings"]
+
+
+def test_test_set_that_grew() -> None:
+    """Recipes are compared on the images of base."""
+    more = np.concatenate([IMAGES[::-1], np.full((50, 1, 1, 1), 255, np.uint8)])
+    before, after = some(0.9), some(0.95, images=250)
+    result = compare(snapshot("base", {"a": before}), snapshot("head", {"a": after}, more))
+    assert (result.same_test_set, result.test_set_growth) == (True, 50)
+    recipe = result.models[0].recipe
+    assert recipe
+    assert recipe.head is not None
+    assert after.correct is not None
+    np.testing.assert_array_equal(recipe.head, after.correct[:, 199::-1])
