@@ -136,9 +136,9 @@ def test_ten_classes(digits: Flowers) -> None:
     assert done.stderr.startswith("error: digits is significantly worse: ")
     check_mcnemar(digits, done.stdout)
     base, head = (committed(digits, revision, "trials.csv")["accuracy"].astype(float) for revision in ("main", "work"))
-    means = (f"{side.mean():.2%} ± {side.std():.2%}, 5 seeds" for side in (base, head))
+    means = (f"{side.mean():.2%} ± {side.std():.2%}" for side in (base, head))
     change = f"{100 * (head.mean() - base.mean()):+.2f} points"
-    assert f"| recipe | {' | '.join(means)} | {change} | **worse**: 95 % interval " in done.stdout
+    assert f"| recipe, 5 seeds | {' | '.join(means)} | {change} | **worse**: 95 % interval " in done.stdout
     assert "head is more accurate in 0 of 25 pairs of trials" in done.stdout
 
 
@@ -161,7 +161,7 @@ def test_gate_by_recipe(digits: Flowers) -> None:
     digits.change(seed=int(accuracies.to_numpy().argmin()))
     done = digits.review("--base", "few", "--gate")
     assert done.stderr.startswith("error: digits is significantly worse: ")
-    assert re.search(r"\| recipe \|.*\| - \| unchanged \|", done.stdout)
+    assert re.search(r"\| recipe, 5 seeds \|.*\| - \| unchanged \|", done.stdout)
 
     judge_recipes(digits)
     done = digits.review("--base", "few", "--gate")
@@ -187,7 +187,7 @@ def test_recipe_not_measured(digits: Flowers) -> None:
     reason = "not measured in the working tree: changed since the trials: params.yaml: model; run `dvc repro trials`"
     done = digits.review("--gate")
     assert f"> Recipe of digits: {reason}." in done.stdout
-    assert re.search(r"\| recipe \| \S+ ± \S+, 5 seeds \| - \| - \| not measured \|", done.stdout)
+    assert re.search(r"\| recipe, 5 seeds \| \S+ ± \S+ \| - \| - \| not measured \|", done.stdout)
 
     judge_recipes(digits)
     done = digits.review("--gate")

@@ -253,7 +253,7 @@ def review_rows(
     failures = gate.failures(result)
     lines = report.markdown(result, failures, {}).splitlines()
     table = lines[: next(number for number, line in enumerate(lines) if line.startswith("###"))]
-    shown = ("| accuracy |", "| recipe |")
+    shown = ("| accuracy |", "| recipe, ")
     yield from (f"> {line}" for line in table if line.startswith("**") or any(part in line for part in shown))
     yield from (f"> - {line}" for line in failures)
 
@@ -277,6 +277,14 @@ def docs_review_numbers(read: Read) -> Iterator[str]:
     yield from review_rows(
         read, {"dnn": (9063, 297, 218), "cnn": (9382, 186, 151)}, {"dnn": ("dnn-no-augmentation", "dnn")}
     )
+    for row in csv.DictReader(read("studies/gate/failures.csv").splitlines()):
+        yield f"| {row['change']} | {float(row['model']):.1%} | {float(row['recipe']):.1%} |"
+    for row in csv.DictReader(read("studies/gate/coverage.csv").splitlines()):
+        rates = f"{float(row['random_effects']):.1%} | {float(row['bootstrap']):.1%} |"
+        yield f"| {row['change']} | {row['seeds']} | {rates}"
+    rows = [row for row in csv.DictReader(read("studies/gate/pairs.csv").splitlines()) if row["base"] == row["head"]]
+    pairs, different = (sum(int(row[key]) for row in rows for key in keys) for keys in (["pairs"], ["better", "worse"]))
+    yield f"of {pairs} pairs of models that differ only in the seed, McNemar's test finds a difference in {different}"
 
 
 NUMBERS = {

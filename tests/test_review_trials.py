@@ -213,7 +213,7 @@ def test_holm_over_recipes() -> None:
 def test_new_and_removed_models() -> None:
     result = compare(snapshot("base", {"old": some(0.9)}), snapshot("head", {"new": some(0.9)}))
     assert verdicts(result) == {"new": None, "old": None}
-    assert "| recipe |" not in report.markdown(result, [], {})
+    assert "| recipe" not in report.markdown(result, [], {})
 
 
 def test_no_study_in_base() -> None:

@@ -157,8 +157,10 @@ def _recipe(model: Comparison) -> list[tuple[str, ...]]:
     if recipe is None or not _changed(model) or (recipe.base is None and recipe.head is None):
         return []
     means = [_mean(side) for side in (recipe.base, recipe.head)]
+    counts = dict.fromkeys(len(side) for side in (recipe.base, recipe.head) if side is not None)
+    title = f"recipe, {' and '.join(map(str, counts))} seeds"
     if recipe.change is None:
-        return [("", "recipe", *means, "-", recipe.verdict)]
+        return [("", title, *means, "-", recipe.verdict)]
     change = recipe.change
     low, high = (_points(value) for value in (change.accuracy.low, change.accuracy.high))
     verdict = (
@@ -168,7 +170,7 @@ def _recipe(model: Comparison) -> list[tuple[str, ...]]:
     if recipe.verdict == "within noise":
         needed = f"with {change.seeds_needed} or more" if change.seeds_needed else "with no number of"
         verdict += f"; a change of this size is significant {needed} seeds per recipe"
-    return [("", "recipe", *means, _points(change.accuracy.change), verdict)]
+    return [("", title, *means, _points(change.accuracy.change), verdict)]
 
 
 def _changed(model: Comparison) -> bool:
@@ -176,11 +178,11 @@ def _changed(model: Comparison) -> bool:
 
 
 def _mean(correct: CorrectBySeed | None) -> str:
-    """Return the mean accuracy of trials, its standard deviation and their number."""
+    """Return the mean accuracy of trials and its standard deviation."""
     if correct is None:
         return "-"
     accuracies = correct.mean(axis=1)
-    return f"{accuracies.mean():.2%} ± {accuracies.std(ddof=1):.2%}, {len(correct)} seeds"
+    return f"{accuracies.mean():.2%} ± {accuracies.std(ddof=1):.2%}"
 
 
 def _loss(_model: Comparison, pair: PairedResult) -> str:
