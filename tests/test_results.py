@@ -273,8 +273,9 @@ def readme_numbers(read: Read) -> Iterator[str]:
 
 
 def docs_review_numbers(read: Read) -> Iterator[str]:
-    added = {"dnn": ("dnn-no-augmentation", "dnn")}
-    yield from review_rows(read, {"dnn": (9049, 373, 281), "cnn": (9401, 0, 0)}, added)
+    yield from review_rows(
+        read, {"dnn": (9049, 373, 281), "cnn": (9401, 0, 0)}, {"dnn": ("dnn-no-augmentation", "dnn")}
+    )
     momentum = review_rows(read, {"cnn": (9401, 188, 146)}, {"cnn": ("cnn", "cnn-more-momentum")})
     yield from (line for line in momentum if line.startswith("> |"))
     for row in csv.DictReader(read("studies/gate/failures.csv").splitlines()):
