@@ -1,8 +1,11 @@
-"""The comparison of two recipes: against SciPy where only seeds or only images vary, and in simulations."""
+"""The comparison of two recipes, against SciPy, statsmodels and simulations."""
 
 import numpy as np
+import pandas as pd
 import pytest
-from scipy.stats import ttest_ind, ttest_ind_from_stats, ttest_rel
+from scipy.stats import t, ttest_ind, ttest_ind_from_stats, ttest_rel
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 
 from fashion.evaluation import recipes
 from fashion.evaluation.recipes import MAX_SEEDS
@@ -34,6 +37,33 @@ def test_only_seeds_vary() -> None:
     assert found.p_value == pytest.approx(expected.pvalue)
     interval = expected.confidence_interval()
     assert (found.accuracy.low, found.accuracy.high) == pytest.approx((interval.low, interval.high))
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.2])
+def test_analysis_of_variance(spread: float) -> None:
+    """Standard error and degrees of freedom from the mean squares of statsmodels; the seeds' may be too small."""
+    rng = np.random.default_rng(4)
+    easy = rng.uniform(0.3, 1, (2, 40))
+    base, head = trials(rng, easy[0], spread, 4), trials(rng, easy[1], spread, 5)
+    variances, freedoms, interactions = [], [], 0.0
+    for correct in (base, head):
+        seeds, images = np.indices(correct.shape).reshape(2, -1)
+        table = pd.DataFrame({"y": correct.ravel().astype(float), "seed": seeds, "image": images})
+        anova = anova_lm(ols("y ~ C(seed) + C(image)", table).fit())
+        squares = anova["sum_sq"] / anova["df"]
+        term = "C(seed)" if squares["C(seed)"] > squares["Residual"] else "Residual"
+        variances.append(squares[term] / correct.size)
+        freedoms.append(anova["df"][term])
+        interactions += squares["Residual"] / correct.size
+    assert bool(max(freedoms) < 10) is (spread > 0)
+    variances.append(np.var(head.mean(axis=0) - base.mean(axis=0), ddof=1) / 40 - interactions)
+    freedoms.append(39)
+    assert variances[2] > 0
+    found = recipes.compare(base, head)
+    error = sum(variances) ** 0.5
+    freedom = sum(variances) ** 2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
+    assert found.p_value == pytest.approx(2 * t.sf(abs(found.accuracy.change) / error, freedom))
+    assert found.accuracy.high - found.accuracy.change == pytest.approx(t.ppf(0.975, freedom) * error)
 
 
 def test_by_hand() -> None:
