@@ -138,7 +138,7 @@ def test_ten_classes(digits: Flowers) -> None:
     base, head = (committed(digits, revision, "trials.csv")["accuracy"].astype(float) for revision in ("main", "work"))
     means = (f"{side.mean():.2%} ± {side.std():.2%}" for side in (base, head))
     change = f"{100 * (head.mean() - base.mean()):+.2f} points"
-    assert f"| recipe, 5 seeds | {' | '.join(means)} | {change} | **worse**: 95 % interval " in done.stdout
+    assert f"| mean accuracy, 5 seeds | {' | '.join(means)} | {change} | **worse**: 95 % interval " in done.stdout
     assert "head is more accurate in 0 of 25 pairs of trials" in done.stdout
 
 
@@ -161,7 +161,7 @@ def test_gate_by_recipe(digits: Flowers) -> None:
     digits.change(seed=int(accuracies.to_numpy().argmin()))
     done = digits.review("--base", "few", "--gate")
     assert done.stderr.startswith("error: digits is significantly worse: ")
-    assert re.search(r"\| recipe, 5 seeds \|.*\| - \| unchanged \|", done.stdout)
+    assert re.search(r"\| mean accuracy, 5 seeds \|.*\| - \| unchanged \|", done.stdout)
 
     judge_recipes(digits)
     done = digits.review("--base", "few", "--gate")
@@ -184,10 +184,10 @@ def test_recipe_not_measured(digits: Flowers) -> None:
     params["model"]["trees"] = 9
     digits.write_params(params)
     digits.run("dvc", "repro", "train")
-    reason = "not measured in the working tree: changed since the trials: params.yaml: model; run `dvc repro trials`"
+    reason = "not measured in the working tree: params.yaml: model changed after the trials; run `dvc repro trials`"
     done = digits.review("--gate")
     assert f"> Recipe of digits: {reason}." in done.stdout
-    assert re.search(r"\| recipe, 5 seeds \| \S+ ± \S+ \| - \| - \| not measured \|", done.stdout)
+    assert re.search(r"\| mean accuracy, 5 seeds \| \S+ ± \S+ \| - \| - \| not measured \|", done.stdout)
 
     judge_recipes(digits)
     done = digits.review("--gate")

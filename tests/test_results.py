@@ -254,7 +254,7 @@ def review_rows(
     failures = gate.failures(result)
     lines = report.markdown(result, failures, {}).splitlines()
     table = lines[: next(number for number, line in enumerate(lines) if line.startswith("###"))]
-    shown = ("| accuracy |", "| recipe, ")
+    shown = ("| accuracy |", "| mean accuracy, ")
     yield from (f"> {line}" for line in table if line.startswith("**") or any(part in line for part in shown))
     yield from (f"> - {line}" for line in failures)
 

@@ -1,5 +1,6 @@
 """Which trials of a study measure the recipe of a revision."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,7 @@ def test_measured(tmp_path: Path) -> None:
 )
 def test_changed(tmp_path: Path, changed: dict[str, str], params: dict[str, Any], problem: str) -> None:
     found = read(tmp_path, PIPELINE, study(deps=dict(sorted(changed.items())), params=params))
-    assert found.problem == f"changed since the trials: {problem}; run `dvc repro study`"
-    assert found.correct is None
+    assert found == Trials(None, f"{problem} changed after the trials", "run `dvc repro study`")
 
 
 @pytest.mark.parametrize(
@@ -97,19 +97,19 @@ def test_predictions_in_a_folder(tmp_path: Path) -> None:
         "all": stage({"data/train": "2", "train.py": "1"}, {"predictions.csv": "5"}),
     }
     deps = {"train.py": "1", "split.py": "0"}
-    assert read(tmp_path, pipeline, study(deps=deps)).problem.startswith("changed since the trials: split.py;")
+    assert read(tmp_path, pipeline, study(deps=deps)).problem == "split.py changed after the trials"
     pipeline["all"]["outs"] = [{"path": "reports", "md5": "5.dir"}]
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {**pipeline, "study": study(deps=deps)}}))
     found = trials.read(working_tree(tmp_path), "trials.csv", "a", "reports/predictions.csv", 4)
-    assert found.problem.startswith("changed since the trials: split.py;")
+    assert found.problem == "split.py changed after the trials"
 
 
 @pytest.mark.parametrize(
     ("table", "problem"),
     [
-        ("variant,seed,accuracy\na,1,0.5\n", "trials.csv has no column errors; run `dvc repro study`"),
-        (TABLE.replace("a,3", "b,3"), "trials.csv has 2 trials of a, at least 3 are needed; run `dvc repro study`"),
-        (TABLE.replace("0.75", "0.5"), "trials.csv: the errors do not fit the accuracies; run `dvc repro study`"),
+        ("variant,seed,accuracy\na,1,0.5\n", "trials.csv has no `errors` column"),
+        (TABLE.replace("a,3", "b,3"), "trials.csv has 2 trials of a, at least 3 are needed"),
+        (TABLE.replace("0.75", "0.5"), "errors and accuracies in trials.csv disagree"),
     ],
 )
 def test_too_little(tmp_path: Path, table: str, problem: str) -> None:
@@ -135,16 +135,17 @@ def test_no_table(tmp_path: Path, table: str, message: str) -> None:
 
 def test_no_trials(tmp_path: Path) -> None:
     edited = read(tmp_path, PIPELINE, study(), TABLE.replace("a,3", "a,4"))
-    assert edited.problem == "trials.csv is not what dvc.lock records; run `dvc repro study`"
+    assert edited.problem == "trials.csv is not what dvc.lock records"
     (tmp_path / "trials.csv").unlink()
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": PIPELINE}))
     missing = trials.read(working_tree(tmp_path), "studies/x/trials.csv", "a", "predictions.csv", 4)
-    assert missing.problem == "no dvc.lock records studies/x/trials.csv; run `dvc repro studies/x/dvc.yaml`"
+    assert missing.problem == "no dvc.lock records studies/x/trials.csv"
+    assert missing.remedy == "run `dvc repro studies/x/dvc.yaml`"
 
 
 def test_nothing_in_common(tmp_path: Path) -> None:
     found = read(tmp_path, PIPELINE, study(deps={"src": "1"}))
-    assert found.problem.startswith("the stages of trials.csv and predictions.csv have no dependency in common;")
+    assert found.problem == "the stages of trials.csv and predictions.csv have no dependency in common"
 
 
 def test_study_in_a_folder(tmp_path: Path) -> None:
@@ -161,7 +162,10 @@ def test_study_in_a_folder(tmp_path: Path) -> None:
     assert (found.problem, found.settings) == ("", {"studies/seeds/params.yaml": "7"})
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock).replace("'1'", "'0'"))
     found = trials.read(working_tree(tmp_path), path, "a", "predictions.csv", 4)
-    assert found.problem == "changed since the trials: train.py; run `dvc repro studies/seeds/dvc.yaml`"
+    assert (found.problem, found.remedy) == (
+        "train.py changed after the trials",
+        "run `dvc repro studies/seeds/dvc.yaml`",
+    )
 
 
 IMAGES = np.arange(200, dtype=np.uint8)[:, None, None, None]
@@ -213,21 +217,36 @@ def test_holm_over_recipes() -> None:
 def test_new_and_removed_models() -> None:
     result = compare(snapshot("base", {"old": some(0.9)}), snapshot("head", {"new": some(0.9)}))
     assert verdicts(result) == {"new": None, "old": None}
-    assert "| recipe" not in report.markdown(result, [], {})
+    assert "| mean accuracy" not in report.markdown(result, [], {})
 
 
 def test_no_study_in_base() -> None:
     result = compare(snapshot("base", {"a": None}), snapshot("head", {"a": some(0.9)}))
     assert verdicts(result) == {"a": None}
-    assert gate.failures(result) == ["the recipe of a cannot be compared: review.models names no trials of it (seeds)"]
+    (failure,) = gate.failures(result)
+    assert failure.startswith("the recipe of a cannot be compared; set review.models.a.seeds")
 
 
 def test_other_settings_of_the_study() -> None:
     """A study that overrides params in head only would measure something else."""
     before, after = some(0.9), Trials(some(0.95).correct, settings={"studies/seeds/params.yaml": "1"})
     result = compare(snapshot("base", {"a": before}), snapshot("head", {"a": after}))
-    assert verdicts(result) == {"a": "not measured"}
-    assert gate.failures(result) == ["the recipe of a cannot be compared: the two studies have different settings"]
+    assert verdicts(result) == {"a": "not comparable"}
+    (failure,) = gate.failures(result)
+    assert failure.startswith("the recipe of a cannot be compared: the studies' own files, such as params.yaml, differ")
+
+
+def test_not_measured_in_base() -> None:
+    """Nobody can change a commit: it is measured on its branch. A waiver covers that, too, and the review says so."""
+    before, after = Trials(None, "x changed after the trials", "run y"), some(0.95)
+    base, head = snapshot("base", {"a": before}), snapshot("head", {"a": after})
+    result = compare(replace(base, commit="123"), head)
+    reason = "not measured in base: x changed after the trials; measure it on that branch and commit the result"
+    assert gate.failures(result) == [f"the recipe of a cannot be compared: {reason}"]
+    waived = replace(head, rules=head.rules.model_copy(update={"waivers": {"a": "why"}}))
+    result = compare(replace(base, commit="123"), waived)
+    assert gate.failures(result) == []
+    assert f"> Recipe of a: {reason}." in report.markdown(result, [], {})
 
 
 def test_test_set_that_grew() -> None:

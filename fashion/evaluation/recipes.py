@@ -11,7 +11,7 @@ from fashion.evaluation.significance import Interval
 
 CorrectBySeed = Bool[np.ndarray, "_ n"]
 MAX_SEEDS = 1000
-EPSILON = 1e-150  # a variance, for models that are all equal
+EPSILON = 1e-150  # avoids 0 / 0 if all models are equal
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class RecipeChange:
     """The change in mean test accuracy between two recipes.
 
     Attributes:
-        accuracy: the change with its 95 % interval, for new seeds and new test images.
-        p_value: two-sided, of no change.
+        accuracy: the change with its 95 % interval, which allows for the choice of seeds and test images.
+        p_value: two-sided, for the null hypothesis of no change.
         pairs: number of pairs of a model of base and a model of head.
         wins: number of pairs in which head's model is more accurate; ties count half.
         seeds_needed: smallest number of seeds per recipe at which a change of this size would be significant; None if
@@ -58,7 +58,7 @@ def compare(base: CorrectBySeed, head: CorrectBySeed, level: float = 0.05) -> Re
 
     Whether a model is correct on an image is modelled as a sum of random effects: of the seed, of the image (shared by
     all models, so the comparison is paired by image) and of their interaction. Their variances are estimated by the
-    method of moments, as zero where an estimate is negative, and the degrees of freedom are Satterthwaite's. Without
+    method of moments, with negative estimates set to zero, and the degrees of freedom are Satterthwaite's. Without
     variation between images, this is Welch's t-test on the accuracies; without variation between seeds, the paired
     t-test on the images.
 
@@ -77,7 +77,7 @@ def compare(base: CorrectBySeed, head: CorrectBySeed, level: float = 0.05) -> Re
     images = base.shape[1]
     interactions = np.array([interaction(correct) for correct in (base, head)])
     of_seeds = np.array([accuracy.var(ddof=1) for accuracy in accuracies])
-    floor = of_seeds < interactions  # by chance: the seed alone adds to the interaction
+    floor = of_seeds < interactions  # a negative estimate for the seed alone
     by_image = (head.mean(axis=0) - base.mean(axis=0)).var(ddof=1) / images
     of_images = max(0.0, by_image - float((interactions / [len(base), len(head)]).sum()))
 

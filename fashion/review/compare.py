@@ -65,9 +65,9 @@ class RecipeResult:
 
     Attributes:
         base, head: which test images each trial classifies correctly; None if the recipe was not measured.
-        change: None if one of the recipes was not measured, or if all trials are equal.
+        change: None if the recipes cannot be compared, or if all trials are equal.
         p_adjusted: p-value, adjusted for the number of recipes tested.
-        problems: why recipes were not measured, and what to do.
+        problems: why the recipes cannot be compared, and what to do.
     """
 
     base: CorrectBySeed | None
@@ -217,10 +217,12 @@ def _recipes(base: Snapshot, head: Snapshot) -> dict[str, RecipeResult]:
         name: (before, after)
         for name in head.models
         if name in both and (before := base.models[name].trials) and (after := head.models[name].trials)
+        if before.recorded or after.recorded or head.rules.judge == "recipe"
     }
     problems = {
         name: [
-            f"not measured in {snapshot.name}: {side.problem}"
+            f"not measured in {snapshot.name}: {side.problem}; "
+            + ("measure it on that branch and commit the result" if snapshot.commit else side.remedy)
             for snapshot, side in zip((base, head), sides, strict=True)
             if side.problem
         ]
@@ -228,7 +230,7 @@ def _recipes(base: Snapshot, head: Snapshot) -> dict[str, RecipeResult]:
     }
     for name, (before, after) in trials.items():
         if not problems[name] and before.settings != after.settings:
-            problems[name].append("the two studies have different settings")
+            problems[name].append("the studies' own files, such as params.yaml, differ between base and head")
     comparable = {
         name: (before.correct, after.correct)
         for name, (before, after) in trials.items()
@@ -240,7 +242,9 @@ def _recipes(base: Snapshot, head: Snapshot) -> dict[str, RecipeResult]:
     p_values = dict(zip(tested, significance.holm([change.p_value for change in changes.values()]), strict=True))
     found = {}
     for name, (before, after) in trials.items():
-        verdict: Verdict = "unchanged" if name in comparable else "not measured"
+        verdict: Verdict = "unchanged" if name in comparable else "not comparable"
+        if before.problem or after.problem:
+            verdict = "not measured"
         if change := changes.get(name):
             verdict = "better" if change.accuracy.change > 0 else "worse"
             verdict = verdict if p_values[name] < level else "within noise"

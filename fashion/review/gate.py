@@ -50,9 +50,12 @@ def _model(result: ReviewResult, model: Comparison, paired: PairedResult) -> Ite
 def _recipe(result: ReviewResult, model: Comparison) -> Iterator[str]:
     recipe = model.recipe
     if recipe is None:
-        yield f"the recipe of {model.name} cannot be compared: review.models names no trials of it (seeds)"
+        yield (
+            f"the recipe of {model.name} cannot be compared; set review.models.{model.name}.seeds to the trials of a "
+            "study, in base and head"
+        )
     elif recipe.problems:
-        yield f"the recipe of {model.name} cannot be compared: {', '.join(recipe.problems)}"
+        yield from (f"the recipe of {model.name} cannot be compared: {problem}" for problem in recipe.problems)
     elif recipe.change and recipe.verdict == "worse":
         yield (
             f"the recipe of {model.name} is significantly worse: {100 * recipe.change.accuracy.change:+.2f} points, "

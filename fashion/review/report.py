@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 
 from fashion.evaluation.markdown import code, escape
 from fashion.evaluation.predictions import Predictions
-from fashion.evaluation.recipes import CorrectBySeed
+from fashion.evaluation.recipes import MAX_SEEDS, CorrectBySeed
 from fashion.review.compare import Comparison, PairedResult, ReviewResult
 from fashion.review.data_changes import DataChanges
 from fashion.review.lock_diff import ABSENT
@@ -112,9 +112,10 @@ def _warnings(result: ReviewResult) -> list[str]:
             f"{' and '.join(accuracies) or 'unknown'}."
         )
     unmeasured: dict[str, list[str]] = {}
-    for model in result.models if result.head.rules.judge == "model" else ():
-        for problem in model.recipe.problems if _recipe(model) and model.recipe else ():
-            unmeasured.setdefault(problem, []).append(escape(model.name))
+    for model in result.models:
+        if model.recipe and _changed(model) and (result.head.rules.judge == "model" or model.name in result.waivers):
+            for problem in model.recipe.problems:
+                unmeasured.setdefault(problem, []).append(escape(model.name))
     lines += [f"Recipe of {_few(names)}: {_sentence(problem)}." for problem, names in unmeasured.items()]
     lines += [f"A regression of {escape(name)} is waived: {escape(why)}" for name, why in result.waivers.items()]
     rebuilt = [escape(snapshot.name) for snapshot in snapshots if snapshot.rebuilt]
@@ -158,7 +159,7 @@ def _recipe(model: Comparison) -> list[tuple[str, ...]]:
         return []
     means = [_mean(side) for side in (recipe.base, recipe.head)]
     counts = dict.fromkeys(len(side) for side in (recipe.base, recipe.head) if side is not None)
-    title = f"recipe, {' and '.join(map(str, counts))} seeds"
+    title = f"mean accuracy, {' and '.join(map(str, counts))} seeds"
     if recipe.change is None:
         return [("", title, *means, "-", recipe.verdict)]
     change = recipe.change
@@ -168,8 +169,8 @@ def _recipe(model: Comparison) -> list[tuple[str, ...]]:
         f"{change.wins:g} of {change.pairs} pairs of trials"
     )
     if recipe.verdict == "within noise":
-        needed = f"with {change.seeds_needed} or more" if change.seeds_needed else "with no number of"
-        verdict += f"; a change of this size is significant {needed} seeds per recipe"
+        needed = f"with at least {change.seeds_needed}" if change.seeds_needed else f"even with {MAX_SEEDS:,}"
+        verdict += f"; a change of this size would {'' if change.seeds_needed else 'not '}be significant {needed} seeds"
     return [("", title, *means, _points(change.accuracy.change), verdict)]
 
 

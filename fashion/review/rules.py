@@ -38,7 +38,8 @@ class Rules(StrictModel):
         test_set: an output; if it is a folder, it may have images.npy, (n, height, width, channels), and labels.npy,
             (n,), which predictions in the .npy format need.
         significance: level of the tests of accuracy, after Holm's correction.
-        judge: what the gate compares: the models of the two revisions, or their recipes, by the trials of a study.
+        judge: what the gate compares: the models of the two revisions, or their recipes, that is the mean accuracies
+            of training runs with several seeds.
         min_accuracy: minimum test accuracy by model; optional per model.
         waivers: why a regression of a model is accepted, by model; it counts only in the change that writes it.
         models: files by model.

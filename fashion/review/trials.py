@@ -1,4 +1,4 @@
-"""The trials of a model: what its recipe gives with several seeds, from a study of the same revision."""
+"""The results of a model with several seeds, from a study of the same revision."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -23,21 +23,25 @@ class Trials:
     """The trials of one model in one revision.
 
     Attributes:
-        correct: (trials, n), which test images each trial classifies correctly; None if `problem` says why not.
-        problem: why the trials do not measure the recipe of the revision, with what to do; empty if they do.
+        correct: (trials, n), which test images each trial classifies correctly; None if the trials cannot be used.
+        problem: why they cannot be used; empty if they can.
+        remedy: what to do about it.
         settings: MD5 of the study's own files, such as its params.yaml, by path.
+        recorded: whether a dvc.lock records them.
     """
 
     correct: CorrectBySeed | None
     problem: str = ""
+    remedy: str = ""
     settings: Mapping[str, str | None] | None = None
+    recorded: bool = True
 
 
 def read(source: Revision, path: str, name: str, predictions: str, images: int) -> Trials:
     """Read the trials of a model.
 
-    They measure the recipe of the revision if every dependency and param that their stage shares with the pipeline of
-    the model has the same value in dvc.lock.
+    They count if every dependency and param that their stage shares with the pipeline of the model has the same value
+    in dvc.lock.
 
     Args:
         source: the revision.
@@ -52,35 +56,36 @@ def read(source: Revision, path: str, name: str, predictions: str, images: int) 
     content, record = source.read(path), source.record(path)
     folder = PurePosixPath(path).parent
     if record is None:
-        return Trials(None, f"no dvc.lock records {path}; run `dvc repro {folder}/dvc.yaml`")
+        return Trials(None, f"no dvc.lock records {path}", f"run `dvc repro {folder}/dvc.yaml`", recorded=False)
     place, lock, output = record
     study = lock.maker(output)
     run = f"run `dvc repro {f'{place}/dvc.yaml' if place else study}`"
     if content is None:
-        return Trials(None, f"{path} is missing here; run `dvc pull`")
+        return Trials(None, f"{path} is missing", "restore it with `git checkout` or `dvc pull`")
     if path == output and lock.outputs[output] != md5(content):
-        return Trials(None, f"{path} is not what dvc.lock records; {run}")
+        return Trials(None, f"{path} is not what dvc.lock records", run)
     stages = source.lock.upstream(predictions)
     known = {file: digest for stage in stages for file, digest in source.lock.inputs(stage).items()}
     if changed := list(_changed(lock, study, source.lock, stages, known)):
         more = f" and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
-        return Trials(None, f"changed since the trials: {', '.join(changed[:LISTED])}{more}; {run}")
+        return Trials(None, f"{', '.join(changed[:LISTED])}{more} changed after the trials", run)
     inputs = lock.inputs(study)
     if not inputs.keys() & known.keys():
-        return Trials(None, f"the stages of {path} and {predictions} have no dependency in common; declare all of them")
+        problem = f"the stages of {path} and {predictions} have no dependency in common"
+        return Trials(None, problem, "declare all their dependencies")
     try:
         table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
         table = table[table["variant"] == name]
         if "errors" not in table:
-            return Trials(None, f"{path} has no column errors; {run}")
+            return Trials(None, f"{path} has no `errors` column", run)
         correct = correct_by_seed(list(table["errors"]), images)
         accuracies = table["accuracy"].astype(float)
     except (ValueError, KeyError) as error:
         raise UserError(f"{path} of {source.name} is not a table of trials: {error!r}") from error
     if len(correct) < MIN_SEEDS:
-        return Trials(None, f"{path} has {len(correct)} trials of {name}, at least {MIN_SEEDS} are needed; {run}")
+        return Trials(None, f"{path} has {len(correct)} trials of {name}, at least {MIN_SEEDS} are needed", run)
     if not np.allclose(correct.mean(axis=1), accuracies, atol=1e-4):
-        return Trials(None, f"{path}: the errors do not fit the accuracies; {run}")
+        return Trials(None, f"errors and accuracies in {path} disagree", run)
     return Trials(
         correct,
         settings={file: inputs[file] for file in inputs.keys() - known.keys() if PurePosixPath(file).parent == folder},

@@ -50,7 +50,7 @@ def read(trials: Path | io.StringIO) -> dict[str, CorrectBySeed]:
 
 
 def summarise(trials: Mapping[str, CorrectBySeed]) -> "pd.DataFrame":
-    """Return a row per recipe (pairs of its models) and a row per change (pairs of a model before and one after it).
+    """Return a row per recipe (pairs of its models) and one per change (each model before with each model after).
 
     Columns: base, head (variants); pairs; better, worse (number of pairs that differ significantly); and for a change
     of the recipe, what `fashion.evaluation.recipes.compare` finds, and its verdict.
