@@ -51,6 +51,7 @@ def test_measured(tmp_path: Path) -> None:
     """Of model `a` only. The code of the evaluation, which the study does not read, may be any."""
     found = read(tmp_path, PIPELINE, study())
     assert found.problem == ""
+    assert found.unknown == {"evaluate.py": "4", "params.yaml: other": 1}
     expected = [[False, False, True, True], [True] * 4, [True, True, True, False]]
     np.testing.assert_array_equal(found.correct, expected)
 
@@ -233,7 +234,18 @@ def test_other_settings_of_the_study() -> None:
     result = compare(snapshot("base", {"a": before}), snapshot("head", {"a": after}))
     assert verdicts(result) == {"a": "not comparable"}
     (failure,) = gate.failures(result)
-    assert failure.startswith("the recipe of a cannot be compared: the studies' own files, such as params.yaml, differ")
+    assert failure.endswith("cannot be compared: studies/seeds/params.yaml of the study differs between base and head")
+
+
+def test_code_that_the_study_does_not_know() -> None:
+    """The trials are the same as before, but the code that trained the model is not."""
+    before, after = (replace(some(0.9), unknown={"train.py": digest, "b": 1}) for digest in ("1", "2"))
+    result = compare(snapshot("base", {"a": before}), snapshot("head", {"a": after}))
+    assert verdicts(result) == {"a": "not comparable"}
+    (failure,) = gate.failures(result)
+    assert failure.endswith("cannot be compared: train.py changed, and the study does not depend on it")
+    result = compare(snapshot("base", {"a": before}), snapshot("head", {"a": before}))
+    assert verdicts(result) == {"a": "unchanged"}
 
 
 def test_not_measured_in_base() -> None:

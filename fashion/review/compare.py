@@ -1,6 +1,6 @@
 """Compare the models of two snapshots, and those of one snapshot with each other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -229,8 +229,13 @@ def _recipes(base: Snapshot, head: Snapshot) -> dict[str, RecipeResult]:
         for name, sides in trials.items()
     }
     for name, (before, after) in trials.items():
-        if not problems[name] and before.settings != after.settings:
-            problems[name].append("the studies' own files, such as params.yaml, differ between base and head")
+        if problems[name] or before.correct is None or after.correct is None:
+            continue
+        if changed := lock_diff.differences(before.settings, after.settings):
+            problems[name].append(f"{_names(changed)} of the study differs between base and head")
+        changed = lock_diff.differences(before.unknown, after.unknown)
+        if changed and np.array_equal(before.correct, after.correct):
+            problems[name].append(f"{_names(changed)} changed, and the study does not depend on it")
     comparable = {
         name: (before.correct, after.correct)
         for name, (before, after) in trials.items()
@@ -251,6 +256,10 @@ def _recipes(base: Snapshot, head: Snapshot) -> dict[str, RecipeResult]:
         sides = before.correct, after.correct
         found[name] = RecipeResult(*sides, change, verdict, p_values.get(name, 1.0), tuple(problems[name]))
     return found
+
+
+def _names(differences: Sequence[tuple[str, Any, Any]]) -> str:
+    return ", ".join(name for name, *_ in differences)
 
 
 def _pair(name: str, base: Model | None, head: Model | None, rules: Rules) -> PairedResult | None:

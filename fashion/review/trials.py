@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -27,13 +27,15 @@ class Trials:
         problem: why they cannot be used; empty if they can.
         remedy: what to do about it.
         settings: MD5 of the study's own files, such as its params.yaml, by path.
+        unknown: what the pipeline of the model depends on and the study does not: files and params, with their values.
         recorded: whether a dvc.lock records them.
     """
 
     correct: CorrectBySeed | None
     problem: str = ""
     remedy: str = ""
-    settings: Mapping[str, str | None] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    unknown: Mapping[str, Any] = field(default_factory=dict)
     recorded: bool = True
 
 
@@ -89,6 +91,14 @@ def read(source: Revision, path: str, name: str, predictions: str, images: int) 
     return Trials(
         correct,
         settings={file: inputs[file] for file in inputs.keys() - known.keys() if PurePosixPath(file).parent == folder},
+        unknown={file: known[file] for file in known.keys() - inputs.keys() - source.lock.outputs.keys()}
+        | {
+            f"{file}: {key}": value
+            for stage in stages
+            for file, values in source.lock.params(stage).items()
+            for key, value in values.items()
+            if key not in lock.params(study).get(file, {})
+        },
     )
 
 
