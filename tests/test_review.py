@@ -394,6 +394,20 @@ def test_rules_of_another_version(flowers: Flowers) -> None:
     assert "or one of another version of this package; the rules of head were used." in done.stdout
 
 
+def test_first_review(flowers: Flowers) -> None:
+    """The change that introduces predictions and the section `review` has nothing to compare them with."""
+    flowers.git("checkout", "main")
+    params = flowers.params()
+    flowers.write_params({"model": params["model"]})
+    flowers.git("commit", "-am", "no review")
+    flowers.git("checkout", "-B", "work")
+    flowers.write_params(params)
+    flowers.commit_predictions()
+    done = flowers.review("--gate")
+    assert done.returncode == 0, done.stderr
+    assert "**flowers: new.**" in done.stdout
+
+
 def test_git_refuses(flowers: Flowers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     done = flowers.review()
