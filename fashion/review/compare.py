@@ -1,6 +1,6 @@
 """Compare the models of two snapshots, and those of one snapshot with each other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -9,17 +9,17 @@ from typing import Any, Literal
 import numpy as np
 
 from fashion.errors import UserError
-from fashion.evaluation import recipes, significance
+from fashion.evaluation import significance
 from fashion.evaluation.predictions import Predictions
-from fashion.evaluation.recipes import CorrectBySeed, RecipeChange
 from fashion.evaluation.significance import Interval, McNemar
-from fashion.review import data_changes, lock_diff
+from fashion.review import data_changes, lock_diff, recipe_changes
 from fashion.review.data_changes import DataChanges
 from fashion.review.lock_diff import LockDiff
+from fashion.review.recipe_changes import RecipeResult
 from fashion.review.rules import Rules
 from fashion.review.snapshot import Model, Snapshot, TestSet
 
-Verdict = Literal["better", "worse", "within noise", "unchanged", "new", "removed", "not comparable", "not measured"]
+Verdict = Literal["better", "worse", "within noise", "unchanged", "new", "removed", "not comparable"]
 MOST_CHANGED = 5
 
 
@@ -57,25 +57,6 @@ class PairedResult:
         if self.loss is None:
             moved = (self.head.predicted != self.base.predicted).astype(float)
         return [int(index) for index in np.argsort(-moved, kind="stable")[:MOST_CHANGED] if moved[index] > 0]
-
-
-@dataclass(frozen=True)
-class RecipeResult:
-    """The recipe of a model in base and in head.
-
-    Attributes:
-        base, head: which test images each trial classifies correctly; None if the recipe was not measured.
-        change: None if the recipes cannot be compared, or if all trials are equal.
-        p_adjusted: p-value, adjusted for the number of recipes tested.
-        problems: why the recipes cannot be compared, and what to do.
-    """
-
-    base: CorrectBySeed | None
-    head: CorrectBySeed | None
-    change: RecipeChange | None
-    verdict: Verdict
-    p_adjusted: float
-    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -169,7 +150,7 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
         models=_compare(
             {name: (base.models.get(name), head.models.get(name)) for name in names},
             rules,
-            _recipes(base, head) if same_test_set else {},
+            recipe_changes.compare(base, head) if same_test_set else {},
             same_test_set=same_test_set,
         ),
         pairs=_compare(
@@ -208,58 +189,6 @@ def _compare(
         verdict = _verdict(base, head, pair, significant=p_value < rules.significance)
         found.append(Comparison(name, base, head, pair, verdict, p_value, smallest, recipes.get(name)))
     return tuple(found)
-
-
-def _recipes(base: Snapshot, head: Snapshot) -> dict[str, RecipeResult]:
-    """Compare the recipes of the models that have trials in both revisions."""
-    both = base.models.keys() & head.models.keys()
-    trials = {
-        name: (before, after)
-        for name in head.models
-        if name in both and (before := base.models[name].trials) and (after := head.models[name].trials)
-        if before.recorded or after.recorded or head.rules.judge == "recipe"
-    }
-    problems = {
-        name: [
-            f"not measured in {snapshot.name}: {side.problem}; "
-            + ("measure it on that branch and commit the result" if snapshot.commit else side.remedy)
-            for snapshot, side in zip((base, head), sides, strict=True)
-            if side.problem
-        ]
-        for name, sides in trials.items()
-    }
-    for name, (before, after) in trials.items():
-        if problems[name] or before.correct is None or after.correct is None:
-            continue
-        if changed := lock_diff.differences(before.settings, after.settings):
-            problems[name].append(f"{_names(changed)} of the study differs between base and head")
-        changed = lock_diff.differences(before.unknown, after.unknown)
-        if changed and np.array_equal(before.correct, after.correct):
-            problems[name].append(f"{_names(changed)} changed, and the study does not depend on it")
-    comparable = {
-        name: (before.correct, after.correct)
-        for name, (before, after) in trials.items()
-        if not problems[name] and before.correct is not None and after.correct is not None
-    }
-    tested = {name: pair for name, pair in comparable.items() if not np.array_equal(*pair)}
-    level = head.rules.significance
-    changes = {name: recipes.compare(*pair, level / len(tested)) for name, pair in tested.items()}
-    p_values = dict(zip(tested, significance.holm([change.p_value for change in changes.values()]), strict=True))
-    found = {}
-    for name, (before, after) in trials.items():
-        verdict: Verdict = "unchanged" if name in comparable else "not comparable"
-        if before.problem or after.problem:
-            verdict = "not measured"
-        if change := changes.get(name):
-            verdict = "better" if change.accuracy.change > 0 else "worse"
-            verdict = verdict if p_values[name] < level else "within noise"
-        sides = before.correct, after.correct
-        found[name] = RecipeResult(*sides, change, verdict, p_values.get(name, 1.0), tuple(problems[name]))
-    return found
-
-
-def _names(differences: Sequence[tuple[str, Any, Any]]) -> str:
-    return ", ".join(name for name, *_ in differences)
 
 
 def _pair(name: str, base: Model | None, head: Model | None, rules: Rules) -> PairedResult | None:

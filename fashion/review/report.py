@@ -82,7 +82,7 @@ def page(text: str) -> str:
 
 def _verdict(result: ReviewResult) -> str:
     """Return the line that a reviewer reads first."""
-    verdicts = {model.name: model.verdict for model in result.models}
+    verdicts: dict[str, str] = {model.name: model.verdict for model in result.models}
     if result.head.rules.judge == "recipe":
         verdicts |= {model.name: model.recipe.verdict for model in result.models if model.recipe and _changed(model)}
     groups = {group: [name for name, verdict in verdicts.items() if verdict == group] for group in VERDICTS}
