@@ -9,60 +9,64 @@ from benchmarks.trial import BASELINES, VARIANTS
 
 PHASES = ("training", "evaluation", "export")
 TRIALS, NODES = 200, (1, 2, 10, 100)  # to extrapolate to
+TITLES = {"bfloat16": "With bfloat16 instructions", "float32": "Without bfloat16 instructions"}
 NETWORK = 125e6  # bytes per second: 1 Gbit/s
 
 
-def markdown(results: Mapping[str, Any]) -> str:
+def markdown(machines: Mapping[str, Any]) -> str:
     """Return the report on the results, as benchmarks/run.py writes them to reports/benchmarks.json.
 
-    The parts `dvc` and `trials` are left out if they have not been measured.
+    Args:
+        machines: the results by kind of machine: bfloat16 or float32. The parts `dvc` and `trials` are left out if they
+            have not been measured.
     """
+    sections = (f"## {TITLES[kind]}\n\n{_machine(results)}" for kind, results in machines.items())
+    return "\n\n".join(["# Benchmarks", *sections]) + "\n"
+
+
+def _machine(results: Mapping[str, Any]) -> str:
     machine, deep = results["machine"], results["deep"]
     variants = (
         f"`{name}` is the {model.upper()} trained for {changes['epochs']} epochs."
         for name, (model, changes) in VARIANTS.items()
         if name in results["time_to_accuracy"]
     )
-    return (
-        "\n\n".join(
-            [
-                "# Benchmarks",
-                f"Measured by `make bench` at commit {machine['commit']} on {machine['cores']} cores of "
-                f"{machine['processor']} ({', '.join(machine['instructions'])}), {machine['system']}, Python "
-                f"{machine['python']}, TensorFlow {machine['tensorflow']}, Keras {machine['keras']}. On other "
-                "machines, times differ more than ratios. Accuracies are test accuracies of single models.",
-                "## 1. Time to accuracy",
-                "T_ref is the training time of the CNN of the Keras tutorials: two convolutions with max pooling, a "
-                "third convolution and a dense layer; Adam, batches of 32, ten epochs, float32, TensorFlow's default "
-                "settings. `demo` is the network of iterative/demo-fashion-mnist (section 5). " + " ".join(variants),
-                _time_to_accuracy(results),
-                f"One training run of studies/deep takes {deep['seconds']:.0f} s, "
-                f"{results['train_time_ratio']['deep']:.1f} times the T_ref of {deep['tutorial_seconds']:.0f} s "
-                f"measured with it; extrapolated from the first {deep['timed_epochs']} of {deep['epochs']} epochs. "
-                f"(Commit {deep['commit']}.)",
-                "## 2. Utilisation of the processor",
-                "The table compares the FLOP/s of the convolutions and dense layers during training with those of a "
-                "product of two 2048 x 2048 matrices in the same precision.",
-                _utilisation(results["utilisation"]),
-                "## 3. Scaling with the number of images",
-                f"Training of `{results['scaling']['model']}` on copies of the training images, with hard-example "
-                "mining; then prediction, and the export's features and statistics. Splits are memory-mapped, so only "
-                "anonymous memory is counted: its growth per added byte of images. "
-                f"(Commit {results['scaling']['commit']}.)",
-                _scaling(results["scaling"]["runs"]),
-                "## 4. Overhead",
-                *([_dvc(results["dvc"])] if "dvc" in results else []),
-                _help(results["overhead"]["help_seconds"]),
-                "## 5. Comparison with a published network",
-                "iterative/demo-fashion-mnist also trains on the images that the models here use for validation.",
-                _baseline(results["time_to_accuracy"]),
-                "## 6. Prediction with exported models",
-                _serving(results["serving"]),
-                _load_test(results["load_test"]),
-                *(_trials(results["trials"]) if "trials" in results else []),
-            ]
-        )
-        + "\n"
+    return "\n\n".join(
+        [
+            f"Measured by `make bench` at commit {machine['commit']} on {machine['cores']} cores of "
+            f"{machine['processor']} ({', '.join(machine['instructions'])}), {machine['system']}, Python "
+            f"{machine['python']}, TensorFlow {machine['tensorflow']}, Keras {machine['keras']}. On other "
+            "machines, times differ more than ratios. Accuracies are test accuracies of single models.",
+            "### 1. Time to accuracy",
+            "T_ref is the training time of the CNN of the Keras tutorials: two convolutions with max pooling, a "
+            "third convolution and a dense layer; Adam, batches of 32, ten epochs, float32, TensorFlow's default "
+            "settings. `demo` is the network of iterative/demo-fashion-mnist (section 5). " + " ".join(variants),
+            _time_to_accuracy(results),
+            f"One training run of studies/deep takes {deep['seconds']:.0f} s, "
+            f"{results['train_time_ratio']['deep']:.1f} times the T_ref of {deep['tutorial_seconds']:.0f} s "
+            f"measured with it; extrapolated from the first {deep['timed_epochs']} of {deep['epochs']} epochs. "
+            f"(Commit {deep['commit']}.)",
+            "### 2. Utilisation of the processor",
+            "The table compares the FLOP/s of the convolutions and dense layers during training with those of a "
+            "product of two 2048 x 2048 matrices in the same precision.",
+            _utilisation(results["utilisation"]),
+            "### 3. Scaling with the number of images",
+            f"Training of `{results['scaling']['model']}` on copies of the training images, with hard-example "
+            "mining; then prediction, and the export's features and statistics. Splits are memory-mapped, so only "
+            "anonymous memory is counted: its growth per added byte of images. "
+            f"(Commit {results['scaling']['commit']}.)",
+            _scaling(results["scaling"]["runs"]),
+            "### 4. Overhead",
+            *([_dvc(results["dvc"])] if "dvc" in results else []),
+            _help(results["overhead"]["help_seconds"]),
+            "### 5. Comparison with a published network",
+            "iterative/demo-fashion-mnist also trains on the images that the models here use for validation.",
+            _baseline(results["time_to_accuracy"]),
+            "### 6. Prediction with exported models",
+            _serving(results["serving"]),
+            _load_test(results["load_test"]),
+            *(_trials(results["trials"]) if "trials" in results else []),
+        ]
     )
 
 
@@ -194,7 +198,7 @@ def _load_test(load_test: Mapping[str, Any]) -> str:
 
 def _trials(results: Mapping[str, Any]) -> list[str]:
     return [
-        "## 7. Trials",
+        "### 7. Trials",
         f"{_side_by_side(results['side_by_side'])} (Commit {results['commit']}.)",
         _growth(results["growth"]),
         _costs(results["costs"]),

@@ -1,7 +1,8 @@
 """Measure everything and write reports/benchmarks.json and reports/benchmarks.md: `make bench`, after `make`.
 
 Every measurement is a process of its own. What is compared is measured alternately, so that a change in the machine's
-speed affects all alike, and reported as a ratio of medians.
+speed affects all alike, and reported as a ratio of medians. The report has a section for each kind of machine: with and
+without bfloat16 instructions.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, trial
+from benchmarks import figure, report, trial
 from benchmarks.dvc import seconds
 from fashion.errors import UserError, run_command
 from fashion.files import read_json, write_json, write_text
@@ -34,8 +35,15 @@ def main() -> None:
     args = parser.parse_args()
     if subprocess.run(["dvc", "status", "--quiet", "dvc.yaml"], check=False).returncode:
         raise UserError("the pipeline is not up to date; run `dvc repro` first")
+
+    from fashion.models.training import dtype_policy
+
+    machines = read_json(REPORT.with_suffix(".json")) if REPORT.with_suffix(".json").exists() else {}
+    kind = dtype_policy("auto").removeprefix("mixed_")
     if args.only:
-        results = read_json(REPORT.with_suffix(".json")) | {args.only: measure(args.only)}
+        if kind not in machines:
+            raise UserError(f"{REPORT}.json has no results in {kind}; run without --only")
+        results = machines[kind] | {args.only: measure(args.only)}
     else:
         results = {
             "machine": machine(),
@@ -50,9 +58,11 @@ def main() -> None:
         name: statistics.median(run["seconds"] for run in runs) / t_ref
         for name, runs in results["time_to_accuracy"].items()
     } | {"deep": results["deep"]["seconds"] / results["deep"]["tutorial_seconds"]}
-    write_json(REPORT.with_suffix(".json"), results)
-    write_text(REPORT.with_suffix(".md"), report.markdown(results))
-    print(report.markdown(results))
+    machines = dict(sorted({**machines, kind: results}.items()))
+    write_json(REPORT.with_suffix(".json"), machines)
+    write_text(REPORT.with_suffix(".md"), report.markdown(machines))
+    figure.write()
+    print(report.markdown(machines))
 
 
 def measure(part: str) -> dict[str, Any]:

@@ -1,0 +1,88 @@
+"""Draw accuracy against training time, of this project's models and of others: reports/benchmarks.png.
+
+    python -m benchmarks.figure
+
+The times are those of the first machine in reports/benchmarks.json. Accuracies are means over the seeds of the studies
+or, for what no study trains, of the benchmark.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashion.errors import run_command
+from fashion.files import atomic_write, read_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BENCHMARKS, FIGURE = Path("reports/benchmarks.json"), Path("reports/benchmarks.png")
+TICKS = (0.2, 0.5, 1, 2, 5, 10, 20)
+LABELS = {"tutorial": "CNN of the Keras tutorials", "demo": "iterative/demo-fashion-mnist"}
+# Single networks trained on the 60,000 training images, with the cost where their authors state it. From
+# https://github.com/hysts/pytorch_image_classification and, the last, https://github.com/Liang-yc/fn_playground
+LITERATURE = {
+    "ResNet-20": 0.9496,
+    "ResNet-20, cutout": 0.9551,
+    "ResNet-20, 4 x as wide, cutout\n(1.5 GPU hours)": 0.9589,
+    "shake-shake, cutout\n(14 GPU hours)": 0.9628,
+    "shake-shake, cutout\n(27 GPU hours)": 0.9640,
+    "WRN-40-4, CutMix\n(1,000 epochs)": 0.9659,
+}
+
+
+def main() -> None:
+    """Draw the figure."""
+    argparse.ArgumentParser(prog="python -m benchmarks.figure", description=__doc__).parse_args()
+    write()
+
+
+def write() -> None:
+    """Write the figure."""
+    from fashion.evaluation import results
+    from fashion.evaluation.figures import png
+
+    accuracies = {one.name: one.accuracy_mean for one in results.read(Path()) if one.accuracy_mean}
+    machine = next(iter(read_json(BENCHMARKS).values()))
+    with atomic_write(FIGURE) as file:
+        file.write(png(draw(points(machine, accuracies))))
+
+
+def points(machine: dict[str, Any], accuracies: dict[str, float]) -> dict[str, tuple[float, float]]:
+    """Return training time, relative to T_ref, and test accuracy of each model, fastest first."""
+    measured = {
+        name: statistics.mean(run["accuracy"] for run in runs) for name, runs in machine["time_to_accuracy"].items()
+    } | accuracies
+    times = sorted(machine["train_time_ratio"].items(), key=lambda item: item[1])
+    return {name: (time, measured[name]) for name, time in times if name in measured}
+
+
+def draw(models: dict[str, tuple[float, float]]) -> "Figure":
+    """Draw this machine's models on the left, and the literature on the right, where times are not comparable."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    from fashion.evaluation.figures import COLOURS
+
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    ours, others = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    for name, (time, accuracy) in models.items():
+        ours.plot(time, accuracy, "o", color=COLOURS[2 if name in LABELS else 0])
+        ours.annotate(LABELS.get(name, name), (time, accuracy), (7, -4), textcoords="offset points")
+    ours.set_xscale("log")
+    ours.set_xlim(TICKS[0], 2 * TICKS[-1])
+    ours.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    ours.minorticks_off()
+    ours.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ours.set_xlabel("training time, x T_ref, on two cores")
+    ours.set_ylabel("test accuracy")
+    others.plot(range(len(LITERATURE)), list(LITERATURE.values()), "s", color=COLOURS[1])
+    others.set_xticks(range(len(LITERATURE)), list(LITERATURE), rotation=90, fontsize="small")
+    others.set_xlim(-0.7, len(LITERATURE) - 0.3)
+    others.set_title("from the literature, on GPUs", fontsize="medium")
+    return figure
+
+
+if __name__ == "__main__":
+    run_command(main)
