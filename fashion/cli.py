@@ -105,7 +105,9 @@ def main() -> None:
     )
     dataset.add_argument("--grey", action="store_true", help="convert the images to greyscale")
     dataset.add_argument(
-        "--flip", action="store_true", help="mirror images in training; not where left and right matter, as for digits"
+        "--flip",
+        action="store_true",
+        help="mirror images, in training and in prediction; not where left and right matter, as for digits",
     )
     dataset.add_argument("--name", help="name of the data set (default: that of the folder)")
     dataset.set_defaults(command=configure_dataset)

@@ -106,6 +106,7 @@ def idx_params() -> str:
     text = re.sub(r"(?ms)^dataset:.*?(?=^validation:)", f"{IDX_SECTIONS}{files}\n", text)
     values = {
         "flip": "true",
+        "mirror": "true",
         "filters": "[32, 64, 128]",
         "preprocessing": "fashion-mnist",
         "representative_images": "500",

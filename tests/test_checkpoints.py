@@ -57,7 +57,7 @@ def trained(name: str, params: TrainingParams, folder: Path, store: MemoryStore 
 def test_continued_after_each_epoch(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The bytes are those of an uninterrupted training, also without a store, whatever has a state of its own."""
     params = small_params(name)
-    changes = {"hard_examples": params.hard_examples.model_copy(update={"refresh_every": 2}), "ema_momentum": 0.9}
+    changes = {"hard_examples": params.hard_examples.model_copy(update={"refresh_every": 2})}
     if hasattr(params, "dropout"):
         changes["dropout"] = 0.2
     params = params.model_copy(update=changes)

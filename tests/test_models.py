@@ -20,6 +20,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.models import networks, saving, training
+from fashion.models.flops import inference_flops
 from fashion.validation import merged
 from tests.conftest import MODELS, ROOT, SMALL_NETWORKS, draw_lines
 
@@ -105,13 +106,37 @@ def test_almost_all_steps_warm_up() -> None:
     assert np.isfinite(history.to_numpy()).all()
 
 
-def test_hard_examples_have_a_higher_loss() -> None:
-    easy, hard = (
-        train(hard_examples=PARAMS.hard_examples.model_copy(update={"hard_fraction": fraction}))[1]["loss"]
-        for fraction in (0.0, 1.0)
+def test_training_loss_and_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are measured like those of the validation split: at the epoch's end, on unaugmented images."""
+    augmentation = PARAMS.augmentation.model_copy(update={"translate": 10})
+    monkeypatch.setattr(training, "SAMPLE", 300)
+    _, history = training.train(
+        NETWORK, PARAMS.model_copy(update={"augmentation": augmentation, "class_weights": "balanced"}), TRAIN, TRAIN
     )
-    assert easy[0] == hard[0]
-    assert easy[1] < hard[1]
+    np.testing.assert_allclose(history["loss"], history["val_loss"], rtol=1e-5)
+    np.testing.assert_allclose(history["accuracy"], history["val_accuracy"], rtol=1e-5)
+
+
+@EACH
+def test_mirror(name: str) -> None:
+    """Logits are averaged over an image and its mirror image."""
+    if "mirror" not in networks.load(name).Params.model_fields:
+        pytest.skip("the network has no such param")
+    params = [small_params(name).model_copy(update={"mirror": mirror, "dropout": 0.0}) for mirror in (False, True)]
+    plain, mirrored = [networks.load(name).build(one, TRAIN) for one in params]
+    mirrored.set_weights(plain.get_weights())
+    images, mirror_images = VALIDATION.images, VALIDATION.images[:, :, ::-1]
+    logits = np.mean([np.log(plain.predict(one, verbose=0)) for one in (images, mirror_images)], axis=0)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    for one in (images, mirror_images):
+        np.testing.assert_allclose(mirrored.predict(one, verbose=0), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(mirrored(images, training=True), plain(images, training=True), rtol=1e-5)
+    assert inference_flops(mirrored) == pytest.approx(2 * inference_flops(plain), rel=0.1)
+
+
+def test_inference_flops() -> None:
+    model = keras.Sequential([keras.Input((4, 5, 1)), keras.layers.Conv2D(3, 3, padding="same", use_bias=False)])
+    assert inference_flops(model) == 2 * 4 * 5 * 3 * 9
 
 
 def test_seed() -> None:

@@ -48,16 +48,24 @@ def test_adamw(shape: tuple[int, ...], name: str) -> None:
     np.testing.assert_allclose(step, -PARAMS.adam_learning_rate, rtol=1e-3)  # Adam's first step
 
 
-def test_learning_rate() -> None:
-    optimizer = optimizers.create(PARAMS.model_copy(update={"warmup_fraction": 0.2}), steps=50)
+@pytest.mark.parametrize(
+    ("warmup", "final", "expected"),
+    [
+        (0.2, 0.0, [0, 0.05, 0.1, 0.05, 0]),
+        (0.2, 0.4, [0, 0.05, 0.1, 0.07, 0.04]),
+        (0.0, 1.0, [0.1] * 5),
+    ],
+)
+def test_learning_rate(warmup: float, final: float, expected: list[float]) -> None:
+    changes = {"warmup_fraction": warmup, "final_fraction": final}
+    optimizer = optimizers.create(PARAMS.model_copy(update=changes), steps=50)
     rates = []
     for step in (0, 5, 10, 30, 50):
         optimizer.iterations.assign(step)
         rates.append(float(optimizer.learning_rate))
-    assert rates == pytest.approx([0, 0.05, 0.1, 0.05, 0], abs=1e-6)
+    assert rates == pytest.approx(expected, abs=1e-6)
 
 
-def test_adam_with_ema() -> None:
-    optimizer = optimizers.create(PARAMS.model_copy(update={"optimizer": "adam", "ema_momentum": 0.9}), steps=50)
+def test_adam() -> None:
+    optimizer = optimizers.create(PARAMS.model_copy(update={"optimizer": "adam"}), steps=50)
     assert isinstance(optimizer, keras.optimizers.Adam)
-    assert (optimizer.use_ema, optimizer.ema_momentum) == (True, 0.9)

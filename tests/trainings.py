@@ -19,7 +19,7 @@ from fashion.stores import Store
 from fashion.trials import Trial
 
 PAUSES = "TEST_PAUSES"  # environment variable of the node whose first trial waits to be killed
-CHANGES = {"epochs": 6, "hard_examples": {"refresh_every": 2}, "ema_momentum": 0.9}
+CHANGES = {"epochs": 6, "hard_examples": {"refresh_every": 2}}
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
         path: folder of image files, or of four IDX files.
         size: height and width of the model input, in pixels; by default that of small images of one size, or 32.
         grey: whether the model input is greyscale; by default if all images are.
-        flip: whether training mirrors images.
+        flip: whether training mirrors images, and inference averages over an image and its mirror image.
         name: of the data set; that of the folder by default.
 
     Yields:
@@ -327,6 +327,8 @@ def _edited(text: str, found: Found, name: str, flip: bool) -> str:
         augmentation = model.get("augmentation", {})
         if "flip" in augmentation:
             set_value(augmentation, "flip", flip)
+        if "mirror" in model:
+            set_value(model, "mirror", flip)
         for key in {"translate", "cutout"} & set(augmentation):
             set_value(augmentation, key, min(augmentation[key], side - 1))
         if "filters" in model:

@@ -85,6 +85,31 @@ def whitening_kernel(
 
 
 @keras.saving.register_keras_serializable("fashion")
+class Mirror(keras.layers.Layer):
+    """Appends the mirror images to a batch, except in training; `MirrorMean` averages their features.
+
+    Features averaged before a dense output layer are logits averaged over an image and its mirror image, as in
+    cifar10-airbench. It doubles the cost of inference.
+    """
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Return `images`, (n, height, width, channels), or, (2 n, ...), `images` and then their mirror images."""
+        return images if training else tf.concat([images, tf.reverse(images, [2])], axis=0)
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (None, *shape[1:])
+
+
+@keras.saving.register_keras_serializable("fashion")
+class MirrorMean(keras.layers.Layer):
+    """Averages the features of images and of the mirror images that `Mirror` appended."""
+
+    def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Return `features`, (n, size), or the mean of their two halves."""
+        return features if training else tf.reduce_mean(tf.reshape(features, (2, -1, features.shape[1])), axis=0)
+
+
+@keras.saving.register_keras_serializable("fashion")
 class DiracInitializer(keras.initializers.Initializer):
     """Dirac initialisation: the first filters copy the input channels; the others are Glorot uniform.
 

@@ -39,10 +39,10 @@ def create(params: TrainingParams, steps: int) -> keras.optimizers.Optimizer:
         warmup_target=params.learning_rate,
         warmup_steps=warmup_steps,
         decay_steps=steps - warmup_steps,
+        alpha=params.final_fraction,
     )
-    ema = {"use_ema": params.ema_momentum > 0, "ema_momentum": params.ema_momentum}
     if params.optimizer == "adam":
-        return keras.optimizers.Adam(schedule, **ema)
+        return keras.optimizers.Adam(schedule)
     return ConvolutionalMuon(
         schedule,
         momentum=params.momentum,
@@ -50,5 +50,4 @@ def create(params: TrainingParams, steps: int) -> keras.optimizers.Optimizer:
         adam_lr_ratio=params.adam_learning_rate / params.learning_rate,
         weight_decay=None,
         adam_weight_decay=None,
-        **ema,
     )
