@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,6 +112,7 @@ def train(
     splits: Mapping[str, Split],
     store: Store | None = None,
     callbacks: "Sequence[keras.callbacks.Callback]" = (),
+    network: ModuleType | None = None,
 ) -> dict[str, Any]:
     """Train one of the project's networks and evaluate it.
 
@@ -119,19 +121,20 @@ def train(
         splits: "train", "validation" and, to evaluate on the test set, "test".
         store: where checkpoints are kept.
         callbacks: further Keras callbacks.
+        network: a module such as `fashion.models.cnn`; by default that of the trial's model.
 
     Returns:
-        parameters (count), val_accuracy, accuracy (on the test set; None without one), seconds (processor time of the
-        training, summed over threads) and errors (indices of the misclassified test images, separated by spaces; None
-        without a test set).
+        parameters (count), inference_flops (of one image), val_accuracy, accuracy (on the test set; None without one),
+        seconds (processor time of the training, summed over threads) and errors (indices of the misclassified test
+        images, separated by spaces; None without a test set).
     """
     from fashion.models import networks, training
+    from fashion.models.flops import inference_flops
     from fashion.models.input_pipeline import batches
 
     started = time.process_time()
-    model, _ = training.train(
-        networks.load(trial.model), trial.settings, splits["train"], splits["validation"], store, callbacks
-    )
+    network = network or networks.load(trial.model)
+    model, _ = training.train(network, trial.settings, splits["train"], splits["validation"], store, callbacks)
     seconds = time.process_time() - started
     correct = {
         name: model.predict(batches(split), verbose=0).argmax(axis=1) == split.labels
@@ -141,6 +144,7 @@ def train(
     accuracy = {name: round(float(values.mean()), 6) for name, values in correct.items()}
     return {
         "parameters": model.count_params(),
+        "inference_flops": inference_flops(model),
         "val_accuracy": accuracy["validation"],
         "accuracy": accuracy.get("test"),
         "seconds": round(seconds, 1),

@@ -24,6 +24,7 @@ def main() -> None:
     from fashion.evaluation.predictions import Predictions, sha256
     from fashion.files import atomic_write, write_json, write_text
     from fashion.models import saving
+    from fashion.models.flops import inference_flops
     from fashion.models.input_pipeline import batches
 
     test = dataset.load(args.test)
@@ -37,8 +38,8 @@ def main() -> None:
     with atomic_write(args.probabilities) as file:
         np.save(file, probabilities)
     write_text(args.reports / "predictions.csv", table)
-    about = {"parameters": model.count_params(), "test_set": sha256(test)}
-    write_json(args.reports / "metrics.json", {**about, **summary})
+    cost = {"parameters": model.count_params(), "inference_flops": inference_flops(model)}
+    write_json(args.reports / "metrics.json", {**cost, "test_set": sha256(test), **summary})
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ METRICS = {
     "macro_f1": 0.45,
     "loss": 1.25,
     "parameters": 1234,
+    "inference_flops": 5600000,
 }
 
 
@@ -73,10 +74,11 @@ def committed(path: Path, text: str) -> None:
 def results_folder(tmp_path: Path) -> Path:
     """Return a folder with the results of three models."""
     code, digest = "pass\n", hashlib.md5(b"pass\n", usedforsecurity=False).hexdigest()
-    rows = ["wide,wide,1,1234,0.5,0.9,7", "wide,wide,3,1234,0.5,0.8,7", "tall,tall,2,1234,0.5,0.95,7"]
+    rows = ["wide,wide,1,1234,5600000,0.5,0.9,7", "wide,wide,3,1234,5600000,0.5,0.8,7", "tall,tall,2,1234,,0.5,0.95,7"]
+    header = "variant,model,seed,parameters,inference_flops,val_accuracy,accuracy,seconds"
     committed(
         tmp_path / "studies/some/trials.csv",
-        "\n".join(["variant,model,seed,parameters,val_accuracy,accuracy,seconds", *rows, "untested,wide,1,9,0.5,,7"]),
+        "\n".join([header, *rows, "untested,wide,1,9,9,0.5,,7"]),
     )
     models = ("wide", "tall")
     code_files = ["fashion/shared.py", *(f"fashion/models/{model}.py" for model in models)]
@@ -97,7 +99,8 @@ def results_folder(tmp_path: Path) -> Path:
     for model in ("wide", "plain"):
         committed(tmp_path / f"reports/{model}/metrics.json", json.dumps(METRICS))
     committed(
-        tmp_path / "reports/benchmarks.json", json.dumps({"dataset": "Lines", "train_time_ratio": {"wide": 0.514}})
+        tmp_path / "reports/benchmarks.json",
+        json.dumps({"float32": {"dataset": "Lines", "train_time_ratio": {"wide": 0.514}}}),
     )
     committed(tmp_path / "params.yaml", PARAMS)
     committed(tmp_path / "studies/some/dvc.lock", json.dumps({"stages": stages}))
@@ -110,11 +113,11 @@ def results_folder(tmp_path: Path) -> Path:
 def test_results(results_folder: Path) -> None:
     table = python("-m", "fashion.cli", "results", "--root", str(results_folder)).stdout
     assert table.splitlines() == [
-        "| Model | Parameters | Test accuracy  | Seeds | Training time, x T_ref | Last run (95 % interval)  |",
-        "|-------|------------|----------------|-------|------------------------|---------------------------|",
-        "| PLAIN | 1,234      | -              | -     | -                      | 50.00% (25.00% to 75.00%) |",
-        "| WIDE  | 1,234      | 85.00% ± 7.07% | 2     | 0.51                   | 50.00% (25.00% to 75.00%) |",
-        "| TALL  | 1,234      | 95.00%         | 1     | -                      | -                         |",
+        "| Model | Parameters | MFLOP | Test accuracy  | Seeds | Training time, x T_ref | Last run (95 % interval)  |",
+        "|-------|------------|-------|----------------|-------|------------------------|---------------------------|",
+        "| PLAIN | 1,234      | 5.6   | -              | -     | -                      | 50.00% (25.00% to 75.00%) |",
+        "| WIDE  | 1,234      | 5.6   | 85.00% ± 7.07% | 2     | 0.51                   | 50.00% (25.00% to 75.00%) |",
+        "| TALL  | 1,234      | -     | 95.00%         | 1     | -                      | -                         |",
     ]
     found = json.loads(python("-m", "fashion.cli", "results", "--json", "--root", str(results_folder)).stdout)
     assert found[1] == {
@@ -123,6 +126,7 @@ def test_results(results_folder: Path) -> None:
         "accuracy_std": pytest.approx(0.0707, abs=1e-4),
         "seeds": [1, 3],
         "parameters": 1234,
+        "inference_flops": 5600000,
         "train_time_ratio": 0.514,
         "commit": None,
     }
@@ -144,8 +148,8 @@ def test_results_for_another_data_set(results_folder: Path) -> None:
     """Results on another data set are left out."""
     committed(results_folder / "params.yaml", PARAMS.replace("Lines", "Circles"))
     assert results.markdown(results.read(results_folder)).splitlines()[2:] == [
-        "| PLAIN | 1,234      | -             | -     | -                      | 50.00% (25.00% to 75.00%) |",
-        "| WIDE  | 1,234      | -             | -     | -                      | 50.00% (25.00% to 75.00%) |",
+        "| PLAIN | 1,234      | 5.6   | -             | -     | -                      | 50.00% (25.00% to 75.00%) |",
+        "| WIDE  | 1,234      | 5.6   | -             | -     | -                      | 50.00% (25.00% to 75.00%) |",
     ]
 
 

@@ -23,11 +23,13 @@ import yaml
 import benchmarks.report
 import studies.ablation.summary
 import studies.transfer.summary
+from benchmarks.trial import VARIANTS
 from fashion.data import inspection
 from fashion.dvc import Lock
 from fashion.evaluation import results, significance
 from fashion.evaluation.predictions import Predictions
 from fashion.files import read_json
+from fashion.params import load_params
 from fashion.review import gate, report
 from fashion.review.compare import compare
 from fashion.review.data_changes import Data
@@ -36,10 +38,11 @@ from fashion.review.snapshot import Model, Snapshot, TestSet, scored
 from fashion.review.trials import Trials
 from fashion.validation import read_yaml, validated
 from studies.gate import pairs
+from studies.ladder import train
 from tests.conftest import ROOT, Project
 from tests.test_docs import LINKING_PAGES, PAGES, RESULTS, broken_links, missing_paths, read_page
 
-ABLATION, TRANSFER = ROOT / "studies" / "ablation", ROOT / "studies" / "transfer"
+ABLATION, LADDER, TRANSFER = (ROOT / "studies" / name for name in ("ablation", "ladder", "transfer"))
 
 Read = Callable[[str], str]  # from the path of a result file to its content
 
@@ -90,6 +93,23 @@ def test_ablation() -> None:
     assert sorted(table.index) == sorted(read_yaml(ABLATION / "params.yaml")["variants"])
     assert set(table["seeds"]) == {5}
     assert studies.ablation.summary.markdown(table) in (ABLATION / "README.md").read_text()
+
+
+def test_timed_variants() -> None:
+    """The benchmarks time what studies/short trains."""
+    variants = read_yaml(ROOT / "studies/short/params.yaml")["variants"]
+    assert variants == {name: {"model": model, **changes} for name, (model, changes) in VARIANTS.items()}
+
+
+def test_ladder() -> None:
+    """Its last steps are the models of the project."""
+    params = load_params(ROOT / "params.yaml")
+    study = validated(train.Study, read_yaml(LADDER / "params.yaml"), "ladder")
+    last = {model: values for model, _, values in train.settings(study)}  # of each model
+    assert [values.pop("network") for values in last.values()] == list(params.models)
+    assert last == {
+        model: {key: value for key, value in values.items() if key != "seed"} for model, values in params.models.items()
+    }
 
 
 def test_transfer() -> None:
@@ -144,7 +164,7 @@ def results_numbers(read: Read) -> Iterator[str]:
     dnn, cnn = re.findall(r"is correct on ([\d.]+%)", read("reports/MODEL_CARD.md"))[:2]
     yield f"the DNN is correct on {dnn} of those test images and the CNN on {cnn}"
 
-    benchmarks = json.loads(read("reports/benchmarks.json"))
+    benchmarks = json.loads(read("reports/benchmarks.json"))["bfloat16"]
     runs = benchmarks["time_to_accuracy"]
     seconds = {name: statistics.median(run["seconds"] for run in runs[name]) for name in runs}
     accuracy = statistics.mean(run["accuracy"] for run in runs["tutorial"])
@@ -185,7 +205,7 @@ def results_numbers(read: Read) -> Iterator[str]:
 
 
 def scale_numbers(read: Read) -> Iterator[str]:
-    trials = json.loads(read("reports/benchmarks.json"))["trials"]
+    trials = json.loads(read("reports/benchmarks.json"))["bfloat16"]["trials"]
     pairs = {way: statistics.median(seconds) for way, seconds in trials["side_by_side"]["seconds"].items()}
     ratio = pairs["one after the other"] / pairs["side by side"]
     yield f"two CNN trials finish {ratio:.1f} times as fast side by side"
@@ -204,7 +224,7 @@ def serving_numbers(read: Read) -> Iterator[str]:
     yield f"largest difference is {largest:.7f}"
     yield f"the detector rejects {dnn['ood_rate']:.1%} with the DNN and {cnn['ood_rate']:.1%} with the CNN"
 
-    benchmarks = json.loads(read("reports/benchmarks.json"))
+    benchmarks = json.loads(read("reports/benchmarks.json"))["bfloat16"]
     serving, load = benchmarks["serving"], benchmarks["load_test"]
     seconds = {name: statistics.median(times) for name, times in serving["first_prediction_seconds"].items()}
     ours, keras = (f"{seconds[name]:.2f} s" for name in ("fashion predict", "Keras"))
@@ -267,7 +287,7 @@ def rules_of(section: dict[str, Any]) -> Rules:
 
 
 def readme_numbers(read: Read) -> Iterator[str]:
-    benchmarks = json.loads(read("reports/benchmarks.json"))
+    benchmarks = json.loads(read("reports/benchmarks.json"))["bfloat16"]
     yield f"takes {statistics.median(benchmarks['serving']['first_prediction_seconds']['fashion predict']):.2f} s"
     yield from review_rows(read, {"dnn": (9141, 159, 221), "cnn": (9401, 0, 0)}, {"dnn": ("dnn", None)})
 

@@ -13,6 +13,7 @@ from fashion.params import load_params
 from studies.ablation import summary
 from studies.gate import pairs, simulate
 from studies.gate.simulate import Effects
+from studies.ladder import summary as ladder
 from tests.conftest import ROOT
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -35,6 +36,26 @@ def test_settings(name: str, variant: str) -> None:
     """They are valid, and no two variants of a study are the same."""
     others = [other for other in STUDIES[name].variants if other != variant]
     assert settings(name, variant) not in [settings(name, other) for other in others]
+
+
+def test_steps_of_the_ladder() -> None:
+    trials = pd.DataFrame(
+        [
+            ("cnn: plain", 1, 0.90, 10.0, 7, 1_000_000),
+            ("cnn: plain", 2, 0.92, 30.0, 7, 1_000_000),
+            ("cnn: adam", 1, 0.93, 10.0, 1234, 2_340_000),
+            ("cnn: adam", 2, 0.93, 10.0, 1234, 2_340_000),
+            ("dnn: plain", 1, 0.80, 8.0, 9, 9_000),
+            ("dnn: plain", 2, 0.80, 8.0, 9, 9_000),
+        ],
+        columns=["variant", "seed", "val_accuracy", "seconds", "parameters", "inference_flops"],
+    )
+    rows = [line for line in ladder.markdown(ladder.summarise(trials)).splitlines() if "%" in line]
+    assert rows == [
+        "| plain | 91.00% ± 1.41% | 1.00 | 7 | 1.0 |",
+        "| adam | 93.00% ± 0.00% | 0.50 | 1,234 | 2.3 |",
+        "| plain | 80.00% ± 0.00% | 1.00 | 9 | 0.0 |",
+    ]
 
 
 def test_comparison_seed_by_seed() -> None:

@@ -3,7 +3,7 @@
 import csv
 import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,15 @@ from fashion.errors import UserError
 from fashion.files import read_json
 from fashion.validation import read_yaml
 
-HEADER = ("Model", "Parameters", "Test accuracy", "Seeds", "Training time, x T_ref", "Last run (95 % interval)")
+HEADER = (
+    "Model",
+    "Parameters",
+    "MFLOP",
+    "Test accuracy",
+    "Seeds",
+    "Training time, x T_ref",
+    "Last run (95 % interval)",
+)
 MACRO_METRICS = ("Balanced accuracy", "Macro F1")  # of the last run; columns only if the classes are unequal in size
 NONE = "-"
 SEEDS = "seeds"  # the study of the params in params.yaml
@@ -25,6 +33,7 @@ class Result:
     Attributes:
         name: name of the model.
         parameters: number of its weights.
+        inference_flops: floating-point operations of a prediction for one image, if they were counted.
         accuracies: test accuracy by seed; empty if no study trained it.
         train_time_ratio: training time relative to the tutorial CNN's, if it was measured.
         last_run: metrics of the root pipeline, as the evaluate stage writes them, if it trains this model.
@@ -33,6 +42,7 @@ class Result:
 
     name: str
     parameters: int
+    inference_flops: int | None
     accuracies: Mapping[int, float]
     train_time_ratio: float | None
     last_run: Mapping[str, Any] | None
@@ -74,16 +84,16 @@ def read(root: Path) -> list[Result]:
     }
     if not runs and not studied:
         raise UserError("there are no results yet; run `make`")
-    benchmarks = root / "reports" / "benchmarks.json"
-    measured = read_json(benchmarks) if benchmarks.exists() else {}
-    ratios = measured["train_time_ratio"] if measured.get("dataset") == _look_up(params, "dataset.name") else {}
+    ratios = _train_time_ratios(root, params)
     results = []
     for name in runs | studied:
         trials = sorted(studied.get(name, []), key=lambda trial: trial.seed)
+        cost = runs[name] if name in runs else asdict(trials[0])
         results.append(
             Result(
                 name,
-                parameters=runs[name]["parameters"] if name in runs else trials[0].parameters,
+                parameters=cost["parameters"],
+                inference_flops=cost.get("inference_flops"),
                 accuracies={trial.seed: trial.accuracy for trial in trials},
                 train_time_ratio=ratios.get(name),
                 last_run=runs.get(name),
@@ -91,6 +101,14 @@ def read(root: Path) -> list[Result]:
             )
         )
     return sorted(results, key=lambda result: (_best_known(result), result.name))
+
+
+def _train_time_ratios(root: Path, params: Mapping[str, Any]) -> Mapping[str, float]:
+    """Return the training time of each model on the first machine that was measured with this data set."""
+    path = root / "reports" / "benchmarks.json"
+    machines = read_json(path).values() if path.exists() else ()
+    dataset = _look_up(params, "dataset.name")
+    return next((machine["train_time_ratio"] for machine in machines if machine["dataset"] == dataset), {})
 
 
 @dataclass(frozen=True)
@@ -102,6 +120,7 @@ class _Trial:
     seed: int
     accuracy: float
     parameters: int
+    inference_flops: int | None
     commit: str | None
 
 
@@ -123,6 +142,7 @@ def _trials(root: Path, params: Mapping[str, Any]) -> Iterator[_Trial]:
                     int(row["seed"]),
                     float(row["accuracy"]),
                     int(row["parameters"]),
+                    int(row["inference_flops"]) if row.get("inference_flops") else None,
                     _last_commit(root, path.with_name("dvc.lock")) if stale else None,
                 )
 
@@ -180,6 +200,7 @@ def _rows(results: list[Result]) -> list[tuple[str, ...]]:
         (
             result.name.upper(),
             f"{result.parameters:,}",
+            f"{result.inference_flops / 1e6:.1f}" if result.inference_flops else NONE,
             _accuracy(result),
             str(len(result.accuracies) or NONE),
             f"{result.train_time_ratio:.2f}" if result.train_time_ratio else NONE,
@@ -215,6 +236,7 @@ def as_json(results: list[Result]) -> list[dict[str, Any]]:
             "accuracy_std": result.accuracy_std,
             "seeds": list(result.accuracies),
             "parameters": result.parameters,
+            "inference_flops": result.inference_flops,
             "train_time_ratio": result.train_time_ratio,
             "commit": result.commit,
         }

@@ -1,0 +1,1 @@
+"""From plain networks to the project's own, one change at a time."""
