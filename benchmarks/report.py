@@ -17,8 +17,8 @@ def markdown(machines: Mapping[str, Any]) -> str:
     """Return the report on the results, as benchmarks/run.py writes them to reports/benchmarks.json.
 
     Args:
-        machines: the results by kind of machine: bfloat16 or float32. The parts `dvc` and `trials` are left out if they
-            have not been measured.
+        machines: the results by precision of the machine, bfloat16 or float32. The parts `dvc` and `trials` are left
+            out if they have not been measured.
     """
     sections = (f"## {TITLES[kind]}\n\n{_machine(results)}" for kind, results in machines.items())
     return "\n\n".join(["# Benchmarks", *sections]) + "\n"

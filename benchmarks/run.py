@@ -1,8 +1,8 @@
 """Measure everything and write reports/benchmarks.json and reports/benchmarks.md: `make bench`, after `make`.
 
 Every measurement is a process of its own. What is compared is measured alternately, so that a change in the machine's
-speed affects all alike, and reported as a ratio of medians. The report has a section for each kind of machine: with and
-without bfloat16 instructions.
+speed affects all alike, and reported as a ratio of medians. The report has one section for machines with bfloat16
+instructions and one for machines without.
 """
 
 import argparse
@@ -42,7 +42,9 @@ def main() -> None:
     kind = dtype_policy("auto").removeprefix("mixed_")
     if args.only:
         if kind not in machines:
-            raise UserError(f"{REPORT}.json has no results in {kind}; run without --only")
+            raise UserError(
+                f"{REPORT}.json has no results of a machine that computes in {kind}; first run without --only"
+            )
         results = machines[kind] | {args.only: measure(args.only)}
     else:
         results = {

@@ -19,7 +19,7 @@ from fashion.errors import run_command
 from fashion.params import Params, load_params
 
 BASELINES = ("tutorial", "demo")
-VARIANTS = {"cnn-short": ("cnn", {"epochs": 8})}  # a model and what changes, as in studies/short
+VARIANTS = {"cnn-short": ("cnn", {"epochs": 8})}  # a model and its changed params, as in studies/short
 Probabilities = Callable[[np.ndarray], np.ndarray]
 
 

@@ -107,7 +107,8 @@ def main() -> None:
     dataset.add_argument(
         "--flip",
         action="store_true",
-        help="mirror images, in training and in prediction; not where left and right matter, as for digits",
+        help="flip images in training and average predictions over both versions; not if left and right matter, as "
+        "for digits",
     )
     dataset.add_argument("--name", help="name of the data set (default: that of the folder)")
     dataset.set_defaults(command=configure_dataset)

@@ -124,9 +124,9 @@ def train(
         network: a module such as `fashion.models.cnn`; by default that of the trial's model.
 
     Returns:
-        parameters (count), inference_flops (of one image), val_accuracy, accuracy (on the test set; None without one),
-        seconds (processor time of the training, summed over threads) and errors (indices of the misclassified test
-        images, separated by spaces; None without a test set).
+        parameters (count), inference_flops (per prediction), val_accuracy, accuracy (on the test set; None without
+        one), seconds (processor time of the training, summed over threads) and errors (indices of the misclassified
+        test images, separated by spaces; None without a test set).
     """
     from fashion.models import networks, training
     from fashion.models.flops import inference_flops

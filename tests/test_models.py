@@ -107,7 +107,7 @@ def test_almost_all_steps_warm_up() -> None:
 
 
 def test_training_loss_and_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are measured like those of the validation split: at the epoch's end, on unaugmented images."""
+    """Training metrics are measured like those of validation: at the epoch's end, on unaugmented images."""
     augmentation = PARAMS.augmentation.model_copy(update={"translate": 10})
     monkeypatch.setattr(training, "SAMPLE", 300)
     _, history = training.train(

@@ -102,7 +102,7 @@ def test_timed_variants() -> None:
 
 
 def test_ladder() -> None:
-    """Its last steps are the models of the project."""
+    """For each model, the last step has the project's params."""
     params = load_params(ROOT / "params.yaml")
     study = validated(train.Study, read_yaml(LADDER / "params.yaml"), "ladder")
     last = {model: values for model, _, values in train.settings(study)}  # of each model

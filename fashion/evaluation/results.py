@@ -104,7 +104,7 @@ def read(root: Path) -> list[Result]:
 
 
 def _train_time_ratios(root: Path, params: Mapping[str, Any]) -> Mapping[str, float]:
-    """Return the training time of each model on the first machine that was measured with this data set."""
+    """Return each model's training time, relative to T_ref, from the first machine with this data set."""
     path = root / "reports" / "benchmarks.json"
     machines = read_json(path).values() if path.exists() else ()
     dataset = _look_up(params, "dataset.name")

@@ -10,10 +10,10 @@ from fashion.silence import silence_stderr
 def inference_flops(model: keras.Model) -> int:
     """Return the floating-point operations of a prediction for one image, as TensorFlow's profiler counts them.
 
-    A multiplication and an addition count as two.
+    A multiply-add counts as two.
     """
     image = tf.TensorSpec((1, *model.input_shape[1:]), model.inputs[0].dtype)
-    with silence_stderr():  # warns that TensorFlow's own code is deprecated
+    with silence_stderr():  # the profiler warns about deprecated TensorFlow code
         graph = tf.function(lambda images: model(images, training=False)).get_concrete_function(image).graph
         options = ProfileOptionBuilder(ProfileOptionBuilder.float_operation()).with_empty_output().build()
         return int(profile(graph, options=options).total_float_ops)

@@ -88,12 +88,12 @@ def whitening_kernel(
 class Mirror(keras.layers.Layer):
     """Appends the mirror images to a batch, except in training; `MirrorMean` averages their features.
 
-    Features averaged before a dense output layer are logits averaged over an image and its mirror image, as in
-    cifar10-airbench. It doubles the cost of inference.
+    The output layer is linear, so averaging the features before it averages the logits, as cifar10-airbench does. This
+    doubles the cost of inference.
     """
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return `images`, (n, height, width, channels), or, (2 n, ...), `images` and then their mirror images."""
+        """In training, return `images`, (n, height, width, channels); else these and their mirror images, (2 n, ...)."""
         return images if training else tf.concat([images, tf.reverse(images, [2])], axis=0)
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -105,7 +105,7 @@ class MirrorMean(keras.layers.Layer):
     """Averages the features of images and of the mirror images that `Mirror` appended."""
 
     def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return `features`, (n, size), or the mean of their two halves."""
+        """In training, return `features`, (n, size); otherwise the mean of their two halves, (n / 2, size)."""
         return features if training else tf.reduce_mean(tf.reshape(features, (2, -1, features.shape[1])), axis=0)
 
 

@@ -22,7 +22,7 @@ from fashion.stores import Store
 from fashion.validation import raise_problems
 
 STEPS_PER_EXECUTION = 10  # affects the speed only
-SAMPLE = 5000  # training images that the training accuracy is measured on
+SAMPLE = 5000  # training images that the training loss and accuracy are measured on
 
 
 def train(
@@ -155,9 +155,9 @@ def _has_bfloat16() -> bool:
 
 
 class TrainingAccuracy(keras.callbacks.Callback):
-    """Replaces the training loss and accuracy in the logs of each epoch by those at its end, as in validation.
+    """Replaces the epoch's training loss and accuracy with values measured at its end, as for validation.
 
-    Keras' own are averages over the epoch's augmented images, here mostly hard ones, while the weights change.
+    Keras averages over the epoch's augmented, mostly hard images, while the weights change.
     """
 
     def __init__(self, train: Split, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Summarise the steps: a table, and a figure of accuracy against training time."""
+"""Summarise the steps: a table, and a figure of the accuracy and the training time of each step."""
 
 import argparse
 from pathlib import Path

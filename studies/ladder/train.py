@@ -22,9 +22,9 @@ class Study(StrictModel):
     """The whole of params.yaml.
 
     Attributes:
-        seeds: of each step.
-        start: params of the training in the first steps.
-        steps: by the model they lead to and by name: what changes; the other params are those of the step before.
+        seeds: each step is trained with each of them.
+        start: training params of the first step.
+        steps: by model and name, the params that the step changes; it keeps the others of the step before.
     """
 
     seeds: Annotated[tuple[Seed, ...], Strict(False), Field(min_length=2)]
