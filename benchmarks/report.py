@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks.trial import BASELINES, VARIANTS
+from benchmarks.trial import BASELINES
 
 PHASES = ("training", "evaluation", "export")
 TRIALS, NODES = 200, (1, 2, 10, 100)  # to extrapolate to
@@ -27,8 +27,8 @@ def markdown(machines: Mapping[str, Any]) -> str:
 def _machine(results: Mapping[str, Any]) -> str:
     machine, deep = results["machine"], results["deep"]
     variants = (
-        f"`{name}` is the {model.upper()} trained for {changes['epochs']} epochs."
-        for name, (model, changes) in VARIANTS.items()
+        f"`{name}` is the {changes['model'].upper()} trained for {changes['epochs']} epochs."
+        for name, changes in results["variants"].items()
         if name in results["time_to_accuracy"]
     )
     return "\n\n".join(

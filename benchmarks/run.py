@@ -50,6 +50,7 @@ def main() -> None:
         results = {
             "machine": machine(),
             "dataset": load_params().dataset.name,
+            "variants": trial.VARIANTS,
             "time_to_accuracy": time_to_accuracy(args.repeats),
             "utilisation": python("benchmarks.utilisation"),
             "overhead": {"help_seconds": stage_help()},

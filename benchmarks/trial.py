@@ -19,7 +19,7 @@ from fashion.errors import run_command
 from fashion.params import Params, load_params
 
 BASELINES = ("tutorial", "demo")
-VARIANTS = {"cnn-short": ("cnn", {"epochs": 8})}  # a model and its changed params, as in studies/short
+VARIANTS = {"cnn-short": {"model": "cnn", "epochs": 8}}  # as in studies/short
 Probabilities = Callable[[np.ndarray], np.ndarray]
 
 
@@ -41,7 +41,11 @@ def main() -> None:
 
 def names(params: Params) -> list[str]:
     """Return the names of all trials: the baselines, the models in params.yaml and their variants."""
-    return [*BASELINES, *params.models, *(name for name, (model, _) in VARIANTS.items() if model in params.models)]
+    return [
+        *BASELINES,
+        *params.models,
+        *(name for name, changes in VARIANTS.items() if changes["model"] in params.models),
+    ]
 
 
 def _train_baseline(name: str, seed: int, train: Split, validation: Split) -> tuple[float, Probabilities]:
@@ -59,8 +63,9 @@ def _train_baseline(name: str, seed: int, train: Split, validation: Split) -> tu
 def _train_model(name: str, seed: int, params: Params, train: Split, validation: Split) -> tuple[float, Probabilities]:
     from fashion.models import networks, training
 
-    model, changes = VARIANTS.get(name, (name, {}))
-    settings = networks.params_of(model, params, {"seed": seed, **changes})
+    changes = {"seed": seed, **VARIANTS.get(name, {"model": name})}
+    model = str(changes.pop("model"))
+    settings = networks.params_of(model, params, changes)
     started = time.perf_counter()
     network, _ = training.train(networks.load(model), settings, train, validation)
     seconds = time.perf_counter() - started

@@ -160,7 +160,7 @@ class TrainingParams(StrictModel):
     adam_learning_rate: LearningRate
     momentum: Fraction
     warmup_fraction: Fraction
-    final_fraction: Annotated[float, Field(ge=0, le=1)]
+    final_learning_rate_fraction: Annotated[float, Field(ge=0, le=1)]
     precision: Literal["float32", "bfloat16", "auto"]
     seed: Seed
 

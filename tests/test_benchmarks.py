@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from benchmarks import baselines, dvc, report, trial, trials, utilisation
+from benchmarks import baselines, dvc, figure, report, trial, trials, utilisation
 from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.models import networks
@@ -90,10 +90,12 @@ def test_report() -> None:
                     "keras": "3.15",
                     "commit": "abc1234",
                 },
+                "variants": {"cnn-short": {"model": "cnn", "epochs": 8}, "other": {"model": "rnn", "epochs": 9}},
                 "time_to_accuracy": {
                     "tutorial": [run],
                     "demo": [{**run, "seconds": 50.0}],
                     "cnn": [{**run, "seconds": 75.0, "accuracy": 0.92}],
+                    "cnn-short": [run],
                 },
                 "deep": {
                     "seconds": 450.0,
@@ -102,7 +104,7 @@ def test_report() -> None:
                     "tutorial_seconds": 100.0,
                     "commit": "abc1234",
                 },
-                "train_time_ratio": {"tutorial": 1.0, "demo": 0.5, "cnn": 0.75, "deep": 4.5},
+                "train_time_ratio": {"tutorial": 1.0, "demo": 0.5, "cnn": 0.75, "cnn-short": 1.0, "deep": 4.5},
                 "utilisation": {
                     "cnn": {
                         "precision": "float32",
@@ -147,6 +149,7 @@ def test_report() -> None:
         }
     )
     assert text.startswith("# Benchmarks\n\n## Without bfloat16 instructions\n\nMeasured by")
+    assert "(section 5). `cnn-short` is the CNN trained for 8 epochs.\n" in text
     lines = text.splitlines()
     assert "| cnn | 92.00% | 92.00% | 75 | 75 | 0.75 |" in lines
     assert "| cnn | +2.00 | 1.50 |" in lines
@@ -170,6 +173,18 @@ def test_report() -> None:
         "1.25 s (median), 1.50 s (95th percentile)",
     ):
         assert words in text
+
+
+def test_figure() -> None:
+    """Accuracies of studies count more than those of the benchmark; what has no accuracy is left out."""
+    runs = {"tutorial": [{"accuracy": 0.8}, {"accuracy": 0.9}], "cnn": [{"accuracy": 0.91}]}
+    machine = {"time_to_accuracy": runs, "train_time_ratio": {"tutorial": 1.0, "cnn": 0.7, "deep": 9.0, "other": 2.0}}
+    found = figure.points(machine, {"cnn": 0.94, "deep": 0.95})
+    assert found == {"cnn": (0.7, 0.94), "tutorial": (1.0, pytest.approx(0.85)), "deep": (9.0, 0.95)}
+    left, right = figure.draw(found, figure.PUBLISHED).axes
+    assert [text.get_text() for text in left.texts] == ["cnn", "CNN of the Keras tutorials", "deep"]
+    assert right.get_visible()
+    assert not figure.draw(found, {}).axes[1].get_visible()
 
 
 def test_study_seconds() -> None:

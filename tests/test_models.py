@@ -106,15 +106,16 @@ def test_almost_all_steps_warm_up() -> None:
     assert np.isfinite(history.to_numpy()).all()
 
 
-def test_training_loss_and_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_loss_and_accuracy() -> None:
     """Training metrics are measured like those of validation: at the epoch's end, on unaugmented images."""
     augmentation = PARAMS.augmentation.model_copy(update={"translate": 10})
-    monkeypatch.setattr(training, "SAMPLE", 300)
-    _, history = training.train(
-        NETWORK, PARAMS.model_copy(update={"augmentation": augmentation, "class_weights": "balanced"}), TRAIN, TRAIN
-    )
+    params = PARAMS.model_copy(update={"augmentation": augmentation, "class_weights": "balanced"})
+    _, history = training.train(NETWORK, params, TRAIN, TRAIN)
     np.testing.assert_allclose(history["loss"], history["val_loss"], rtol=1e-5)
     np.testing.assert_allclose(history["accuracy"], history["val_accuracy"], rtol=1e-5)
+    _, smaller = training.train(NETWORK, params, TRAIN, VALIDATION)
+    assert (smaller["loss"] != history["loss"]).all()
+    np.testing.assert_allclose(smaller["loss"], history["loss"], rtol=0.5)
 
 
 @EACH

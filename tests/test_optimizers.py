@@ -57,7 +57,7 @@ def test_adamw(shape: tuple[int, ...], name: str) -> None:
     ],
 )
 def test_learning_rate(warmup: float, final: float, expected: list[float]) -> None:
-    changes = {"warmup_fraction": warmup, "final_fraction": final}
+    changes = {"warmup_fraction": warmup, "final_learning_rate_fraction": final}
     optimizer = optimizers.create(PARAMS.model_copy(update=changes), steps=50)
     rates = []
     for step in (0, 5, 10, 30, 50):

@@ -64,6 +64,7 @@ def test_outputs(project: Project) -> None:
         np.testing.assert_array_equal(recorded.predicted, expected.predicted)
         np.testing.assert_allclose(recorded.probability, expected.probability, rtol=5e-4)
         assert metrics["test_set"] == sha256(test)
+        assert metrics["inference_flops"] > metrics["parameters"]
         assert metrics.items() >= summary(recorded, bins=15).items()
         export = json.loads((reports / model / "export.json").read_text())
         assert export["float32"]["label_changes"] == 0

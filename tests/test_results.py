@@ -22,6 +22,7 @@ import yaml
 
 import benchmarks.report
 import studies.ablation.summary
+import studies.ladder.summary
 import studies.transfer.summary
 from benchmarks.trial import VARIANTS
 from fashion.data import inspection
@@ -98,18 +99,24 @@ def test_ablation() -> None:
 def test_timed_variants() -> None:
     """The benchmarks time what studies/short trains."""
     variants = read_yaml(ROOT / "studies/short/params.yaml")["variants"]
-    assert variants == {name: {"model": model, **changes} for name, (model, changes) in VARIANTS.items()}
+    assert variants == VARIANTS
 
 
 def test_ladder() -> None:
     """For each model, the last step has the project's params."""
     params = load_params(ROOT / "params.yaml")
     study = validated(train.Study, read_yaml(LADDER / "params.yaml"), "ladder")
-    last = {model: values for model, _, values in train.settings(study)}  # of each model
-    assert [values.pop("network") for values in last.values()] == list(params.models)
-    assert last == {
-        model: {key: value for key, value in values.items() if key != "seed"} for model, values in params.models.items()
-    }
+    last = {model: values for model, _, values in train.settings(study)}
+    for model, values in last.items():
+        own = params.models[model]
+        assert {**values, "seed": own["seed"]} == {**own, "network": model}
+
+
+def test_tour() -> None:
+    table = pd.read_csv(LADDER / "table.csv")
+    page = read_page("docs/tour.md")
+    assert all(steps in page for steps in studies.ladder.summary.markdown(table).split("\n\n"))
+    assert [step for step in table["step"] if f"**{step}**" not in page] == []
 
 
 def test_transfer() -> None:
@@ -144,6 +151,11 @@ def read_committed(path: str) -> str:
     return subprocess.run(["git", "show", f"HEAD:{path}"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
+def benchmarks_of(read: Read) -> dict[str, Any]:
+    machines: dict[str, dict[str, Any]] = json.loads(read("reports/benchmarks.json"))
+    return machines["bfloat16"]
+
+
 def export_results(read: Read) -> dict[str, Any]:
     return {name: json.loads(read(f"reports/{name}/export.json")) for name in ("dnn", "cnn")}
 
@@ -164,7 +176,7 @@ def results_numbers(read: Read) -> Iterator[str]:
     dnn, cnn = re.findall(r"is correct on ([\d.]+%)", read("reports/MODEL_CARD.md"))[:2]
     yield f"the DNN is correct on {dnn} of those test images and the CNN on {cnn}"
 
-    benchmarks = json.loads(read("reports/benchmarks.json"))["bfloat16"]
+    benchmarks = benchmarks_of(read)
     runs = benchmarks["time_to_accuracy"]
     seconds = {name: statistics.median(run["seconds"] for run in runs[name]) for name in runs}
     accuracy = statistics.mean(run["accuracy"] for run in runs["tutorial"])
@@ -205,14 +217,14 @@ def results_numbers(read: Read) -> Iterator[str]:
 
 
 def scale_numbers(read: Read) -> Iterator[str]:
-    trials = json.loads(read("reports/benchmarks.json"))["bfloat16"]["trials"]
+    trials = benchmarks_of(read)["trials"]
     pairs = {way: statistics.median(seconds) for way, seconds in trials["side_by_side"]["seconds"].items()}
     ratio = pairs["one after the other"] / pairs["side by side"]
     yield f"two CNN trials finish {ratio:.1f} times as fast side by side"
     runs = {(run["trials"], run["nodes"]): run["seconds"] for run in trials["growth"]["runs"]}
     for count in (2, 4, 8):
         yield f"| {count} | {runs[count, 1]:.0f} s | {runs[count, 2]:.0f} s |"
-    table = read("reports/benchmarks.md").partition("| Nodes | Time, min |")[2]
+    table = read("reports/benchmarks.md").partition("| Nodes | Time, min |")[2].partition("\n## ")[0]
     minutes = dict(re.findall(r"^\| (\d+) \| (\d+) \|", table, re.M))
     yield f"would take {minutes['1']} minutes on one such node, {minutes['10']} on ten and {minutes['100']} on 100"
 
@@ -224,7 +236,7 @@ def serving_numbers(read: Read) -> Iterator[str]:
     yield f"largest difference is {largest:.7f}"
     yield f"the detector rejects {dnn['ood_rate']:.1%} with the DNN and {cnn['ood_rate']:.1%} with the CNN"
 
-    benchmarks = json.loads(read("reports/benchmarks.json"))["bfloat16"]
+    benchmarks = benchmarks_of(read)
     serving, load = benchmarks["serving"], benchmarks["load_test"]
     seconds = {name: statistics.median(times) for name, times in serving["first_prediction_seconds"].items()}
     ours, keras = (f"{seconds[name]:.2f} s" for name in ("fashion predict", "Keras"))
@@ -287,7 +299,7 @@ def rules_of(section: dict[str, Any]) -> Rules:
 
 
 def readme_numbers(read: Read) -> Iterator[str]:
-    benchmarks = json.loads(read("reports/benchmarks.json"))["bfloat16"]
+    benchmarks = benchmarks_of(read)
     yield f"takes {statistics.median(benchmarks['serving']['first_prediction_seconds']['fashion predict']):.2f} s"
     yield from review_rows(read, {"dnn": (9141, 159, 221), "cnn": (9401, 0, 0)}, {"dnn": ("dnn", None)})
 

@@ -1,20 +1,29 @@
-"""The studies of seeds, ablations, the deep network and the gate: valid settings, correct summaries."""
+"""The studies of seeds, ablations, the ladder, the short and the deep training, the gate: settings and summaries."""
 
 import io
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from ruamel.yaml import YAML
 
 from fashion import study
+from fashion.data import dataset
+from fashion.data.dataset import Split
+from fashion.errors import UserError
 from fashion.models import networks
 from fashion.params import load_params
+from fashion.validation import read_yaml, validated
 from studies.ablation import summary
 from studies.gate import pairs, simulate
 from studies.gate.simulate import Effects
 from studies.ladder import summary as ladder
-from tests.conftest import ROOT
+from studies.ladder import train
+from tests.conftest import ROOT, Project, draw_lines
 
 PARAMS = load_params(ROOT / "params.yaml")
 STUDIES = {
@@ -50,12 +59,46 @@ def test_steps_of_the_ladder() -> None:
         ],
         columns=["variant", "seed", "val_accuracy", "seconds", "parameters", "inference_flops"],
     )
-    rows = [line for line in ladder.markdown(ladder.summarise(trials)).splitlines() if "%" in line]
+    table = ladder.summarise(trials)
+    rows = [line for line in ladder.markdown(table).splitlines() if "%" in line]
     assert rows == [
         "| plain | 91.00% ± 1.41% | 1.00 | 7 | 1.0 |",
         "| adam | 93.00% ± 0.00% | 0.50 | 1,234 | 2.3 |",
         "| plain | 80.00% ± 0.00% | 1.00 | 9 | 0.0 |",
     ]
+    panels = ladder.draw(table).axes
+    assert [panel.get_title("left") for panel in panels] == ["CNN", "", "DNN", ""]
+
+
+def small_ladder() -> train.Study:
+    values = read_yaml(ROOT / "studies" / "ladder" / "params.yaml")
+    return validated(train.Study, {**values, "seeds": [1, 2]}, "ladder")
+
+
+def test_ladder_trials() -> None:
+    """Every step is valid, and no two are the same."""
+    study = small_ladder()
+    declared = train.declare(study, {})
+    assert len({trial.key for trial in declared}) == len(declared) == 2 * sum(map(len, study.steps.values()))
+    unknown = study.model_copy(update={"steps": {"cnn": {"plain": {"network": "other"}}}})
+    with pytest.raises(UserError, match="network: found 'other', expected one of plain_dnn, plain_cnn"):
+        train.declare(unknown, {})
+
+
+@pytest.mark.slow
+def test_ladder_stage(tmp_path: Path) -> None:
+    """The stage trains the steps on Ray, and draws them."""
+    for name, seed in (("train", 1), ("validation", 2)):
+        dataset.save(Split(*draw_lines(90, seed)), tmp_path / name)
+    study = small_ladder().model_dump()
+    first = {model: dict(list(steps.items())[:1]) for model, steps in study["steps"].items()}
+    changes = {"start": {**study["start"], "epochs": 1}, "steps": first}
+    YAML().dump({**study, **changes, "seeds": [1, 2]}, tmp_path / "params.yaml")
+    project = Project(tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)})
+    project.run(sys.executable, "-m", "studies.ladder.train", "params.yaml", "train", "validation", "trials.csv")
+    done = project.run(sys.executable, "-m", "studies.ladder.summary", "trials.csv", "table.csv", "figure.png")
+    assert done.stdout.count("| plain | ") == 2
+    assert (tmp_path / "figure.png").stat().st_size > 0
 
 
 def test_comparison_seed_by_seed() -> None:

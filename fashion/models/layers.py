@@ -93,11 +93,8 @@ class Mirror(keras.layers.Layer):
     """
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """In training, return `images`, (n, height, width, channels); else these and their mirror images, (2 n, ...)."""
+        """In training, return `images`, (n, height, width, channels); else also their mirror images, (2 n, ...)."""
         return images if training else tf.concat([images, tf.reverse(images, [2])], axis=0)
-
-    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (None, *shape[1:])
 
 
 @keras.saving.register_keras_serializable("fashion")
@@ -106,7 +103,7 @@ class MirrorMean(keras.layers.Layer):
 
     def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
         """In training, return `features`, (n, size); otherwise the mean of their two halves, (n / 2, size)."""
-        return features if training else tf.reduce_mean(tf.reshape(features, (2, -1, features.shape[1])), axis=0)
+        return features if training else tf.reduce_mean(tf.split(features, 2), axis=0)
 
 
 @keras.saving.register_keras_serializable("fashion")

@@ -39,7 +39,7 @@ def create(params: TrainingParams, steps: int) -> keras.optimizers.Optimizer:
         warmup_target=params.learning_rate,
         warmup_steps=warmup_steps,
         decay_steps=steps - warmup_steps,
-        alpha=params.final_fraction,
+        alpha=params.final_learning_rate_fraction,
     )
     if params.optimizer == "adam":
         return keras.optimizers.Adam(schedule)

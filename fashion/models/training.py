@@ -22,7 +22,6 @@ from fashion.stores import Store
 from fashion.validation import raise_problems
 
 STEPS_PER_EXECUTION = 10  # affects the speed only
-SAMPLE = 5000  # training images that the training loss and accuracy are measured on
 
 
 def train(
@@ -47,8 +46,9 @@ def train(
 
     Returns:
         The trained network and its history, a row per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy,
-        learning_rate. All are measured at the epoch's end: loss and accuracy on a fixed sample of `SAMPLE` training
-        images, without augmentation or class weights. Both losses use the smoothed labels.
+        learning_rate. All are measured at the epoch's end: loss and accuracy on a fixed sample of the training images,
+        as many as there are validation images, without augmentation or class weights. Both losses use the smoothed
+        labels.
     """
     model = build_and_compile(network, params, train)
     sampler = HardExampleSampler(params, train)
@@ -62,7 +62,7 @@ def train(
         shuffle=False,  # the sampler shuffles
         class_weight=class_weights(params, train),
         callbacks=[
-            TrainingAccuracy(train, params.seed),
+            TrainingMetrics(train, len(validation.labels), params.seed),
             LearningRate(),
             progress,
             sampler,
@@ -154,17 +154,17 @@ def _has_bfloat16() -> bool:
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 
-class TrainingAccuracy(keras.callbacks.Callback):
+class TrainingMetrics(keras.callbacks.Callback):
     """Replaces the epoch's training loss and accuracy with values measured at its end, as for validation.
 
     Keras averages over the epoch's augmented, mostly hard images, while the weights change.
     """
 
-    def __init__(self, train: Split, seed: int) -> None:
-        """Choose the sample of the training images."""
+    def __init__(self, train: Split, size: int, seed: int) -> None:
+        """Draw the sample: `size` training images, or all if there are fewer."""
         super().__init__()
         count = len(train.labels)
-        sample = np.random.default_rng(seed).choice(count, min(SAMPLE, count), replace=False)
+        sample = np.sort(np.random.default_rng(seed).choice(count, min(size, count), replace=False))
         self.batches = batches(train, indices=lambda: sample)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:

@@ -42,9 +42,10 @@ def summarise(trials: "pd.DataFrame") -> "pd.DataFrame":
         model, step, seeds (their number), accuracy and accuracy_std (mean and standard deviation on the validation
         images), time (mean, relative to the model's first step), parameters, inference_flops.
     """
-    trials[["model", "step"]] = trials["variant"].str.split(": ", expand=True)
+    model, step = trials["variant"].str.split(": ", expand=True).to_numpy().T
     table = (
-        trials.groupby(["model", "step"], sort=False)
+        trials.assign(model=model, step=step)
+        .groupby(["model", "step"], sort=False)
         .agg(
             seeds=("seed", "count"),
             accuracy=("val_accuracy", "mean"),
@@ -78,19 +79,16 @@ def draw(table: "pd.DataFrame") -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    models = list(dict.fromkeys(table["model"]))
+    models = table["model"].unique()
     figure = Figure(figsize=(9, 0.8 + 0.3 * len(table)), layout="constrained")
-    panels = figure.subplots(
-        len(models), 2, squeeze=False, sharex="col", height_ratios=[(table["model"] == model).sum() for model in models]
-    )
+    heights = [(table["model"] == model).sum() for model in models]
+    panels = figure.subplots(len(models), 2, squeeze=False, sharex="col", sharey="row", height_ratios=heights)
     for (accuracy, time), model in zip(panels, models, strict=True):
         steps = table[table["model"] == model]
         accuracy.errorbar(steps["accuracy"], steps["step"], xerr=steps["accuracy_std"], fmt="o", capsize=3)
         accuracy.invert_yaxis()
         accuracy.set_title(model.upper(), loc="left")
         time.barh(steps["step"], steps["time"])
-        time.invert_yaxis()
-        time.tick_params(labelleft=False)
     panels[-1, 0].set_xlabel("validation accuracy, mean ± standard deviation over seeds")
     panels[-1, 0].xaxis.set_major_formatter(PercentFormatter(1))
     panels[-1, 1].set_xlabel("processor time of training, relative to the first step")

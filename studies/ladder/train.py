@@ -1,20 +1,18 @@
 """Train all steps with all seeds, side by side on all cores or, with RAY_ADDRESS, on a cluster."""
 
 import argparse
+import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, Strict
 
-from fashion.errors import UserError, run_command
+from fashion.errors import run_command
 from fashion.params import ModelName, Seed
 from fashion.validation import Name, StrictModel, merged, read_yaml, validated
 
 if TYPE_CHECKING:
-    from fashion.data.dataset import Split
-    from fashion.stores import Store
     from fashion.trials import Trial
 
 
@@ -46,9 +44,10 @@ def main() -> None:
 
     from fashion import trials
     from fashion.files import write_text
+    from studies.ladder import networks
 
     splits = {"train": args.train, "validation": args.validation}
-    results = trials.run(declare(study, splits), lambda: trials.load(splits), train)
+    results = trials.run(declare(study, splits), lambda: trials.load(splits), networks.train)
     write_text(args.trials, pd.DataFrame(results).to_csv(index=False))
 
 
@@ -67,44 +66,24 @@ def declare(study: Study, splits: Mapping[str, Path]) -> "list[Trial]":
     Raises:
         UserError: a param is unknown, missing, of the wrong type or out of bounds (one line each).
     """
+    from fashion import trials
     from fashion.files import list_folder
-    from fashion.models import networks
+    from fashion.models.networks import training_key
     from fashion.models.training import fix_precision
-    from fashion.trials import Trial
+    from studies.ladder import networks
 
     data = {name: list_folder(folder) for name, folder in splits.items()}
-    trials = []
+    declared = []
     for model, step, values in settings(study):
-        name, module = values["network"], network(values["network"])
-        own = {key: value for key, value in values.items() if key != "network"}
-        code = Path(str(module.__file__)).read_text(encoding="utf-8")
+        own = dict(values)
+        name = own.pop("network")
+        network = networks.load(name)
+        code = Path(str(network.__file__)).read_text(encoding="utf-8"), inspect.getsource(trials.train)
         for seed in study.seeds:
-            params = fix_precision(validated(module.Params, {**own, "seed": seed}, f"{model}: {step}", separator="."))
-            key = networks.training_key(name, params, data, code)
-            trials.append(Trial(f"{model}: {step}", name, seed, params, key))
-    return trials
-
-
-def network(name: str) -> ModuleType:
-    """Return the module of a network of this study or of the project.
-
-    Raises:
-        UserError: there is no such network.
-    """
-    from fashion.models import cnn, dnn
-    from studies.ladder import plain_cnn, plain_dnn
-
-    modules = {"plain_dnn": plain_dnn, "plain_cnn": plain_cnn, "dnn": dnn, "cnn": cnn}
-    if name not in modules:
-        raise UserError(f"network: found {name!r}, expected one of {', '.join(modules)}")
-    return modules[name]
-
-
-def train(trial: "Trial", splits: "Mapping[str, Split]", store: "Store") -> dict[str, Any]:
-    """Train a step and evaluate it, as `fashion.trials.train` does."""
-    from fashion import trials
-
-    return trials.train(trial, splits, store, network=network(trial.model))
+            params = fix_precision(validated(network.Params, {**own, "seed": seed}, f"{model}: {step}", separator="."))
+            key = training_key(name, params, data, *code)
+            declared.append(trials.Trial(f"{model}: {step}", name, seed, params, key))
+    return declared
 
 
 if __name__ == "__main__":
