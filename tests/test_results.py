@@ -22,7 +22,6 @@ import yaml
 
 import benchmarks.report
 import studies.ablation.summary
-import studies.ladder.summary
 import studies.transfer.summary
 from benchmarks.trial import VARIANTS
 from fashion.data import inspection
@@ -110,13 +109,6 @@ def test_ladder() -> None:
     for model, values in last.items():
         own = params.models[model]
         assert {**values, "seed": own["seed"]} == {**own, "network": model}
-
-
-def test_tour() -> None:
-    table = pd.read_csv(LADDER / "table.csv")
-    page = read_page("docs/tour.md")
-    assert all(steps in page for steps in studies.ladder.summary.markdown(table).split("\n\n"))
-    assert [step for step in table["step"] if f"**{step}**" not in page] == []
 
 
 def test_transfer() -> None:

@@ -61,7 +61,7 @@ def summarise(trials: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def markdown(table: "pd.DataFrame") -> str:
-    """Return a Markdown table per model, as in docs/tour.md."""
+    """Return a Markdown table per model."""
     header = "| Step | Validation accuracy | Training time | Parameters | MFLOP |\n|---|---:|---:|---:|---:|"
     tables = []
     for _, steps in table.groupby("model", sort=False):
