@@ -24,7 +24,7 @@ from fashion.validation import read_yaml
 
 REPORT = Path("reports/benchmarks")
 SCALES = (1, 8, 32)
-PARTS = ("deep", "scaling", "dvc", "trials", "serving", "load_test")
+PARTS = ("training", "deep", "scaling", "dvc", "trials", "serving", "load_test")
 
 
 def main() -> None:
@@ -38,34 +38,36 @@ def main() -> None:
 
     from fashion.models.training import dtype_policy
 
-    machines = read_json(REPORT.with_suffix(".json")) if REPORT.with_suffix(".json").exists() else {}
+    path = REPORT.with_suffix(".json")
+    machines = read_json(path) if path.exists() else {}
     kind = dtype_policy("auto").removeprefix("mixed_")
-    if args.only:
-        if kind not in machines:
-            raise UserError(
-                f"{REPORT}.json has no results of a machine that computes in {kind}; first run without --only"
-            )
-        results = machines[kind] | {args.only: measure(args.only)}
-    else:
-        results = {
-            "machine": machine(),
-            "dataset": load_params().dataset.name,
-            "variants": trial.VARIANTS,
-            "time_to_accuracy": time_to_accuracy(args.repeats),
-            "utilisation": python("benchmarks.utilisation"),
-            "overhead": {"help_seconds": stage_help()},
-            **{part: measure(part) for part in PARTS},
-        }
+    if args.only and kind not in machines:
+        raise UserError(f"{path} has no results of a machine that computes in {kind}; first run without --only")
+    results = machines.get(kind, {})
+    for part in [args.only] if args.only else PARTS:
+        results |= training(args.repeats) if part == "training" else {part: measure(part)}
     t_ref = statistics.median(run["seconds"] for run in results["time_to_accuracy"]["tutorial"])
     results["train_time_ratio"] = {
         name: statistics.median(run["seconds"] for run in runs) / t_ref
         for name, runs in results["time_to_accuracy"].items()
     } | {"deep": results["deep"]["seconds"] / results["deep"]["tutorial_seconds"]}
     machines = dict(sorted({**machines, kind: results}.items()))
-    write_json(REPORT.with_suffix(".json"), machines)
+    write_json(path, machines)
     write_text(REPORT.with_suffix(".md"), report.markdown(machines))
     figure.write()
     print(report.markdown(machines))
+
+
+def training(repeats: int) -> dict[str, Any]:
+    """Return what is measured of the models in params.yaml, and the machine."""
+    return {
+        "machine": machine(),
+        "dataset": load_params().dataset.name,
+        "variants": trial.VARIANTS,
+        "time_to_accuracy": time_to_accuracy(repeats),
+        "utilisation": python("benchmarks.utilisation"),
+        "overhead": {"help_seconds": stage_help()},
+    }
 
 
 def measure(part: str) -> dict[str, Any]:
