@@ -244,16 +244,20 @@ def serving_numbers(read: Read) -> Iterator[str]:
 
 
 def review_rows(
-    read: Read, changes: dict[str, tuple[int, int, int]], variants: dict[str, tuple[str, str | None]]
+    read: Read,
+    changes: dict[str, tuple[int, int, int]],
+    variants: dict[str, tuple[str, str | None]],
+    study: str = "studies/gate/changes.csv",
 ) -> Iterator[str]:
     """Yield the verdict, the gate's failures and the rows of accuracies and recipes.
 
     Args:
         read: reads a result file.
         changes: by model, the number of correct predictions in base, and how many are fixed and broken in head.
-        variants: of studies/gate, those with the recipe of base and of head, by model; None if it was not measured.
+        variants: of `study`, those with the recipe of base and of head, by model; None if it was not measured.
+        study: trials.
     """
-    trials = pairs.read(io.StringIO(read("studies/gate/changes.csv")))
+    trials = pairs.read(io.StringIO(read(study)))
     test_set = TestSet("md5", None, None, None)
     rules = rules_of({"models": {name: {} for name in changes}, "classes": ["right", "wrong"]})
 
