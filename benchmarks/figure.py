@@ -81,7 +81,6 @@ def draw(models: Mapping[str, tuple[float, float]], published: Mapping[str, floa
     measured.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
     measured.minorticks_off()
     measured.set_xlim(right=4 * max(time for time, _ in models.values()))
-    measured.set_ylim(bottom=min(accuracy for _, accuracy in models.values()) - 0.008)
     measured.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     measured.set_xlabel("training time, x T_ref")
     measured.set_ylabel("test accuracy")
@@ -90,6 +89,7 @@ def draw(models: Mapping[str, tuple[float, float]], published: Mapping[str, floa
     others.set_xlim(-0.7, len(published) - 0.3)
     others.set_title("published results, on GPUs", fontsize="medium")
     others.set_visible(bool(published))
+    measured.set_ylim(bottom=min(accuracy for _, accuracy in models.values()) - 0.008)
     return figure
 
 
