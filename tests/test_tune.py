@@ -34,7 +34,14 @@ CHANGES = {"learning_rate": 0.03, "hidden_units": [24, 12], "augmentation.transl
 def params(tune: Mapping[str, Any], **dnn: Any) -> Params:
     """Return params with a small dense network, and a section `tune`."""
     values = parse_yaml(idx_params(), "params.yaml")
-    own = {"hidden_units": [16], "batch_normalization": "fused", "dropout": 0.1, "learning_rate": 0.02, **dnn}
+    own = {
+        "hidden_units": [16],
+        "batch_normalization": "fused",
+        "dropout": 0.1,
+        "mirror": True,
+        "learning_rate": 0.02,
+        **dnn,
+    }
     return check_params({**values, "models": {"dnn": own}, "tune": tune}, "params.yaml")
 
 
