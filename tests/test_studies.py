@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from benchmarks import baselines
 from fashion import study
 from fashion.data import dataset
 from fashion.data.dataset import Split
@@ -21,8 +22,8 @@ from fashion.validation import read_yaml, validated
 from studies.ablation import summary
 from studies.gate import pairs, simulate
 from studies.gate.simulate import Effects
+from studies.ladder import plain_cnn, train
 from studies.ladder import summary as ladder
-from studies.ladder import train
 from tests.conftest import ROOT, Project, draw_lines
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -68,6 +69,16 @@ def test_steps_of_the_ladder() -> None:
     ]
     panels = ladder.draw(table).axes
     assert [panel.get_title("left") for panel in panels] == ["CNN", "", "DNN", ""]
+
+
+def test_plain_cnn() -> None:
+    """It is the network whose training time is T_ref, but for the scaling of the pixels."""
+    shape, classes = PARAMS.dataset.image_shape, len(PARAMS.dataset.classes)
+    labels = np.arange(classes, dtype=np.uint8)
+    params = plain_cnn.Params.model_validate(PARAMS.training.model_dump())
+    plain = plain_cnn.build(params, Split(np.zeros((classes, *shape), np.uint8), labels))
+    shapes = [[weight.shape for weight in model.weights] for model in (plain, baselines.tutorial())]
+    assert shapes[0] == shapes[1]
 
 
 def small_ladder() -> train.Study:
