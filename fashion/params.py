@@ -155,6 +155,7 @@ class TrainingParams(StrictModel):
     augmentation: AugmentationParams
     label_smoothing: Fraction
     class_weights: Literal["none", "balanced"]
+    mirror: bool
     optimizer: Literal["adam", "muon"]
     learning_rate: LearningRate
     adam_learning_rate: LearningRate

@@ -11,7 +11,7 @@ from keras import layers
 from pydantic import Field
 
 from fashion.data.dataset import Split
-from fashion.models.layers import DiracInitializer, Mirror, MirrorMean, normalization, standardization, whitening_kernel
+from fashion.models.layers import DiracInitializer, normalization, standardization, whitening_kernel
 from fashion.models.optimizers import OUTPUT
 from fashion.params import Fraction, Normalization, TrainingParams, Widths
 
@@ -28,7 +28,6 @@ class Params(TrainingParams):
     residual: bool
     batch_normalization: Normalization
     dropout: Fraction
-    mirror: bool
 
     def image_problems(self, image_shape: tuple[int, int, int]) -> list[str]:
         """Return a line for each key that does not fit images of that height, width and number of channels."""
@@ -51,19 +50,17 @@ def build(params: Params, train: Split) -> keras.Model:
     """Return the untrained network: pixels (uint8, (n, height, width, channels)) in, probabilities (n, classes) out."""
     inputs = keras.Input(train.image_shape, dtype="uint8")
     standardize = standardization(train.images)
-    x = standardize(Mirror()(inputs) if params.mirror else inputs)
     height, width, _ = train.image_shape
     sample = train.images[: max(1, WHITENING_PIXELS // (height * width))]
     kernel = whitening_kernel(standardize(sample).numpy(), KERNEL_SIZE)
     first = layers.Conv2D(kernel.shape[-1], KERNEL_SIZE, padding="same", activation="relu", name="first")
-    x = first(x)
+    x = first(standardize(inputs))
     if params.whitening:
         first.set_weights([kernel, np.zeros(kernel.shape[-1])])
         first.trainable = False
     for filters in params.filters:
         x = block(x, filters, params)
     x = layers.GlobalMaxPooling2D()(x)
-    x = MirrorMean()(x) if params.mirror else x
     x = layers.Dropout(params.dropout)(x)
     x = layers.Dense(train.num_classes, name=OUTPUT)(x)
     return keras.Model(inputs, layers.Softmax(dtype="float32")(x), name="cnn")

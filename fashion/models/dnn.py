@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from fashion.data.dataset import Split
-from fashion.models.layers import Mirror, MirrorMean, normalization, standardization
+from fashion.models.layers import normalization, standardization
 from fashion.models.optimizers import OUTPUT
 from fashion.params import Fraction, Normalization, TrainingParams, Widths
 
@@ -15,15 +15,12 @@ class Params(TrainingParams):
     hidden_units: Widths
     batch_normalization: Normalization
     dropout: Fraction
-    mirror: bool
 
 
 def build(params: Params, train: Split) -> keras.Model:
     """Return the untrained network: pixels (uint8, (n, height, width, channels)) in, probabilities (n, classes) out."""
     model = keras.Sequential(name="dnn")
     model.add(keras.Input(train.image_shape, dtype="uint8"))
-    if params.mirror:
-        model.add(Mirror())
     model.add(standardization(train.images))
     model.add(layers.Flatten())
     for units in params.hidden_units:
@@ -31,8 +28,6 @@ def build(params: Params, train: Split) -> keras.Model:
         model.add(normalization(params.batch_normalization))
         model.add(layers.ReLU())
         model.add(layers.Dropout(params.dropout))
-    if params.mirror:
-        model.add(MirrorMean())
     model.add(layers.Dense(train.num_classes, name=OUTPUT))
     model.add(layers.Softmax(dtype="float32"))
     return model

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from fashion.data.dataset import Images, histogram, mean_and_deviation
 from fashion.errors import UserError
+from fashion.models.optimizers import OUTPUT
 
 
 @keras.saving.register_keras_serializable("fashion")
@@ -85,28 +86,6 @@ def whitening_kernel(
 
 
 @keras.saving.register_keras_serializable("fashion")
-class Mirror(keras.layers.Layer):
-    """Appends the mirror images to a batch, except in training; `MirrorMean` averages their features.
-
-    The output layer is linear, so averaging the features before it averages the logits, as cifar10-airbench does. This
-    doubles the cost of inference.
-    """
-
-    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """In training, return `images`, (n, height, width, channels); else also their mirror images, (2 n, ...)."""
-        return images if training else tf.concat([images, tf.reverse(images, [2])], axis=0)
-
-
-@keras.saving.register_keras_serializable("fashion")
-class MirrorMean(keras.layers.Layer):
-    """Averages the features of images and of the mirror images that `Mirror` appended."""
-
-    def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """In training, return `features`, (n, size); otherwise the mean of their two halves, (n / 2, size)."""
-        return features if training else tf.reduce_mean(tf.split(features, 2), axis=0)
-
-
-@keras.saving.register_keras_serializable("fashion")
 class DiracInitializer(keras.initializers.Initializer):
     """Dirac initialisation: the first filters copy the input channels; the others are Glorot uniform.
 
@@ -121,3 +100,19 @@ class DiracInitializer(keras.initializers.Initializer):
         kernel[:, :, :, same] = 0
         kernel[height // 2, width // 2, same, same] = 1
         return tf.constant(kernel, dtype)
+
+
+def mirrored(model: keras.Model) -> keras.Model:
+    """Return a network that averages the logits of `model` over an image and its mirror image, in twice the time.
+
+    It averages the inputs of the last layer, which is linear. Source: test-time augmentation of cifar10-airbench.
+    """
+    output = model.get_layer(OUTPUT)
+    features = keras.Model(model.inputs, output.input, name="features")
+    logits = keras.layers.Dense.from_config(output.get_config())
+    inputs = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)
+    both = features(keras.ops.concatenate([inputs, keras.ops.flip(inputs, axis=2)]))
+    mean = keras.layers.Average()(keras.ops.split(both, 2))
+    averaged = keras.Model(inputs, keras.layers.Softmax(dtype="float32")(logits(mean)), name=model.name)
+    logits.set_weights(output.get_weights())
+    return averaged

@@ -16,12 +16,14 @@ from fashion.models.augmentation import augment
 from fashion.models.checkpoints import Checkpoints
 from fashion.models.hard_examples import HardExampleSampler, images_per_epoch
 from fashion.models.input_pipeline import batches
+from fashion.models.layers import mirrored
 from fashion.models.progress import Progress
 from fashion.params import TrainingParams
 from fashion.stores import Store
 from fashion.validation import raise_problems
 
 STEPS_PER_EXECUTION = 10  # affects the speed only
+SAMPLE = 2000  # training images for the metrics of each epoch
 
 
 def train(
@@ -45,10 +47,11 @@ def train(
         on_epoch: called after each epoch with the history so far.
 
     Returns:
-        The trained network and its history, a row per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy,
-        learning_rate. All are measured at the epoch's end: loss and accuracy on a fixed sample of the training images,
-        as many as there are validation images, without augmentation or class weights. Both losses use the smoothed
-        labels.
+        The trained network, uncompiled, and its history, a row per epoch: epoch (from 1), loss, accuracy, val_loss,
+        val_accuracy, learning_rate. All are measured at the epoch's end: loss and accuracy on a fixed sample of the
+        training images, without augmentation or class weights. Both losses use the smoothed labels. With
+        `mirror: true`, the network returned averages over an image and its mirror image; the history is measured
+        without, in half the time.
     """
     model = build_and_compile(network, params, train)
     sampler = HardExampleSampler(params, train)
@@ -62,7 +65,7 @@ def train(
         shuffle=False,  # the sampler shuffles
         class_weight=class_weights(params, train),
         callbacks=[
-            TrainingMetrics(train, len(validation.labels), params.seed),
+            TrainingMetrics(train, params.seed),
             LearningRate(),
             progress,
             sampler,
@@ -72,7 +75,7 @@ def train(
         ],
         verbose=0,
     )
-    return model, checkpoints.table()
+    return mirrored(model) if params.mirror else keras.Model(model.inputs, model.outputs, name=model.name), checkpoints.table()
 
 
 def build_and_compile(network: ModuleType, params: TrainingParams, train: Split) -> keras.Model:
@@ -160,11 +163,11 @@ class TrainingMetrics(keras.callbacks.Callback):
     Keras averages over the epoch's augmented, mostly hard images, while the weights change.
     """
 
-    def __init__(self, train: Split, size: int, seed: int) -> None:
-        """Draw the sample: `size` training images, or all if there are fewer."""
+    def __init__(self, train: Split, seed: int) -> None:
+        """Draw the sample: `SAMPLE` training images, or all if there are fewer."""
         super().__init__()
         count = len(train.labels)
-        sample = np.sort(np.random.default_rng(seed).choice(count, min(size, count), replace=False))
+        sample = np.sort(np.random.default_rng(seed).choice(count, min(SAMPLE, count), replace=False))
         self.batches = batches(train, indices=lambda: sample)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
