@@ -38,7 +38,6 @@ def params(tune: Mapping[str, Any], **dnn: Any) -> Params:
         "hidden_units": [16],
         "batch_normalization": "fused",
         "dropout": 0.1,
-        "mirror": True,
         "learning_rate": 0.02,
         **dnn,
     }
