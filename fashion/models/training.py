@@ -75,7 +75,8 @@ def train(
         ],
         verbose=0,
     )
-    return mirrored(model) if params.mirror else keras.Model(model.inputs, model.outputs, name=model.name), checkpoints.table()
+    uncompiled = mirrored(model) if params.mirror else keras.Model(model.inputs, model.outputs, name=model.name)
+    return uncompiled, checkpoints.table()
 
 
 def build_and_compile(network: ModuleType, params: TrainingParams, train: Split) -> keras.Model:
