@@ -17,57 +17,67 @@ def markdown(machines: Mapping[str, Any]) -> str:
     """Return the report on the results, as benchmarks/run.py writes them to reports/benchmarks.json.
 
     Args:
-        machines: the results by precision of the machine, bfloat16 or float32. The parts `dvc` and `trials` are left
-            out if they have not been measured.
+        machines: the results by precision of the machine, bfloat16 or float32. Parts that have not been measured are
+            left out, except the trainings.
     """
     sections = (f"## {TITLES[kind]}\n\n{_machine(results)}" for kind, results in machines.items())
     return "\n\n".join(["# Benchmarks", *sections]) + "\n"
 
 
 def _machine(results: Mapping[str, Any]) -> str:
-    machine, deep = results["machine"], results["deep"]
+    machine = results["machine"]
     variants = (
         f"`{name}` is the {changes['model'].upper()} trained for {changes['epochs']} epochs."
         for name, changes in results["variants"].items()
         if name in results["time_to_accuracy"]
     )
-    return "\n\n".join(
-        [
-            f"Measured by `make bench` at commit {machine['commit']} on {machine['cores']} cores of "
-            f"{machine['processor']} ({', '.join(machine['instructions'])}), {machine['system']}, Python "
-            f"{machine['python']}, TensorFlow {machine['tensorflow']}, Keras {machine['keras']}. On other "
-            "machines, times differ more than ratios. Accuracies are test accuracies of single models.",
-            "### 1. Time to accuracy",
-            "T_ref is the training time of the CNN of the Keras tutorials: two convolutions with max pooling, a "
-            "third convolution and a dense layer; Adam, batches of 32, ten epochs, float32, TensorFlow's default "
-            "settings. `demo` is the network of iterative/demo-fashion-mnist (section 5). " + " ".join(variants),
-            _time_to_accuracy(results),
+    parts = [
+        f"Measured by `make bench` at commit {machine['commit']} on {machine['cores']} cores of "
+        f"{machine['processor']} ({', '.join(machine['instructions'])}), {machine['system']}, Python "
+        f"{machine['python']}, TensorFlow {machine['tensorflow']}, Keras {machine['keras']}. On other "
+        "machines, times differ more than ratios. Accuracies are test accuracies of single models.",
+        "### Time to accuracy",
+        "T_ref is the training time of the CNN of the Keras tutorials: two convolutions with max pooling, a "
+        "third convolution and a dense layer; Adam, batches of 32, ten epochs, float32, TensorFlow's default "
+        "settings. `demo` is the network of iterative/demo-fashion-mnist, which also trains on the images that the "
+        "models here use for validation. " + " ".join(variants),
+        _time_to_accuracy(results),
+        "Compared with `demo`:",
+        _baseline(results["time_to_accuracy"]),
+    ]
+    if deep := results.get("deep"):
+        parts.append(
             f"One training run of studies/deep takes {deep['seconds']:.0f} s, "
             f"{results['train_time_ratio']['deep']:.1f} times the T_ref of {deep['tutorial_seconds']:.0f} s "
             f"measured with it; extrapolated from the first {deep['timed_epochs']} of {deep['epochs']} epochs. "
-            f"(Commit {deep['commit']}.)",
-            "### 2. Utilisation of the processor",
-            "The table compares the FLOP/s of the convolutions and dense layers during training with those of a "
-            "product of two 2048 x 2048 matrices in the same precision.",
-            _utilisation(results["utilisation"]),
-            "### 3. Scaling with the number of images",
-            f"Training of `{results['scaling']['model']}` on copies of the training images, with hard-example "
+            f"(Commit {deep['commit']}.)"
+        )
+    parts += [
+        "### Utilisation of the processor",
+        "The table compares the FLOP/s of the convolutions and dense layers during training with those of a "
+        "product of two 2048 x 2048 matrices in the same precision.",
+        _utilisation(results["utilisation"]),
+    ]
+    if scaling := results.get("scaling"):
+        parts += [
+            "### Scaling with the number of images",
+            f"Training of `{scaling['model']}` on copies of the training images, with hard-example "
             "mining; then prediction, and the export's features and statistics. Splits are memory-mapped, so only "
-            "anonymous memory is counted: its growth per added byte of images. "
-            f"(Commit {results['scaling']['commit']}.)",
-            _scaling(results["scaling"]["runs"]),
-            "### 4. Overhead",
-            *([_dvc(results["dvc"])] if "dvc" in results else []),
-            _help(results["overhead"]["help_seconds"]),
-            "### 5. Comparison with a published network",
-            "iterative/demo-fashion-mnist also trains on the images that the models here use for validation.",
-            _baseline(results["time_to_accuracy"]),
-            "### 6. Prediction with exported models",
-            _serving(results["serving"]),
-            _load_test(results["load_test"]),
-            *(_trials(results["trials"]) if "trials" in results else []),
+            f"anonymous memory is counted: its growth per added byte of images. (Commit {scaling['commit']}.)",
+            _scaling(scaling["runs"]),
         ]
-    )
+    parts += ["### Overhead", _help(results["overhead"]["help_seconds"])]
+    if "dvc" in results:
+        parts.append(_dvc(results["dvc"]))
+    if "serving" in results or "load_test" in results:
+        parts.append("### Prediction with exported models")
+    if "serving" in results:
+        parts.append(_serving(results["serving"]))
+    if "load_test" in results:
+        parts.append(_load_test(results["load_test"]))
+    if "trials" in results:
+        parts += _trials(results["trials"])
+    return "\n\n".join(parts)
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -198,7 +208,7 @@ def _load_test(load_test: Mapping[str, Any]) -> str:
 
 def _trials(results: Mapping[str, Any]) -> list[str]:
     return [
-        "### 7. Trials",
+        "### Trials",
         f"{_side_by_side(results['side_by_side'])} (Commit {results['commit']}.)",
         _growth(results["growth"]),
         _costs(results["costs"]),

@@ -41,8 +41,11 @@ def main() -> None:
     path = REPORT.with_suffix(".json")
     machines = read_json(path) if path.exists() else {}
     kind = dtype_policy("auto").removeprefix("mixed_")
-    if args.only and kind not in machines:
-        raise UserError(f"{path} has no results of a machine that computes in {kind}; first run without --only")
+    if args.only not in (None, "training") and kind not in machines:
+        raise UserError(
+            f"{path} has no results of a machine that computes in {kind}; first run without --only, or with "
+            "--only training"
+        )
     results = machines.get(kind, {})
     for part in [args.only] if args.only else PARTS:
         results |= training(args.repeats) if part == "training" else {part: measure(part)}
@@ -50,7 +53,9 @@ def main() -> None:
     results["train_time_ratio"] = {
         name: statistics.median(run["seconds"] for run in runs) / t_ref
         for name, runs in results["time_to_accuracy"].items()
-    } | {"deep": results["deep"]["seconds"] / results["deep"]["tutorial_seconds"]}
+    }
+    if deep_results := results.get("deep"):
+        results["train_time_ratio"]["deep"] = deep_results["seconds"] / deep_results["tutorial_seconds"]
     machines = dict(sorted({**machines, kind: results}.items()))
     write_json(path, machines)
     write_text(REPORT.with_suffix(".md"), report.markdown(machines))

@@ -77,79 +77,74 @@ def test_names() -> None:
 
 def test_report() -> None:
     run = {"seed": 1, "seconds": 100.0, "accuracy": 0.9}
-    text = report.markdown(
-        {
-            "float32": {
-                "machine": {
-                    "processor": "some processor",
-                    "cores": 2,
-                    "instructions": ["avx2"],
-                    "system": "Linux",
-                    "python": "3.11",
-                    "tensorflow": "2.21",
-                    "keras": "3.15",
-                    "commit": "abc1234",
-                },
-                "variants": {"cnn-short": {"model": "cnn", "epochs": 8}, "other": {"model": "rnn", "epochs": 9}},
-                "time_to_accuracy": {
-                    "tutorial": [run],
-                    "demo": [{**run, "seconds": 50.0}],
-                    "cnn": [{**run, "seconds": 75.0, "accuracy": 0.92}],
-                    "cnn-short": [run],
-                },
-                "deep": {
-                    "seconds": 450.0,
-                    "epochs": 40,
-                    "timed_epochs": 9,
-                    "tutorial_seconds": 100.0,
-                    "commit": "abc1234",
-                },
-                "train_time_ratio": {"tutorial": 1.0, "demo": 0.5, "cnn": 0.75, "cnn-short": 1.0, "deep": 4.5},
-                "utilisation": {
-                    "cnn": {
-                        "precision": "float32",
-                        "step_gflops": 60.0,
-                        "matrix_product_gflops": 120.0,
-                        "share_of_matrix_product": 0.5,
-                        "profile": {"Conv2D": 0.4},
-                    }
-                },
-                "scaling": {
-                    "model": "dnn",
-                    "runs": [
-                        {"images": images, "seconds_per_image": seconds, "data_bytes": size}
-                        | {f"{name}_bytes": grown for name in report.PHASES}
-                        for images, seconds, size, grown in ((10, 1.0, 1e6, 5e6), (20, 1.1, 2e6, 7e6))
-                    ],
-                    "commit": "abc1234",
-                },
-                "overhead": {"help_seconds": {"plot": 0.5, "fetch": 0.25}},
-                "dvc": {
-                    "seconds": {
-                        "dvc repro": {"this project": [1.5, 9], "without studies": [5.0], "one empty stage": [2.625]}
-                    },
-                    "commit": "abc1234",
-                },
-                "trials": TRIALS,
-                "serving": {
-                    "first_prediction_seconds": {"fashion predict": [0.5, 0.4, 0.6], "Keras": [4.0, 3.0, 5.0]},
-                    "images": 10_000,
-                    "bulk_seconds": {"dnn": [0.5, 0.4], "cnn": [2.0, 4.0]},
-                    "commit": "abc1234",
-                },
-                "load_test": {
-                    "clients": 50,
-                    "seconds": 60.0,
-                    "requests": 2400,
-                    "failed": 0,
-                    "latency_seconds": {"median": 1.25, "95 %": 1.5, "largest": 2.5},
-                    "commit": "abc1234",
-                },
+    results = {
+        "machine": {
+            "processor": "some processor",
+            "cores": 2,
+            "instructions": ["avx2"],
+            "system": "Linux",
+            "python": "3.11",
+            "tensorflow": "2.21",
+            "keras": "3.15",
+            "commit": "abc1234",
+        },
+        "variants": {"cnn-short": {"model": "cnn", "epochs": 8}, "other": {"model": "rnn", "epochs": 9}},
+        "time_to_accuracy": {
+            "tutorial": [run],
+            "demo": [{**run, "seconds": 50.0}],
+            "cnn": [{**run, "seconds": 75.0, "accuracy": 0.92}],
+            "cnn-short": [run],
+        },
+        "deep": {
+            "seconds": 450.0,
+            "epochs": 40,
+            "timed_epochs": 9,
+            "tutorial_seconds": 100.0,
+            "commit": "abc1234",
+        },
+        "train_time_ratio": {"tutorial": 1.0, "demo": 0.5, "cnn": 0.75, "cnn-short": 1.0, "deep": 4.5},
+        "utilisation": {
+            "cnn": {
+                "precision": "float32",
+                "step_gflops": 60.0,
+                "matrix_product_gflops": 120.0,
+                "share_of_matrix_product": 0.5,
+                "profile": {"Conv2D": 0.4},
             }
-        }
-    )
+        },
+        "scaling": {
+            "model": "dnn",
+            "runs": [
+                {"images": images, "seconds_per_image": seconds, "data_bytes": size}
+                | {f"{name}_bytes": grown for name in report.PHASES}
+                for images, seconds, size, grown in ((10, 1.0, 1e6, 5e6), (20, 1.1, 2e6, 7e6))
+            ],
+            "commit": "abc1234",
+        },
+        "overhead": {"help_seconds": {"plot": 0.5, "fetch": 0.25}},
+        "dvc": {
+            "seconds": {"dvc repro": {"this project": [1.5, 9], "without studies": [5.0], "one empty stage": [2.625]}},
+            "commit": "abc1234",
+        },
+        "trials": TRIALS,
+        "serving": {
+            "first_prediction_seconds": {"fashion predict": [0.5, 0.4, 0.6], "Keras": [4.0, 3.0, 5.0]},
+            "images": 10_000,
+            "bulk_seconds": {"dnn": [0.5, 0.4], "cnn": [2.0, 4.0]},
+            "commit": "abc1234",
+        },
+        "load_test": {
+            "clients": 50,
+            "seconds": 60.0,
+            "requests": 2400,
+            "failed": 0,
+            "latency_seconds": {"median": 1.25, "95 %": 1.5, "largest": 2.5},
+            "commit": "abc1234",
+        },
+    }
+    text = report.markdown({"float32": results})
     assert text.startswith("# Benchmarks\n\n## Without bfloat16 instructions\n\nMeasured by")
-    assert "(section 5). `cnn-short` is the CNN trained for 8 epochs.\n" in text
+    assert "for validation. `cnn-short` is the CNN trained for 8 epochs.\n" in text
     lines = text.splitlines()
     assert "| cnn | 92.00% | 92.00% | 75 | 75 | 0.75 |" in lines
     assert "| cnn | +2.00 | 1.50 |" in lines
@@ -173,6 +168,13 @@ def test_report() -> None:
         "1.25 s (median), 1.50 s (95th percentile)",
     ):
         assert words in text
+    trainings = {"machine", "variants", "time_to_accuracy", "train_time_ratio", "utilisation", "overhead"}
+    alone = report.markdown({"float32": {key: value for key, value in results.items() if key in trainings}})
+    assert [line for line in alone.splitlines() if line.startswith("### ")] == [
+        "### Time to accuracy",
+        "### Utilisation of the processor",
+        "### Overhead",
+    ]
 
 
 def test_figure() -> None:
