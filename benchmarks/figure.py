@@ -2,7 +2,7 @@
 
     python -m benchmarks.figure
 
-The times are those of the first machine in reports/benchmarks.json. Accuracies are means over seeds: those of the
+The times are those of each kind of machine in reports/benchmarks.json. Accuracies are means over seeds: those of the
 studies or, for models that no study trains, of the benchmark.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.report import TITLES
 from fashion.errors import run_command
 from fashion.files import atomic_write, read_json
 from fashion.params import load_params
@@ -46,11 +47,15 @@ def write() -> None:
     from fashion.evaluation.figures import png
 
     dataset = load_params().dataset.name
-    machine = next(one for one in read_json(BENCHMARKS).values() if one["dataset"] == dataset)
     accuracies = {one.name: one.accuracy_mean for one in results.read(Path()) if one.accuracy_mean}
+    machines = {
+        TITLES[kind].lower(): points(machine, accuracies)
+        for kind, machine in read_json(BENCHMARKS).items()
+        if machine["dataset"] == dataset
+    }
     published = PUBLISHED if dataset == "Fashion-MNIST" else {}
     with atomic_write(FIGURE) as file:
-        file.write(png(draw(points(machine, accuracies), published)))
+        file.write(png(draw(machines, published)))
 
 
 def points(machine: Mapping[str, Any], accuracies: Mapping[str, float]) -> dict[str, tuple[float, float]]:
@@ -62,8 +67,13 @@ def points(machine: Mapping[str, Any], accuracies: Mapping[str, float]) -> dict[
     return {name: (time, measured[name]) for name, time in times if name in measured}
 
 
-def draw(models: Mapping[str, tuple[float, float]], published: Mapping[str, float]) -> "Figure":
-    """Draw the models measured here on the left, and published results, without comparable times, on the right."""
+def draw(machines: Mapping[str, Mapping[str, tuple[float, float]]], published: Mapping[str, float]) -> "Figure":
+    """Draw the models measured here on the left, and published results, without comparable times, on the right.
+
+    Args:
+        machines: by kind of machine, training time and accuracy of each model; models are labelled at the first kind.
+        published: accuracy by network.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
@@ -71,16 +81,21 @@ def draw(models: Mapping[str, tuple[float, float]], published: Mapping[str, floa
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     measured, others = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    for name, (time, accuracy) in models.items():
-        measured.plot(time, accuracy, "o", color=COLOURS[2 if name in LABELS else 0])
+    times, accuracies = zip(*(point for models in machines.values() for point in models.values()), strict=True)
+    for number, (kind, models) in enumerate(machines.items()):
+        style = {"mfc": "none"} if number else {}
+        measured.plot([], [], "o", color=COLOURS[0], label=kind, **style)
+        for name, point in models.items():
+            measured.plot(*point, "o", color=COLOURS[2 if name in LABELS else 0], **style)
+    for name, point in next(iter(machines.values())).items():
         below = name == "demo"  # close to the tutorial's CNN
-        measured.annotate(
-            LABELS.get(name, name), (time, accuracy), (7, -16 if below else -4), textcoords="offset points"
-        )
+        measured.annotate(LABELS.get(name, name), point, (7, -16 if below else -4), textcoords="offset points")
+    if len(machines) > 1:
+        measured.legend(loc="lower right")
     measured.set_xscale("log")
     measured.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
     measured.minorticks_off()
-    measured.set_xlim(right=4 * max(time for time, _ in models.values()))
+    measured.set_xlim(right=4 * max(times))
     measured.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     measured.set_xlabel("training time, x T_ref")
     measured.set_ylabel("test accuracy")
@@ -89,7 +104,7 @@ def draw(models: Mapping[str, tuple[float, float]], published: Mapping[str, floa
     others.set_xlim(-0.7, len(published) - 0.3)
     others.set_title("published results, on GPUs", fontsize="medium")
     others.set_visible(bool(published))
-    measured.set_ylim(bottom=min(accuracy for _, accuracy in models.values()) - 0.008)
+    measured.set_ylim(bottom=min(accuracies) - 0.008)
     return figure
 
 

@@ -183,10 +183,15 @@ def test_figure() -> None:
     machine = {"time_to_accuracy": runs, "train_time_ratio": {"tutorial": 1.0, "cnn": 0.7, "deep": 9.0, "other": 2.0}}
     found = figure.points(machine, {"cnn": 0.94, "deep": 0.95})
     assert found == {"cnn": (0.7, 0.94), "tutorial": (1.0, pytest.approx(0.85)), "deep": (9.0, 0.95)}
-    left, right = figure.draw(found, figure.PUBLISHED).axes
+    left, right = figure.draw({"fast": found, "slow": {"cnn": (0.9, 0.94)}}, figure.PUBLISHED).axes
     assert [text.get_text() for text in left.texts] == ["cnn", "CNN of the Keras tutorials", "deep"]
+    legend = left.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["fast", "slow"]
     assert right.get_visible()
-    assert not figure.draw(found, {}).axes[1].get_visible()
+    alone = figure.draw({"fast": found}, {}).axes
+    assert alone[0].get_legend() is None
+    assert not alone[1].get_visible()
 
 
 def test_study_seconds() -> None:
