@@ -2,8 +2,8 @@
 
     python -m benchmarks.figure
 
-The times are those of each kind of machine in reports/benchmarks.json. Accuracies are means over seeds: those of the
-studies or, for models that no study trains, of the benchmark.
+Times are shown for each kind of machine in reports/benchmarks.json, relative to its own T_ref. Accuracies are means
+over seeds: those of the studies or, for models that no study trains, of the benchmark.
 """
 
 import argparse
@@ -71,7 +71,8 @@ def draw(machines: Mapping[str, Mapping[str, tuple[float, float]]], published: M
     """Draw the models measured here on the left, and published results, without comparable times, on the right.
 
     Args:
-        machines: by kind of machine, training time and accuracy of each model; models are labelled at the first kind.
+        machines: training time and accuracy by model, for each kind of machine; only the points of the first kind are
+            labelled.
         published: accuracy by network.
     """
     from matplotlib.figure import Figure
@@ -83,10 +84,9 @@ def draw(machines: Mapping[str, Mapping[str, tuple[float, float]]], published: M
     measured, others = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     times, accuracies = zip(*(point for models in machines.values() for point in models.values()), strict=True)
     for number, (kind, models) in enumerate(machines.items()):
-        style = {"mfc": "none"} if number else {}
-        measured.plot([], [], "o", color=COLOURS[0], label=kind, **style)
-        for name, point in models.items():
-            measured.plot(*point, "o", color=COLOURS[2 if name in LABELS else 0], **style)
+        colours = [COLOURS[2 if name in LABELS else 0] for name in models]
+        faces = "none" if number else colours
+        measured.scatter(*zip(*models.values(), strict=True), edgecolors=colours, facecolors=faces, label=kind)
     for name, point in next(iter(machines.values())).items():
         below = name == "demo"  # close to the tutorial's CNN
         measured.annotate(LABELS.get(name, name), point, (7, -16 if below else -4), textcoords="offset points")

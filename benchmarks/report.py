@@ -17,8 +17,8 @@ def markdown(machines: Mapping[str, Any]) -> str:
     """Return the report on the results, as benchmarks/run.py writes them to reports/benchmarks.json.
 
     Args:
-        machines: the results by precision of the machine, bfloat16 or float32. Parts that have not been measured are
-            left out, except the trainings.
+        machines: the results by precision of the machine, bfloat16 or float32. Only the part `training` is
+            required; sections for other missing parts are left out.
     """
     sections = (f"## {TITLES[kind]}\n\n{_machine(results)}" for kind, results in machines.items())
     return "\n\n".join(["# Benchmarks", *sections]) + "\n"
@@ -39,11 +39,9 @@ def _machine(results: Mapping[str, Any]) -> str:
         "### Time to accuracy",
         "T_ref is the training time of the CNN of the Keras tutorials: two convolutions with max pooling, a "
         "third convolution and a dense layer; Adam, batches of 32, ten epochs, float32, TensorFlow's default "
-        "settings. `demo` is the network of iterative/demo-fashion-mnist, which also trains on the images that the "
-        "models here use for validation. " + " ".join(variants),
+        "settings. `demo` is the network of iterative/demo-fashion-mnist; it is also trained on the validation images. "
+        + " ".join(variants),
         _time_to_accuracy(results),
-        "Compared with `demo`:",
-        _baseline(results["time_to_accuracy"]),
     ]
     if deep := results.get("deep"):
         parts.append(
@@ -53,6 +51,8 @@ def _machine(results: Mapping[str, Any]) -> str:
             f"(Commit {deep['commit']}.)"
         )
     parts += [
+        "Compared with `demo`:",
+        _baseline(results["time_to_accuracy"]),
         "### Utilisation of the processor",
         "The table compares the FLOP/s of the convolutions and dense layers during training with those of a "
         "product of two 2048 x 2048 matrices in the same precision.",
@@ -67,16 +67,13 @@ def _machine(results: Mapping[str, Any]) -> str:
             _scaling(scaling["runs"]),
         ]
     parts += ["### Overhead", _help(results["overhead"]["help_seconds"])]
-    if "dvc" in results:
-        parts.append(_dvc(results["dvc"]))
-    if "serving" in results or "load_test" in results:
-        parts.append("### Prediction with exported models")
-    if "serving" in results:
-        parts.append(_serving(results["serving"]))
-    if "load_test" in results:
-        parts.append(_load_test(results["load_test"]))
-    if "trials" in results:
-        parts += _trials(results["trials"])
+    if dvc := results.get("dvc"):
+        parts.append(_dvc(dvc))
+    predictions = {"serving": _serving, "load_test": _load_test}
+    if found := [render(results[part]) for part, render in predictions.items() if part in results]:
+        parts += ["### Prediction with exported models", *found]
+    if trials := results.get("trials"):
+        parts += _trials(trials)
     return "\n\n".join(parts)
 
 

@@ -42,10 +42,7 @@ def main() -> None:
     machines = read_json(path) if path.exists() else {}
     kind = dtype_policy("auto").removeprefix("mixed_")
     if args.only not in (None, "training") and kind not in machines:
-        raise UserError(
-            f"{path} has no results of a machine that computes in {kind}; first run without --only, or with "
-            "--only training"
-        )
+        raise UserError(f"{path} has no results of a machine that computes in {kind}; run with --only training first")
     results = machines.get(kind, {})
     for part in [args.only] if args.only else PARTS:
         results |= training(args.repeats) if part == "training" else {part: measure(part)}
@@ -54,8 +51,8 @@ def main() -> None:
         name: statistics.median(run["seconds"] for run in runs) / t_ref
         for name, runs in results["time_to_accuracy"].items()
     }
-    if deep_results := results.get("deep"):
-        results["train_time_ratio"]["deep"] = deep_results["seconds"] / deep_results["tutorial_seconds"]
+    if "deep" in results:
+        results["train_time_ratio"]["deep"] = results["deep"]["seconds"] / results["deep"]["tutorial_seconds"]
     machines = dict(sorted({**machines, kind: results}.items()))
     write_json(path, machines)
     write_text(REPORT.with_suffix(".md"), report.markdown(machines))

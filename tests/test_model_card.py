@@ -191,7 +191,7 @@ def test_examples(project: Project) -> None:
     text = (project.folder / "reports" / "MODEL_CARD.md").read_text()
     example, with_keras = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     labels = project.run("python", "-c", example).stdout.strip("[]\n").split()
-    loaded = project.run("python", "-c", f"{with_keras}print(model.name, model.optimizer.name)")
-    assert loaded.stdout == f"{MODELS[-1]} convolutional_muon\n"
+    loaded = project.run("python", "-c", f"{with_keras}print(model.name, model.compiled)")
+    assert loaded.stdout == f"{MODELS[-1]} False\n"
     assert len(labels) == 5
     assert set(map(int, labels)) <= set(range(len(CLASSES)))

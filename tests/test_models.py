@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from ruamel.yaml import YAML
@@ -123,7 +124,8 @@ def test_training_loss_and_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mirror(name: str) -> None:
     """Logits are averaged over an image and its mirror image."""
     params = [small_params(name).model_copy(update={"mirror": mirror}) for mirror in (False, True)]
-    plain, mirrored = (training.train(networks.load(name), one, TRAIN, VALIDATION)[0] for one in params)
+    (plain, history), (mirrored, same) = (training.train(networks.load(name), one, TRAIN, VALIDATION) for one in params)
+    pd.testing.assert_frame_equal(history, same)  # measured without mirror images
     images, mirror_images = VALIDATION.images, VALIDATION.images[:, :, ::-1]
     logits = np.mean([np.log(plain.predict(one, verbose=0)) for one in (images, mirror_images)], axis=0)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)

@@ -29,7 +29,7 @@ def augment(images: tf.Tensor, params: AugmentationParams, seed: tuple[int, tf.T
         margin = params.translate
         images = tf.pad(images, [[0, 0], [margin, margin], [margin, margin], [0, 0]])
         images = tf.gather(images, rows + draw(2 * margin + 1), axis=1, batch_dims=1)
-        images = tf.transpose(images, (0, 2, 1, 3))  # to copy whole columns: four times as fast as single pixels
+        images = tf.transpose(images, (0, 2, 1, 3))  # so that whole columns are copied, which is four times as fast
         images = tf.gather(images, sources + draw(2 * margin + 1), axis=1, batch_dims=1)
         images = tf.transpose(images, (0, 2, 1, 3))
     if size := params.cutout:

@@ -9,7 +9,6 @@ from jaxtyping import Float
 
 from fashion.data.dataset import Images, histogram, mean_and_deviation
 from fashion.errors import UserError
-from fashion.models.optimizers import OUTPUT
 
 
 @keras.saving.register_keras_serializable("fashion")
@@ -100,19 +99,3 @@ class DiracInitializer(keras.initializers.Initializer):
         kernel[:, :, :, same] = 0
         kernel[height // 2, width // 2, same, same] = 1
         return tf.constant(kernel, dtype)
-
-
-def mirrored(model: keras.Model) -> keras.Model:
-    """Return a network that averages the logits of `model` over an image and its mirror image, in twice the time.
-
-    It averages the inputs of the last layer, which is linear. Source: test-time augmentation of cifar10-airbench.
-    """
-    output = model.get_layer(OUTPUT)
-    features = keras.Model(model.inputs, output.input, name="features")
-    logits = keras.layers.Dense.from_config(output.get_config())
-    inputs = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)
-    both = features(keras.ops.concatenate([inputs, keras.ops.flip(inputs, axis=2)]))
-    mean = keras.layers.Average()(keras.ops.split(both, 2))
-    averaged = keras.Model(inputs, keras.layers.Softmax(dtype="float32")(logits(mean)), name=model.name)
-    logits.set_weights(output.get_weights())
-    return averaged

@@ -9,7 +9,6 @@ OUTPUT = "output"  # the name of the layer that computes the logits, in every ne
 NEWTON_SCHULZ_STEPS = 3  # more steps take longer and do not raise the accuracy
 
 
-@keras.saving.register_keras_serializable("fashion")
 class ConvolutionalMuon(keras.optimizers.Muon):
     """Muon for dense and convolutional kernels: each step is an orthogonal matrix times the learning rate.
 

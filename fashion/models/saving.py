@@ -36,7 +36,7 @@ def load(path: Path) -> keras.Model:
         UserError: the file is missing or not a Keras model.
     """
     try:
-        return keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(path)
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a Keras model ({error}); run `dvc repro`") from error
 

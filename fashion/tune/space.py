@@ -29,7 +29,8 @@ class Result:
         val_accuracy: validation accuracy at the end; 0 if the training diverged.
         epochs: number of epochs trained.
         seconds: processor time, summed over threads.
-        progress: after each epoch but the last, the percentage of the training done, and the validation accuracy.
+        progress: after each epoch but the last, the percentage of the training done, and the validation accuracy
+            without mirror images.
     """
 
     number: int
