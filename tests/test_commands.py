@@ -127,9 +127,18 @@ def test_results(results_folder: Path) -> None:
         "seeds": [1, 3],
         "parameters": 1234,
         "inference_flops": 5600000,
-        "train_time_ratio": 0.514,
+        "train_time_ratios": {"float32": 0.514},
         "commit": None,
     }
+
+
+def test_results_on_two_machines(results_folder: Path) -> None:
+    path = results_folder / "reports/benchmarks.json"
+    faster = {"dataset": "Lines", "train_time_ratio": {"wide": 0.4, "plain": 2.0}}
+    path.write_text(json.dumps({"bfloat16": faster, **json.loads(path.read_text())}))
+    header, _, *rows = results.markdown(results.read(results_folder)).splitlines()
+    assert "| Training time, x T_ref (bfloat16 / float32) |" in header
+    assert [row.split("|")[6].strip() for row in rows] == ["2.00 / -", "0.40 / 0.51", "- / -"]
 
 
 def test_results_of_unequal_classes(results_folder: Path) -> None:

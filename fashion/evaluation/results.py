@@ -12,15 +12,6 @@ from fashion.errors import UserError
 from fashion.files import read_json
 from fashion.validation import read_yaml
 
-HEADER = (
-    "Model",
-    "Parameters",
-    "MFLOP",
-    "Test accuracy",
-    "Seeds",
-    "Training time, x T_ref",
-    "Last run (95 % interval)",
-)
 MACRO_METRICS = ("Balanced accuracy", "Macro F1")  # of the last run; columns only if the classes are unequal in size
 NONE = "-"
 SEEDS = "seeds"  # the study of the params in params.yaml
@@ -35,7 +26,8 @@ class Result:
         parameters: number of its weights.
         inference_flops: floating-point operations of a prediction for one image, if they were counted.
         accuracies: test accuracy by seed; empty if no study trained it.
-        train_time_ratio: training time relative to the tutorial CNN's, if it was measured.
+        train_time_ratios: training time relative to the tutorial CNN's, by the precision of the machines on which it
+            was measured.
         last_run: metrics of the root pipeline, as the evaluate stage writes them, if it trains this model.
         commit: of the accuracies, if the code or the params of their training runs have changed since.
     """
@@ -44,7 +36,7 @@ class Result:
     parameters: int
     inference_flops: int | None
     accuracies: Mapping[int, float]
-    train_time_ratio: float | None
+    train_time_ratios: Mapping[str, float]
     last_run: Mapping[str, Any] | None
     commit: str | None
 
@@ -95,7 +87,7 @@ def read(root: Path) -> list[Result]:
                 parameters=cost["parameters"],
                 inference_flops=cost.get("inference_flops"),
                 accuracies={trial.seed: trial.accuracy for trial in trials},
-                train_time_ratio=ratios.get(name),
+                train_time_ratios={kind: times[name] for kind, times in ratios.items() if name in times},
                 last_run=runs.get(name),
                 commit=next((trial.commit for trial in trials if trial.commit), None),
             )
@@ -103,12 +95,12 @@ def read(root: Path) -> list[Result]:
     return sorted(results, key=lambda result: (_best_known(result), result.name))
 
 
-def _train_time_ratios(root: Path, params: Mapping[str, Any]) -> Mapping[str, float]:
-    """Return each model's training time, relative to T_ref, from the first machine with this data set."""
+def _train_time_ratios(root: Path, params: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
+    """Return the training time of each model, relative to T_ref, by the precision of the machine."""
     path = root / "reports" / "benchmarks.json"
-    machines = read_json(path).values() if path.exists() else ()
+    machines = read_json(path) if path.exists() else {}
     dataset = _look_up(params, "dataset.name")
-    return next((machine["train_time_ratio"] for machine in machines if machine["dataset"] == dataset), {})
+    return {kind: one["train_time_ratio"] for kind, one in machines.items() if one["dataset"] == dataset}
 
 
 @dataclass(frozen=True)
@@ -195,6 +187,8 @@ def _rows(results: list[Result]) -> list[tuple[str, ...]]:
     """Return the header and a row of text per model."""
     runs = [result.last_run for result in results if result.last_run]
     # With equal classes, balanced accuracy is accuracy; both are rounded to six decimals.
+    precisions = sorted({precision for result in results for precision in result.train_time_ratios})
+    time = "Training time, x T_ref" + (f" ({' / '.join(precisions)})" if len(precisions) > 1 else "")
     unequal = any(abs(run.get("balanced_accuracy", run["accuracy"]) - run["accuracy"]) > 2e-6 for run in runs)
     rows = [
         (
@@ -203,14 +197,19 @@ def _rows(results: list[Result]) -> list[tuple[str, ...]]:
             f"{result.inference_flops / 1e6:.1f}" if result.inference_flops else NONE,
             _accuracy(result),
             str(len(result.accuracies) or NONE),
-            f"{result.train_time_ratio:.2f}" if result.train_time_ratio else NONE,
+            " / ".join(
+                f"{result.train_time_ratios[one]:.2f}" if one in result.train_time_ratios else NONE
+                for one in precisions
+            )
+            or NONE,
             interval(result.last_run) if result.last_run else NONE,
             *(f"{result.last_run[key]:.2%}" if result.last_run else NONE for key in ("balanced_accuracy", "macro_f1")),
         )
         for result in results
     ]
-    table = [(*HEADER, *MACRO_METRICS), *rows]
-    return table if unequal else [row[: len(HEADER)] for row in table]
+    header = ("Model", "Parameters", "MFLOP", "Test accuracy", "Seeds", time, "Last run (95 % interval)")
+    table = [(*header, *MACRO_METRICS), *rows]
+    return table if unequal else [row[: len(header)] for row in table]
 
 
 def _accuracy(result: Result) -> str:
@@ -237,7 +236,7 @@ def as_json(results: list[Result]) -> list[dict[str, Any]]:
             "seeds": list(result.accuracies),
             "parameters": result.parameters,
             "inference_flops": result.inference_flops,
-            "train_time_ratio": result.train_time_ratio,
+            "train_time_ratios": result.train_time_ratios,
             "commit": result.commit,
         }
         for result in results
