@@ -74,14 +74,7 @@ PARAMS: dict[str, Any] = {
         "min_accuracy": {"flowers": 0.5},
         "classes": ["setosa", "versicolor", "virginica"],
         "calibration_bins": 5,
-        "models": {
-            "flowers": {
-                "predictions": "probabilities.npy",
-                "metrics": "metrics.json",
-                "history": None,
-                "seeds": None,
-            }
-        },
+        "models": {"flowers": {"predictions": "probabilities.npy", "metrics": "metrics.json"}},
     },
 }
 

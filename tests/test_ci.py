@@ -153,25 +153,44 @@ def test_review_against_merge_base(hub: Hub) -> None:
     assert "**flowers: unchanged.**" in text
 
 
-def test_action(hub: Hub, tmp_path: Path) -> None:
-    """The scripts of the action's steps, in a project that has the command already (see tests/test_core.py)."""
+def test_caches() -> None:
+    """They are keyed by branch and dvc.lock, and saved if there is none of that key."""
+    action, retrain = (
+        yaml.safe_load((ROOT / name).read_text()) for name in ("action.yml", ".github/workflows/retrain.yml")
+    )
+    for steps, branch in (
+        (action["runs"]["steps"], "github.head_ref || github.ref_name"),
+        (retrain["jobs"]["retrain"]["steps"], "github.event.repository.default_branch"),
+    ):
+        restore, save = (step for step in steps if "actions/cache/" in step.get("uses", ""))
+        assert restore["with"]["key"] == f"dvc-${{{{ {branch} }}}}-${{{{ hashFiles('dvc.lock') }}}}"
+        assert save["with"]["key"] == f"${{{{ steps.{restore['id']}.outputs.cache-primary-key }}}}"
+        assert f"steps.{restore['id']}.outputs.cache-hit != 'true'" in save["if"]
+
+
+@pytest.mark.parametrize("installed", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_action(hub: Hub, tmp_path: Path, installed: bool) -> None:
+    """The scripts of the action's steps, in a project that has the command already and in one that has not."""
     action = yaml.safe_load((ROOT / "action.yml").read_text())
     hub.propose(lambda author: author.change(columns=1))
     runner = hub.clone("runner", "work")
-    (runner.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    if installed:
+        (runner.folder / ".venv").symlink_to(Path(sys.executable).parents[1])
     values = {"${{ inputs.base }}": "main", "${{ inputs.folder }}": action["inputs"]["folder"]["default"]}
     summary, status = tmp_path / "summary.md", []
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # of the job's Python
     for step in action["runs"]["steps"]:
         if "run" in step:
             variables = {name: values[value] for name, value in step["env"].items()}
             variables |= {"GITHUB_ACTION_PATH": str(ROOT), "GITHUB_STEP_SUMMARY": str(summary)}
             shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
-            environment = {**os.environ, **variables, "RUNNER_TEMP": str(tmp_path)}
+            environment = {**os.environ, **variables, "RUNNER_TEMP": str(tmp_path), "PATH": path}
             status.append(subprocess.run(shell, cwd=runner.folder, env=environment, check=False).returncode)
     assert status == [1, 0], "the gate fails, the summary is written"
     assert "**flowers: worse.**" in summary.read_text()
     assert "<img" not in summary.read_text()
     assert (runner.folder / "review" / "index.html").exists()
+    assert (tmp_path / "fashion" / "bin" / "fashion").exists() != installed
 
 
 def test_review_of_a_failing_pipeline(hub: Hub) -> None:

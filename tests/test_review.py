@@ -1,5 +1,7 @@
 """`fashion review` in another project: every kind of change, and what cannot be compared."""
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,12 @@ def test_worse(worse: Flowers, tmp_path: Path) -> None:
     assert "- params: `model.columns`: `4` → `1`" in done.stdout
     assert "- stages run again: train" in done.stdout
     assert [path.name for path in figures.iterdir()] == ["confusion-flowers.png"], "no curves, no images of flowers"
-    assert '<img src="figures/confusion-flowers.png"' in done.stdout
+    verdict, table, folded, figure = map(
+        done.stdout.index,
+        ("**flowers: worse.**", "| accuracy |", "<details>", '<img src="figures/confusion-flowers.png"'),
+    )
+    assert verdict < table < folded < figure
+    assert re.findall(r'<img .* width="(\d+)"', done.stdout) == ["480"]
     assert "data:image/png;base64," in page.read_text()
     assert "http" not in page.read_text()
 
@@ -227,6 +234,32 @@ def test_predictions_in_git(committed: Flowers, tmp_path: Path) -> None:
     assert "|  | loss |" in done.stdout
     assert "|  | calibration error |" in done.stdout
     assert "### flowers: classes and examples" in done.stdout
+
+
+def test_run_in_a_clone(committed: Flowers, tmp_path: Path) -> None:
+    """Base's predictions are only in Git; a run in the clone gives slightly different ones, as on another processor."""
+    committed.run("git", "clone", str(committed.folder), str(tmp_path / "clone"))
+    clone = Flowers(tmp_path / "clone")
+    clone.change(strength=1.01)
+    assert "**flowers: within noise.**" in clone.review("--base", "HEAD~1").stdout
+
+
+def test_predictions_too_large_for_git(committed: Flowers, tmp_path: Path) -> None:
+    """Predictions in the DVC cache are read from it; without it, the review says so."""
+    copy = committed.copy(tmp_path / "copy")
+    pipeline = yaml.safe_load((copy.folder / "dvc.yaml").read_text())
+    outputs = pipeline["stages"]["train"]["outs"]
+    pipeline["stages"]["train"]["outs"] = [*(out for out in outputs if "predictions.csv" not in out), "predictions.csv"]
+    (copy.folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    copy.git("rm", "-q", "--cached", "predictions.csv")
+    copy.change()
+    copy.change(columns=4)
+    done = copy.review("--base", "HEAD~1", "--head", "HEAD")
+    assert "**flowers: better.**" in done.stdout
+    shutil.rmtree(copy.folder / ".dvc" / "cache")
+    done = copy.review("--base", "HEAD~1", "--head", "HEAD")
+    assert "**flowers: not comparable.**" in done.stdout
+    assert "Not in the DVC cache: predictions.csv" in done.stdout
 
 
 def test_predictions_of_an_older_commit(committed: Flowers) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, UInt8
 from scipy.stats import binomtest, bootstrap, norm
 
 from fashion.evaluation.metrics import confidence_bins, log_losses
@@ -94,6 +94,8 @@ def loss_change(base: Predictions, head: Predictions) -> Interval:
     """
     changes = log_losses(head) - log_losses(base)
     mean = float(changes.mean())
+    if not changes.any():
+        return Interval(0.0, 0.0, 0.0)
     if len(changes) < 2:
         return Interval(mean, -np.inf, np.inf)
     batch = _batch(len(changes))
@@ -114,6 +116,8 @@ def calibration_change(base: Predictions, head: Predictions, bins: int) -> tuple
     gaps_base, gaps_head = _gaps(base, bins), _gaps(head, bins)
     images = len(gaps_base)
     sum_base, sum_head, apart = gaps_base.sum(axis=0), gaps_head.sum(axis=0), gaps_head - gaps_base
+    if not apart.any():
+        return 0.0, 1.0
     rng = np.random.default_rng(0)
 
     def change(moved: Float64[np.ndarray, "*r bins"]) -> Float64[np.ndarray, "*r"]:
@@ -121,9 +125,13 @@ def calibration_change(base: Predictions, head: Predictions, bins: int) -> tuple
         errors = np.abs(sum_head - moved).sum(axis=-1) - np.abs(sum_base + moved).sum(axis=-1)
         return np.asarray(errors / images)
 
+    def swaps(size: int) -> UInt8[np.ndarray, "size n"]:
+        """Return which images are swapped, 0 or 1, in each of `size` rows."""
+        return np.unpackbits(rng.integers(0, 256, (size, -(-images // 8)), np.uint8), axis=1, count=images)
+
     found = float(change(np.zeros(bins)))
     sizes = [min(_batch(images), RESAMPLES - done) for done in range(0, RESAMPLES, _batch(images))]
-    swapped = np.concatenate([change(rng.integers(0, 2, (size, images)) @ apart) for size in sizes])
+    swapped = np.concatenate([change(swaps(size) @ apart) for size in sizes])
     as_large = np.abs(swapped) >= abs(found) - 1e-12
     return found, (1 + int(as_large.sum())) / (1 + len(swapped))
 

@@ -69,7 +69,7 @@ def _unusable(name: str, snapshot: Snapshot) -> list[str]:
     trials = snapshot.models[name].trials
     if not trials or not trials.problem:
         return []
-    remedy = "measure it on that branch and commit the result" if snapshot.commit else trials.remedy
+    remedy = f"{trials.remedy} on that branch, and commit the result" if snapshot.commit else trials.remedy
     return [f"not measured in {snapshot.name}: {trials.problem}; {remedy}"]
 
 

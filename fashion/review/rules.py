@@ -26,8 +26,8 @@ class ReviewedModel(StrictModel):
 
     predictions: Name
     metrics: Name
-    history: Name | None
-    seeds: Name | None
+    history: Name | None = None
+    seeds: Name | None = None
 
 
 class Rules(StrictModel):
@@ -50,9 +50,9 @@ class Rules(StrictModel):
     base_branch: Name
     test_set: Name
     significance: Annotated[float, Field(gt=0, lt=1)]
-    judge: Literal["model", "recipe"]
+    judge: Literal["model", "recipe"] = "model"
     min_accuracy: dict[ModelName, Annotated[float, Field(ge=0, le=1)]]
-    waivers: dict[ModelName, Name]
+    waivers: dict[ModelName, Name] = Field({})
     models: dict[ModelName, ReviewedModel]
     classes: Classes
     calibration_bins: Bins
@@ -67,7 +67,7 @@ class Rules(StrictModel):
 def load_rules(revision: Revision) -> Rules | None:
     """Read the rules of a revision; None if it has no params.yaml or no section `review`.
 
-    `waivers` and `judge` may be omitted. A project with the sections `models`, `dataset` and `evaluation` need not
+    A project with the sections `models`, `dataset` and `evaluation` need not
     repeat its models, class names and calibration bins in `review`.
 
     Raises:
@@ -80,7 +80,7 @@ def load_rules(revision: Revision) -> Rules | None:
         return None
     section = params["review"]
     if isinstance(section, dict):
-        section = {"waivers": {}, "judge": "model", **_defaults(params, revision), **section}
+        section = {**_defaults(params, revision), **section}
     rules = validated(Rules, section, f"{name}: review", separator=".")
     raise_problems(
         f"{name}: review.min_accuracy.{model}: no such model; expected one of {', '.join(rules.models) or 'none'}"

@@ -63,7 +63,7 @@ def read(source: Revision, path: str, name: str, predictions: str, images: int) 
     study = lock.maker(output)
     run = f"run `dvc repro {f'{place}/dvc.yaml' if place else study}`"
     if content is None:
-        return Trials(None, f"{path} is missing", "restore it with `git checkout` or `dvc pull`")
+        return Trials(None, f"{path} is missing", f"restore it with `git checkout` or `dvc pull`, or {run}")
     if path == output and lock.outputs[output] != md5(content):
         return Trials(None, f"{path} is not what dvc.lock records", run)
     stages = source.lock.upstream(predictions)
