@@ -96,7 +96,7 @@ def _warnings(result: ReviewResult) -> list[str]:
     if not result.base.own_rules:
         lines.append(
             f"params.yaml of {escape(result.base.name)} has no section `review`, or one of another version of this "
-            "package; the rules of head were used."
+            "package; the rules of head were used, and a model whose files base lacks counts as new."
         )
     if missing := [escape(f"{path} of {snapshot.name}") for snapshot in snapshots for path in snapshot.missing]:
         lines.append(
