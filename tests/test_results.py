@@ -180,7 +180,7 @@ def results_numbers(read: Read) -> Iterator[str]:
     accuracies = [float(row["accuracy"]) for row in csv.DictReader(read("studies/deep/trials.csv").splitlines())]
     yield f"test accuracy is {statistics.mean(accuracies):.2%} ± {statistics.stdev(accuracies):.2%} over three seeds"
     trials = csv.DictReader(read("studies/seeds/trials.csv").splitlines())
-    yield f"change the accuracy? | about {sum(float(row['seconds']) for row in trials) / 2 / 60:.0f} minutes |"
+    yield f"change the accuracy? | about {sum(float(row['seconds']) for row in trials) / 2 / 60:.0f} minutes"
 
     ablation = {row["variant"]: row for row in csv.DictReader(read("studies/ablation/table.csv").splitlines())}
     yield f"Muon gains the most: {-float(ablation['adam']['points']):.1f} points of validation accuracy"
