@@ -95,8 +95,9 @@ def _warnings(result: ReviewResult) -> list[str]:
     lines, snapshots = [], (result.base, result.head)
     if not result.base.own_rules:
         lines.append(
-            f"params.yaml of {escape(result.base.name)} has no section `review`, or one of another version of this "
-            "package; the rules of head were used, and a model whose files base lacks counts as new."
+            f"params.yaml of {escape(result.base.name)} has no section `review`, or one written for another version of "
+            "this package. Head's rules were used for both revisions; a model whose files are missing from base counts "
+            "as new."
         )
     if missing := [escape(f"{path} of {snapshot.name}") for snapshot in snapshots for path in snapshot.missing]:
         lines.append(
