@@ -67,8 +67,8 @@ class Rules(StrictModel):
 def load_rules(revision: Revision) -> Rules | None:
     """Read the rules of a revision; None if it has no params.yaml or no section `review`.
 
-    A project with the sections `models`, `dataset` and `evaluation` need not
-    repeat its models, class names and calibration bins in `review`.
+    A project with the sections `models`, `dataset` and `evaluation` need not repeat its models, class names and
+    calibration bins in `review`.
 
     Raises:
         UserError: params.yaml is not YAML, or one line per key that is unknown, missing, of the wrong type or out of
