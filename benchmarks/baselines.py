@@ -1,9 +1,5 @@
 """Published networks to compare with, for the images in params.yaml, trained as their authors train them."""
 
-import os
-
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-
 import keras
 import numpy as np
 from keras import layers

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.trial import BASELINES
@@ -66,7 +66,8 @@ def _machine(results: Mapping[str, Any]) -> str:
             f"anonymous memory is counted: its growth per added byte of images. (Commit {scaling['commit']}.)",
             _scaling(scaling["runs"]),
         ]
-    parts += ["### Overhead", _help(results["overhead"]["help_seconds"])]
+    seconds = results["overhead"]["help_seconds"].values()
+    parts += ["### Overhead", f"`--help` of a stage takes {min(seconds):.2f} to {max(seconds):.2f} s."]
     if dvc := results.get("dvc"):
         parts.append(_dvc(dvc))
     predictions = {"serving": _serving, "load_test": _load_test}
@@ -77,10 +78,8 @@ def _machine(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = [list(header), *(list(row) for row in rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+def _table(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows))
 
 
 def _median(trials: list[Mapping[str, Any]], key: str) -> float:
@@ -158,10 +157,6 @@ def _dvc(results: Mapping[str, Any]) -> str:
         "Median seconds of DVC commands with nothing to do, in a clone of this project, in one without studies/ and in "
         f"a project of one empty stage, measured in turns. (Commit {results['commit']}.)\n\n{table}"
     )
-
-
-def _help(seconds: Mapping[str, float]) -> str:
-    return f"`--help` of a stage takes {min(seconds.values()):.2f} to {max(seconds.values()):.2f} s."
 
 
 def _baseline(trials: Mapping[str, list[Mapping[str, Any]]]) -> str:
@@ -261,12 +256,7 @@ def _extrapolation(trials: Mapping[str, Any]) -> str:
     table = _table(
         ["Nodes", "Time, min", "Times as fast", "Efficiency"],
         (
-            [
-                str(nodes),
-                f"{seconds / 60:.0f}",
-                f"{times[1] / seconds:.1f}",
-                f"{times[1] / seconds / nodes:.0%}",
-            ]
+            [str(nodes), f"{seconds / 60:.0f}", f"{times[1] / seconds:.1f}", f"{times[1] / seconds / nodes:.0%}"]
             for nodes, seconds in times.items()
         ),
     )

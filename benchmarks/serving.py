@@ -5,14 +5,13 @@ python -m benchmarks.serving
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.dvc import seconds
 from fashion.data import dataset
 from fashion.dvc import Lock
 from fashion.errors import run_command
@@ -41,14 +40,14 @@ def main() -> None:
     first: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(REPEATS + 1):
         for name, command in commands.items():
-            first[name].append(_time(command))
+            first[name].append(seconds(command))
     images = dataset.load(Path("data/test")).images
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{folder}/{index}.png" for index in range(len(images))]
         for path, image in zip(paths, images, strict=True):
             Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
         bulk = {
-            model: [_time(["fashion", "predict", "--json", "--model", model, *paths]) for _ in range(3)]
+            model: [seconds(["fashion", "predict", "--json", "--model", model, *paths]) for _ in range(3)]
             for model in models
         }
     print(
@@ -60,13 +59,6 @@ def main() -> None:
             }
         )
     )
-
-
-def _time(command: list[str]) -> float:
-    """Return the seconds that a command takes."""
-    started = time.perf_counter()
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

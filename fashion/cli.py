@@ -55,9 +55,7 @@ def main() -> None:
     )
     predict.add_argument("--model", metavar="NAME", help="the model (default: the last one in params.yaml)")
     predict.add_argument(
-        "--background",
-        choices=["light", "dark"],
-        help="background of the images (default: detected at their borders)",
+        "--background", choices=["light", "dark"], help="background of the images (default: detected at their borders)"
     )
     predict.add_argument("--json", action="store_true", help="print one JSON object per line, one line per image")
     predict.add_argument(

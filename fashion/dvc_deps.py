@@ -172,7 +172,7 @@ class SourceTree:
 
 
 def write(*pipelines: Path) -> dict[Path, list[str]]:
-    """Bring dvc.yaml files up to date, keeping comments: all of them, or none if one has a mistake.
+    """Bring dvc.yaml files up to date: all of them, or none if one has a mistake. Comments are kept.
 
     Returns:
         For each file, a line for each item that was added or removed.

@@ -269,25 +269,14 @@ class _Problems:
 
     def subfolders(self, folder: Path) -> list[Path]:
         """Return the folders in a folder, and note all else."""
-        folders = []
-        for path in self._entries(folder):
-            if path.is_dir():
-                folders.append(path)
-            else:
-                self.add(path, f"a file in place of a folder; {LAYOUT}: move it out")
-        return folders
+        return list(self._entries(folder, True, f"a file in place of a folder; {LAYOUT}: move it out"))
 
     def images(self, folder: Path) -> list[Path]:
         """Return the files of a class folder, and note all else."""
-        files = []
-        for path in self._entries(folder):
-            if path.is_dir():
-                self.add(path, f"a folder inside a class folder; {LAYOUT}: move its images up")
-            else:
-                files.append(path)
-        return files
+        return list(self._entries(folder, False, f"a folder inside a class folder; {LAYOUT}: move its images up"))
 
-    def _entries(self, folder: Path) -> Iterator[Path]:
+    def _entries(self, folder: Path, folders: bool, otherwise: str) -> Iterator[Path]:
+        """Yield the folders in a folder, or the files; `otherwise` is the problem with the others."""
         names: dict[str, Path] = {}
         for path in _visible(folder):
             try:
@@ -300,6 +289,8 @@ class _Problems:
                 self.add(path, f"differs from {same.name} in case only, which not all systems allow; rename one")
             elif not self._inside(path):
                 self.add(path, "a link to something outside the folder, or to nothing; replace it with a copy")
+            elif path.is_dir() != folders:
+                self.add(path, otherwise)
             else:
                 yield path
 

@@ -22,7 +22,7 @@ from fashion.data import about, folder, idx
 from fashion.data.dataset import Shape
 from fashion.data.resizing import resize
 from fashion.errors import UserError
-from fashion.files import atomic_write, write_text
+from fashion.files import write_text
 from fashion.params import RawFiles, check_params
 from fashion.validation import parse_yaml, read_yaml, set_value, yaml_editor
 
@@ -50,7 +50,6 @@ class Found:
         labelled: number of images of each class for training and validation.
         fetch: text of the section `fetch`.
         lines: description.
-        next_command: runs the pipeline.
     """
 
     format: str
@@ -59,7 +58,6 @@ class Found:
     labelled: tuple[int, ...]
     fetch: str
     lines: list[str]
-    next_command: str = "make"
 
 
 def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, name: str | None) -> Iterator[str]:
@@ -97,8 +95,7 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
     described = about.read(root / about.PATH).header.name if (root / about.PATH).exists() else None
     if found.format == "folder":
         yield from _add_images(root, path)
-    with atomic_write(root / "params.yaml") as file:
-        file.write(text.encode())
+    write_text(root / "params.yaml", text)
     yield from _changes(values, new)
     if described == name:
         yield f"{about.PATH}: kept"
@@ -112,7 +109,7 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
     if (root / "tests" / "test_results.py").exists():
         yield f"Delete the results for Fashion-MNIST: git rm -rq {RESULTS}"
         yield "Rewrite the text of README.md and docs/serving.md."
-    yield f"Run: make deps && {found.next_command}"
+    yield f"Run: make deps && {f'{VARIABLE}={path.resolve()} ' if files else ''}make"
     tracked = "images.dvc, .gitignore, " if found.format == "folder" else ""
     yield f"Then commit {tracked}{about.PATH}, params.yaml, dvc.yaml, dvc.lock and reports/."
 
@@ -127,7 +124,8 @@ def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:
     results = list(folder.decode_all(listed.files, describe))
     failures = {file.path: result for file, result in results if isinstance(result, UserError)}
     readable = [(file, *result) for file, result in results if not isinstance(result, UserError)]
-    folder.check_counts(path, listed.classes, [file for file, _, _ in readable])
+    files = [file for file, _, _ in readable]
+    folder.check_counts(path, listed.classes, files)
     sizes = Counter(pixels for _, pixels, _ in readable)
     colour = sum(not is_grey for _, _, is_grey in readable)
     if size is None:
@@ -136,7 +134,6 @@ def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:
         width, height = first if one_size else (DEFAULT_SIZE, DEFAULT_SIZE)
     else:
         height = width = size
-    files = [file for file, _, _ in readable]
     split = any(file.part for file in files)  # into training and test images
     counts = Counter((file.part, file.label) for file in files)
     labels = range(len(listed.classes))
@@ -283,13 +280,12 @@ def _inspect_idx(path: Path, files: Mapping[str, list[Path]]) -> Found:
         f"{len(train):,} training and {len(test):,} test images in {number} classes",
         *(f"  {label}: {counts['train'][label]:,} + {counts['test'][label]:,}" for label in range(number)),
         f"all {width} x {height} pixels, greyscale",
-        f"{sum(map(len, (train, test))) - len({image.tobytes() for part in (train, test) for image in part}):,} "
+        f"{len(train) + len(test) - len({image.tobytes() for part in (train, test) for image in part}):,} "
         "identical to another image",
         "IDX files have no class names; edit dataset.classes in params.yaml",
     ]
     classes = tuple(map(str, range(number)))
-    command = f"{VARIABLE}={path.resolve()} make"
-    return Found("idx", classes, (height, width, 1), tuple(counts["train"].tolist()), fetch, lines, command)
+    return Found("idx", classes, (height, width, 1), tuple(counts["train"].tolist()), fetch, lines)
 
 
 def _edited(text: str, found: Found, name: str, flip: bool) -> str:
@@ -297,10 +293,9 @@ def _edited(text: str, found: Found, name: str, flip: bool) -> str:
     yaml = yaml_editor()
     content = yaml.load(text)
     old_classes = tuple(content["dataset"]["classes"])
-    # JSON texts are YAML; a section's text ends with the blank line before the next one.
     height, width, channels = found.shape
     classes = old_classes if found.format == "idx" and len(old_classes) == len(found.classes) else found.classes
-    dataset = (
+    dataset = (  # JSON texts are YAML
         f"dataset:\n  name: {json.dumps(name, ensure_ascii=False)}\n"
         f"  format: {found.format} # idx, or folder: image files in one folder per class\n"
         f"  height: {height} # pixels\n  width: {width}\n  channels: {channels} # 1 greyscale, 3 RGB\n"
@@ -309,7 +304,7 @@ def _edited(text: str, found: Found, name: str, flip: bool) -> str:
     )
     for section in (dataset, found.fetch):
         key = section.partition(":")[0]
-        content[key] = yaml.load(section + "\n")[key]
+        content[key] = yaml.load(section + "\n")[key]  # a section ends with the blank line before the next
     total, smallest = sum(found.labelled), min(found.labelled)
     # So many that every class has a validation image
     validation = max(round(VALIDATION_FRACTION * total), -(-total // smallest))
@@ -340,7 +335,7 @@ def _edited(text: str, found: Found, name: str, flip: bool) -> str:
 def _changes(old: Any, new: Any, key: str = "params.yaml: ") -> Iterator[str]:
     """Yield a line for each value that differs."""
     if isinstance(old, dict) and isinstance(new, dict):
-        for name in [*old, *(name for name in new if name not in old)]:
+        for name in old | new:
             prefix = key if key.endswith(": ") else f"{key}."
             if name not in new:
                 yield f"{prefix}{name}: removed"

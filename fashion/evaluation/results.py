@@ -56,7 +56,7 @@ def read(root: Path) -> list[Result]:
 
     They are in reports/NAME/metrics.json of the models in params.yaml, in studies/STUDY/trials.csv and in
     reports/benchmarks.json. Those of studies and benchmarks on another data set are left out. If several studies have a
-    variant of the same name, it is that of studies/seeds; those of the others are named STUDY/VARIANT.
+    variant of the same name, that of studies/seeds keeps it; the others are named STUDY/VARIANT.
 
     Raises:
         UserError: `root` is not a project or has no results.
@@ -141,12 +141,11 @@ def _trials(root: Path, params: Mapping[str, Any]) -> Iterator[_Trial]:
 
 def _is_stale(root: Path, lock: Lock, stage: str, params: Mapping[str, Any], model: str) -> bool:
     """Return whether the code or the params of a study have changed, apart from those of other models."""
-    others = [name for name in params["models"] if name != model]
     code = {path: digest for path, digest in lock.inputs(stage).items() if path.endswith((".py", ".yaml"))}
-    values = dict(lock.params(stage)["params.yaml"])
-    for name in others:
-        code.pop(f"fashion/models/{name}.py", None)
-        values.pop(f"models.{name}", None)
+    values = lock.params(stage)["params.yaml"]
+    for other in params["models"].keys() - {model}:
+        code.pop(f"fashion/models/{other}.py", None)
+        values.pop(f"models.{other}", None)
     return any(_hash(root / path) != digest for path, digest in code.items()) or any(
         _look_up(params, key) != value for key, value in values.items()
     )
@@ -186,9 +185,9 @@ def _last_commit(root: Path, path: Path) -> str:
 def _rows(results: list[Result]) -> list[tuple[str, ...]]:
     """Return the header and a row of text per model."""
     runs = [result.last_run for result in results if result.last_run]
-    # With equal classes, balanced accuracy is accuracy; both are rounded to six decimals.
     precisions = sorted({precision for result in results for precision in result.train_time_ratios})
     time = "Training time, x T_ref" + (f" ({' / '.join(precisions)})" if len(precisions) > 1 else "")
+    # With equal classes, balanced accuracy is accuracy; both are rounded to six decimals.
     unequal = any(abs(run.get("balanced_accuracy", run["accuracy"]) - run["accuracy"]) > 2e-6 for run in runs)
     rows = [
         (

@@ -22,16 +22,8 @@ DIGITS = {  # in the order of the rows
     "loss": "{:.4f}",
     "calibration_error": "{:.2%}",
 }
-VERDICTS = (
-    "worse",
-    "removed",
-    "not comparable",
-    "not measured",
-    "better",
-    "within noise",
-    "unchanged",
-    "new",
-)  # most severe first
+# Most severe first
+VERDICTS = ("worse", "removed", "not comparable", "not measured", "better", "within noise", "unchanged", "new")
 LISTED = 12  # items in a line; the others are counted
 NAMED = 3  # files per folder
 
@@ -125,7 +117,9 @@ def _warnings(result: ReviewResult) -> list[str]:
 
 def _rows(model: Comparison) -> list[tuple[str, ...]]:
     """Return a row per metric, and that of the recipe after the accuracy."""
-    verdicts = {"accuracy": _accuracy, "loss": _loss, "calibration_error": _calibration}
+    verdicts: dict[str, str] = {}
+    if (pair := model.paired) and not pair.unchanged:
+        verdicts = {"accuracy": _accuracy(model, pair), "loss": _loss(pair), "calibration_error": _calibration(pair)}
     rows: list[tuple[str, ...]] = []
     for metric, digits in DIGITS.items():
         before, after = (side.metrics.get(metric) if side else None for side in (model.base, model.head))
@@ -136,11 +130,8 @@ def _rows(model: Comparison) -> list[tuple[str, ...]]:
         if before is not None and after is not None:
             change = f"{after - before:+.4f}" if metric == "loss" else _points(after - before)
         name = f"**{escape(model.name)}**" if metric == "accuracy" else ""
-        verdict = ""
-        if model.paired and not model.paired.unchanged and metric in verdicts:
-            verdict = verdicts[metric](model, model.paired)
         title = metric.replace("_", " ").replace("f1", "F1")
-        rows.append((name, title, *shown, change, verdict or (name and model.verdict)))
+        rows.append((name, title, *shown, change, verdicts.get(metric) or (name and model.verdict)))
     return rows[:1] + _recipe(model) + rows[1:]
 
 
@@ -187,14 +178,14 @@ def _mean(correct: CorrectBySeed | None) -> str:
     return f"{accuracies.mean():.2%} ± {accuracies.std(ddof=1):.2%}"
 
 
-def _loss(_model: Comparison, pair: PairedResult) -> str:
+def _loss(pair: PairedResult) -> str:
     if pair.loss is None:
         return ""
     verdict = ("better" if pair.loss.change < 0 else "worse") if pair.loss.excludes_zero else "within noise"
     return f"{verdict} (95 %: {pair.loss.low:+.4f} to {pair.loss.high:+.4f})"
 
 
-def _calibration(_model: Comparison, pair: PairedResult) -> str:
+def _calibration(pair: PairedResult) -> str:
     if pair.calibration is None:
         return ""
     change, p_value = pair.calibration

@@ -99,12 +99,11 @@ def markdown(space: Space, results: Sequence[Result], summaries: Sequence[Summar
     best = sorted(finished, key=lambda result: (-result.val_accuracy, result.seconds))[:LISTED]
     outcomes = [result.outcome for result in results]
     counts = ", ".join(f"{outcomes.count(one)} {one}" for one in dict.fromkeys(outcomes))
+    header = ("", "| Trial | Validation accuracy | Processor time | Params |", "|---:|---:|---:|---|")
     return "\n".join(
         [
             f"Best trials of the search ({counts})",
-            "",
-            "| Trial | Validation accuracy | Processor time | Params |",
-            "|---:|---:|---:|---|",
+            *header,
             *(
                 f"| {result.number} | {result.val_accuracy:.2%} | {result.seconds:,.0f} s | "
                 f"{space.describe(result.values)} |"
@@ -112,9 +111,7 @@ def markdown(space: Space, results: Sequence[Result], summaries: Sequence[Summar
             ),
             "",
             f"Confirmation with {SEEDS} other seeds: mean and standard deviation",
-            "",
-            "| Trial | Validation accuracy | Processor time | Params |",
-            "|---:|---:|---:|---|",
+            *header,
             *(
                 f"| {summary.number} | {summary.mean:.2%} ± {100 * summary.deviation:.2f} | {summary.seconds:,.0f} s | "
                 f"{space.describe(values[summary.number])} |"

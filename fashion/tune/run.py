@@ -50,8 +50,9 @@ def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -
     confirmed = confirmation.confirm(search_space, results, SPLITS, data, fresh)
     summaries = confirmation.summarize(confirmed)
     best = confirmation.recommended(summaries).number
-    write_text(REPORTS / f"{model}.csv", report.table([*results, *confirmed]).to_csv(index=False))
-    with atomic_write(REPORTS / f"{model}.png") as file:
+    written = [REPORTS / f"{model}.csv", REPORTS / f"{model}.png"]
+    write_text(written[0], report.table([*results, *confirmed]).to_csv(index=False))
+    with atomic_write(written[1]) as file:
         file.write(png(report.draw(model, results, best)))
     print(f"\n{report.markdown(search_space, results, summaries)}\n")
     values = next(result.values for result in confirmed if result.number == best)
@@ -59,10 +60,10 @@ def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -
     after = report.edit(before, model, search_space.changes(values))
     if after != before:
         print(report.diff(before, after))
-    if apply and after != before:
-        write_text(PARAMS, after)
-    written = [str(REPORTS / f"{model}.{suffix}") for suffix in ("csv", "png")]
-    print(f"Written: {', '.join([*written, *([str(PARAMS)] if apply and after != before else [])])}")
+        if apply:
+            write_text(PARAMS, after)
+            written.append(PARAMS)
+    print(f"Written: {', '.join(map(str, written))}")
 
 
 def _search(
@@ -88,18 +89,11 @@ def _search(
             if len(known) < count:
                 print("This search has ended; to extend it, raise --trials or set another --hours", flush=True)
             return known
-        with cluster.connect(()) as ray:
+        with cluster.connect(()):
             from fashion.tune.search import search
 
             results = search(
-                ray,
-                search_space,
-                splits,
-                known,
-                count,
-                hours,
-                save=lambda results: _save(file, results),
-                scratch=FOLDER,
+                search_space, splits, known, count, hours, save=lambda results: _save(file, results), scratch=FOLDER
             )
         _save(file, results, limits)
         return results

@@ -10,10 +10,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
+import ray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
@@ -37,7 +38,6 @@ OBJECTIVE: dict[str, Any] = {"metric": "val_accuracy", "mode": "max"}
 
 
 def search(
-    ray: ModuleType,
     space: Space,
     splits: Mapping[str, Split],
     known: Sequence[Result],
@@ -51,7 +51,6 @@ def search(
     Trials that were running when the search was interrupted are not continued; others take their place.
 
     Args:
-        ray: the module, connected to the cluster.
         space: what to search.
         splits: "train" and "validation".
         known: earlier results of this search.
