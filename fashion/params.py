@@ -138,6 +138,13 @@ class AugmentationParams(StrictModel):
     cutout: Pixels
 
 
+class TestTimeAugmentationParams(StrictModel):
+    """Changed copies of an image, over which a prediction averages."""
+
+    mirror: bool
+    translate: Pixels
+
+
 class HardExampleParams(StrictModel):
     """Hard-example mining."""
 
@@ -155,7 +162,7 @@ class TrainingParams(StrictModel):
     augmentation: AugmentationParams
     label_smoothing: Fraction
     class_weights: Literal["none", "balanced"]
-    mirror: bool
+    test_time_augmentation: TestTimeAugmentationParams
     optimizer: Literal["adam", "muon"]
     learning_rate: LearningRate
     adam_learning_rate: LearningRate
@@ -168,12 +175,12 @@ class TrainingParams(StrictModel):
     def image_problems(self, image_shape: tuple[int, int, int]) -> list[str]:
         """Return a line for each key that does not fit images of that height, width and number of channels."""
         size, images = min(image_shape[:2]), f"images of {image_shape[0]} x {image_shape[1]} pixels"
-        translate, cutout = self.augmentation.translate, self.augmentation.cutout
-        lines = []
-        if translate >= size:
-            lines.append(
-                f"augmentation.translate: {translate} pixels can move {images} out of view; use at most {size - 1}"
-            )
+        cutout = self.augmentation.cutout
+        lines = [
+            f"{section}.translate: {translate} pixels can move {images} out of view; use at most {size - 1}"
+            for section in ("augmentation", "test_time_augmentation")
+            if (translate := getattr(self, section).translate) >= size
+        ]
         if cutout >= size:
             lines.append(
                 f"augmentation.cutout: a {cutout}-pixel square is too large for {images}; use at most {size - 1}"

@@ -72,7 +72,7 @@ def test_folder(root: Path, colours: Path) -> None:
     assert params.validation.images == 10  # enough for one per class
     assert params.export.representative_images == 37
     assert params.training.augmentation.flip is False
-    assert params.training.mirror is False
+    assert params.training.test_time_augmentation.mirror is False
     assert params.review["min_accuracy"] == {}
     assert (root / "images.dvc").exists()
     assert sorted(path.name for path in (root / "images").iterdir()) == list(CLASSES)
@@ -133,7 +133,7 @@ def test_again(root: Path, colours: Path) -> None:
     assert params.dataset.classes == ("blue", "green", "pink", "red")
     assert params.dataset.image_shape == (24, 24, 3)
     assert params.training.augmentation.flip is True
-    assert params.training.mirror is True
+    assert params.training.test_time_augmentation.mirror is True
     assert "params.yaml: dataset.height: 32 -> 24" in lines
 
 

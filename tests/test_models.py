@@ -49,6 +49,7 @@ def small_params(name: str) -> Any:
 
 FIRST = MODELS[0]
 NETWORK, PARAMS = networks.load(FIRST), small_params(FIRST)
+NO_COPIES = PARAMS.test_time_augmentation.model_copy(update={"mirror": False, "translate": 0})
 EACH = pytest.mark.parametrize("name", MODELS)
 
 
@@ -121,17 +122,40 @@ def test_training_loss_and_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @EACH
-def test_mirror(name: str) -> None:
-    """Logits are averaged over an image and its mirror image."""
-    params = [small_params(name).model_copy(update={"mirror": mirror}) for mirror in (False, True)]
-    (plain, history), (mirrored, same) = (training.train(networks.load(name), one, TRAIN, VALIDATION) for one in params)
-    pd.testing.assert_frame_equal(history, same)  # measured without mirror images
-    images, mirror_images = VALIDATION.images, VALIDATION.images[:, :, ::-1]
-    logits = np.mean([np.log(plain.predict(one, verbose=0)) for one in (images, mirror_images)], axis=0)
-    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    for one in (images, mirror_images):
-        np.testing.assert_allclose(mirrored.predict(one, verbose=0), expected, rtol=1e-4, atol=1e-6)
-    assert inference_flops(mirrored) == pytest.approx(2 * inference_flops(plain), rel=0.1)
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("translate", [0, 3])
+def test_test_time_augmentation(name: str, mirror: bool, translate: int) -> None:
+    """Logits are averaged over the changed copies of an image."""
+    network, params = networks.load(name), small_params(name)
+    plain = training.build_and_compile(network, params, TRAIN)
+    plain.get_layer("output").set_weights([5 * values for values in plain.get_layer("output").get_weights()])
+    settings = NO_COPIES.model_copy(update={"mirror": mirror, "translate": translate})
+    model = training.with_test_time_augmentation(plain, settings)
+    model.set_weights(plain.get_weights())
+
+    height, width = VALIDATION.image_shape[:2]
+    views = [VALIDATION.images] * (2 if translate else 1)
+    if translate:
+        padded = np.pad(VALIDATION.images, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="edge")
+        views += [padded[:, top : top + height, top : top + width] for top in (0, 6)]
+    if mirror:
+        views += [view[:, :, ::-1] for view in views]
+    expected = np.exp(np.mean([np.log(plain.predict(view, verbose=0)) for view in views], axis=0))
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(model.predict(VALIDATION.images, verbose=0), expected, rtol=1e-3, atol=1e-6)
+    cost = (3 if translate else 1) * (2 if mirror else 1)
+    assert inference_flops(model) == pytest.approx(cost * inference_flops(plain), rel=0.1)
+
+
+def test_history_without_test_time_augmentation() -> None:
+    histories = []
+    for mirror in (False, True):
+        settings = NO_COPIES.model_copy(update={"mirror": mirror})
+        model, history = train(test_time_augmentation=settings)
+        histories.append(history)
+        predictions = model.predict(VALIDATION.images[:, :, ::-1], verbose=0)
+        assert np.allclose(model.predict(VALIDATION.images, verbose=0), predictions, atol=1e-5) == mirror
+    pd.testing.assert_frame_equal(*histories)
 
 
 def test_inference_flops() -> None:
@@ -215,7 +239,7 @@ def test_class_weights() -> None:
     whole_epochs = PARAMS.hard_examples.model_copy(update={"epoch_fraction": 1.0})
     loss, recall = {}, {}
     for choice in ("none", "balanced"):
-        changes = {"class_weights": choice, "hard_examples": whole_epochs, "mirror": False}
+        changes = {"class_weights": choice, "hard_examples": whole_epochs, "test_time_augmentation": NO_COPIES}
         params = PARAMS.model_copy(update=changes)
         model, history = training.train(NETWORK, params, unequal, VALIDATION)
         predicted = model.predict(VALIDATION.images, verbose=0)

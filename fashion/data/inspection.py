@@ -322,10 +322,12 @@ def _edited(text: str, found: Found, name: str, flip: bool) -> str:
         augmentation = model.get("augmentation", {})
         if "flip" in augmentation:
             set_value(augmentation, "flip", flip)
-        if "mirror" in model:
-            set_value(model, "mirror", flip)
-        for key in {"translate", "cutout"} & set(augmentation):
-            set_value(augmentation, key, min(augmentation[key], side - 1))
+        at_test_time = model.get("test_time_augmentation", {})
+        if "mirror" in at_test_time:
+            set_value(at_test_time, "mirror", flip)
+        for section in (augmentation, at_test_time):
+            for key in {"translate", "cutout"} & set(section):
+                set_value(section, key, min(section[key], side - 1))
         if "filters" in model:
             del model["filters"][side.bit_length() - 1 :]
     yaml.dump(content, stream := StringIO())

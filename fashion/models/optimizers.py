@@ -14,7 +14,8 @@ class ConvolutionalMuon(keras.optimizers.Muon):
 
     A kernel with more than two axes is reshaped to a matrix (inputs x outputs). Before each step it is rescaled to the
     norm of an orthogonal matrix, so that the learning rate is relative to the kernel's size; a batch normalisation
-    must follow to undo that scale. AdamW trains the output layer, the biases and the normalisations.
+    must follow to undo that scale. AdamW trains the output layer, the biases and the normalisations. The matrix is
+    orthogonalised in the dtype that the layers compute in.
 
     Source: Keller Jordan's Muon (https://kellerjordan.github.io/posts/muon/), as in cifar10-airbench.
     """
@@ -26,8 +27,9 @@ class ConvolutionalMuon(keras.optimizers.Muon):
         outputs = variable.shape[-1]
         m.assign(self.momentum * m + gradient)
         direction = tf.reshape(gradient + self.momentum * m, (-1, outputs))  # Nesterov's
+        direction = tf.cast(direction, keras.config.dtype_policy().compute_dtype)
         step = tf.reshape(self.zeropower_via_newtonschulz5(direction, self.ns_steps), variable.shape)
-        variable.assign(variable * (outputs**0.5 / tf.norm(variable)) - lr * step)
+        variable.assign(variable * (outputs**0.5 / tf.norm(variable)) - lr * tf.cast(step, variable.dtype))
 
 
 def create(params: TrainingParams, steps: int) -> keras.optimizers.Optimizer:

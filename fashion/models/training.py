@@ -18,7 +18,7 @@ from fashion.models.hard_examples import HardExampleSampler, images_per_epoch
 from fashion.models.input_pipeline import batches
 from fashion.models.optimizers import OUTPUT
 from fashion.models.progress import Progress
-from fashion.params import TrainingParams
+from fashion.params import TestTimeAugmentationParams, TrainingParams
 from fashion.stores import Store
 from fashion.validation import raise_problems
 
@@ -49,12 +49,11 @@ def train(
     Returns:
         The trained network, uncompiled, and its history, a row per epoch: epoch (from 1), loss, accuracy, val_loss,
         val_accuracy, learning_rate. All are measured at the epoch's end: loss and accuracy on a fixed sample of the
-        training images, without augmentation or class weights. Both losses use the smoothed labels. With
-        `mirror: true`, the trained network averages over an image and its mirror image. The history is measured without
-        this averaging, which would double the time of validation.
+        training images, without augmentation or class weights. Both losses use the smoothed labels. The trained
+        network has the test-time augmentation; the history is measured without, which takes less time.
     """
     model = build_and_compile(network, params, train)
-    trained = mirrored(model) if params.mirror else keras.Model(model.inputs, model.outputs, name=model.name)
+    trained = with_test_time_augmentation(model, params.test_time_augmentation)
     sampler = HardExampleSampler(params, train)
     checkpoints = Checkpoints(model, sampler, store)
     progress = Progress(sampler.indices.shape[0], params.batch_size, params.epochs)
@@ -102,19 +101,36 @@ def build_and_compile(network: ModuleType, params: TrainingParams, train: Split)
     return model
 
 
-def mirrored(model: keras.Model) -> keras.Model:
-    """Return `model` with its logits averaged over an image and its mirror image; a prediction takes twice as long.
+def with_test_time_augmentation(model: keras.Model, params: TestTimeAugmentationParams) -> keras.Model:
+    """Return `model`, uncompiled, with its logits averaged over changed copies of an image.
 
-    It averages the inputs of the layer `OUTPUT`: that layer is linear, so this averages the logits. Its weights are a
-    copy. Source: test-time augmentation of cifar10-airbench.
+    These are the image, two translations of it along the diagonal, which weigh half, and the mirror images of all.
+    It averages the inputs of the layer `OUTPUT`: that layer is linear, so this averages the logits. The weights are a
+    copy, if there is anything to average. Source: cifar10-airbench.
     """
+    if not (params.mirror or params.translate):
+        return keras.Model(model.inputs, model.outputs, name=model.name)
     output = model.get_layer(OUTPUT)
-    features = keras.Model(model.inputs, output.input, name="features")
     inputs = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)
-    both = features(keras.ops.concatenate([inputs, keras.ops.flip(inputs, axis=2)]))
-    mean = keras.layers.Average()(keras.ops.split(both, 2))
+    copies = [inputs]
+    if params.translate:
+        copies += [translated(inputs, pixels) for pixels in (-params.translate, params.translate)]
+    if params.mirror:
+        copies += [keras.ops.flip(copy, axis=2) for copy in copies]
+    features = keras.Model(model.inputs, output.input, name="features")
+    parts = keras.ops.split(features(keras.ops.concatenate(copies)), len(copies))
+    twice = parts[::3] if params.translate else []
+    mean = keras.layers.Average()([*parts, *twice])
     logits = type(output).from_config(output.get_config())(mean)  # a new layer, whose input is `mean` alone
     return keras.Model(inputs, keras.layers.Softmax(dtype="float32")(logits), name=model.name)
+
+
+def translated(images: keras.KerasTensor, pixels: int) -> keras.KerasTensor:
+    """Return images that are moved along the diagonal; the pixels at the edge are repeated."""
+    for axis in (1, 2):
+        length = images.shape[axis]
+        images = keras.ops.take(images, np.clip(np.arange(length) + pixels, 0, length - 1).tolist(), axis)
+    return images
 
 
 def training_batches(train: Split, params: TrainingParams, sampler: HardExampleSampler) -> tf.data.Dataset:
