@@ -105,8 +105,8 @@ def main() -> None:
     dataset.add_argument(
         "--flip",
         action="store_true",
-        help="flip images in training and average predictions over both versions; not if left and right matter, as "
-        "for digits",
+        help="flip images at random in training, and average predictions over mirror images; not if left and right "
+        "matter, as for digits",
     )
     dataset.add_argument("--name", help="name of the data set (default: that of the folder)")
     dataset.set_defaults(command=configure_dataset)

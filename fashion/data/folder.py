@@ -276,7 +276,7 @@ class _Problems:
         return list(self._entries(folder, False, f"a folder inside a class folder; {LAYOUT}: move its images up"))
 
     def _entries(self, folder: Path, folders: bool, otherwise: str) -> Iterator[Path]:
-        """Yield the folders in a folder, or the files; `otherwise` is the problem with the others."""
+        """Yield the folders in a folder or, if not `folders`, its files; note others with the problem `otherwise`."""
         names: dict[str, Path] = {}
         for path in _visible(folder):
             try:

@@ -68,7 +68,7 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
         path: folder of image files, or of four IDX files.
         size: height and width of the model input, in pixels; by default that of small images of one size, or 32.
         grey: whether the model input is greyscale; by default if all images are.
-        flip: whether training mirrors images, and inference averages over an image and its mirror image.
+        flip: whether training mirrors images, and predictions are averaged over mirror images.
         name: of the data set; that of the folder by default.
 
     Yields:
@@ -319,15 +319,9 @@ def _edited(text: str, found: Found, name: str, flip: bool) -> str:
     for model in (content["training"], *content["models"].values()):
         if "batch_size" in model:
             set_value(model, "batch_size", min(model["batch_size"], batch_size))
-        augmentation = model.get("augmentation", {})
-        if "flip" in augmentation:
-            set_value(augmentation, "flip", flip)
-        at_test_time = model.get("test_time_augmentation", {})
-        if "mirror" in at_test_time:
-            set_value(at_test_time, "mirror", flip)
-        for section in (augmentation, at_test_time):
-            for key in {"translate", "cutout"} & set(section):
-                set_value(section, key, min(section[key], side - 1))
+        for augmentation in ("augmentation", "test_time_augmentation"):
+            for key, value in list(model.get(augmentation, {}).items()):
+                set_value(model[augmentation], key, flip if key in ("flip", "mirror") else min(value, side - 1))
         if "filters" in model:
             del model["filters"][side.bit_length() - 1 :]
     yaml.dump(content, stream := StringIO())

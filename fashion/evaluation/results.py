@@ -56,7 +56,7 @@ def read(root: Path) -> list[Result]:
 
     They are in reports/NAME/metrics.json of the models in params.yaml, in studies/STUDY/trials.csv and in
     reports/benchmarks.json. Those of studies and benchmarks on another data set are left out. If several studies have a
-    variant of the same name, that of studies/seeds keeps it; the others are named STUDY/VARIANT.
+    variant of the same name, the one in studies/seeds keeps that name; the others become STUDY/VARIANT.
 
     Raises:
         UserError: `root` is not a project or has no results.

@@ -38,8 +38,9 @@ class FeatureExtractor:
     def __init__(self, model: keras.Model) -> None:
         output = model.get_layer(OUTPUT)
         self._model = keras.Model(model.inputs, [output.input, output.output])
-        found = [layer for layer in model.layers if layer.name == "features"]  # as it was trained
-        self._unaugmented = found[0] if found else keras.Model(model.inputs, output.input)
+        # The test-time augmentation nests the network under this name.
+        nested = (layer for layer in model.layers if layer.name == "features" and isinstance(layer, keras.Model))
+        self._unaugmented = next(nested, None) or keras.Model(model.inputs, output.input)
         self.size: int = output.input.shape[-1]
 
     def unaugmented(self, split: Split) -> Iterator[tuple[slice, Features]]:

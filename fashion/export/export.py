@@ -37,8 +37,8 @@ def export(
         classes: the names of the classes.
         params: the section `export`.
         bins: number of bins of the calibration error.
-        features_file: to write the features of the training images to, float16 (n, features), in the .npy format; they
-            are without test-time augmentation, which would multiply the time.
+        features_file: to write the features of the training images to, without test-time augmentation to save time:
+            float16 (n, features), in the .npy format.
 
     Returns:
         The content of each other file to write, by name, and the metrics.

@@ -26,11 +26,11 @@ class Result:
         values: the configuration.
         seed: seed of the training.
         outcome: finished, stopped early or diverged.
-        val_accuracy: validation accuracy at the end; 0 if the training diverged.
+        val_accuracy: validation accuracy at the end, with test-time augmentation; 0 if the training diverged.
         epochs: number of epochs trained.
         seconds: processor time, summed over threads.
         progress: after each epoch but the last, the percentage of the training done, and the validation accuracy
-            without mirror images.
+            without test-time augmentation.
     """
 
     number: int
