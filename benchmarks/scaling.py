@@ -72,9 +72,7 @@ def measure(name: str, split: dataset.Split) -> dict[str, float]:
     result["evaluation_bytes"] = peak["growth"]
     extractor = convert.FeatureExtractor(convert.to_float32(model))
     with peak_memory() as peak:
-        triples = (
-            (split.images[part], features, split.labels[part]) for part, features in extractor.unaugmented(split)
-        )
+        triples = ((split.images[part], features, split.labels[part]) for part, features, _ in extractor.batches(split))
         OODDetector.fit(triples, split.num_classes)
     result["export_bytes"] = peak["growth"]
     return result

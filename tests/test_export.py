@@ -58,20 +58,6 @@ def test_float32(trained: keras.Model, splits: tuple[Split, Split]) -> None:
     np.testing.assert_allclose(model(images[:1])[0], probabilities[:1], atol=1e-6)
 
 
-def test_unaugmented_features(splits: tuple[Split, Split]) -> None:
-    """They are those of the network without test-time augmentation."""
-    params = small_params(MODELS[0])
-    network = training.build_and_compile(networks.load(MODELS[0]), params, splits[0])
-    settings = params.test_time_augmentation.model_copy(update={"mirror": True, "translate": 1})
-    model = training.with_test_time_augmentation(network, settings)
-    model.set_weights(network.get_weights())
-    extractor = convert.FeatureExtractor(model)
-    features = np.concatenate([part for _, part in extractor.unaugmented(splits[1])])
-    expected, _ = convert.FeatureExtractor(network)(splits[1])
-    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
-    assert not np.allclose(features, extractor(splits[1])[0], atol=1e-3)
-
-
 def test_int8(trained: keras.Model, splits: tuple[Split, Split]) -> None:
     train, validation = splits
     calibrated = convert.with_temperature(convert.to_float32(trained), 1.0)

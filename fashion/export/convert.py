@@ -38,26 +38,19 @@ class FeatureExtractor:
     def __init__(self, model: keras.Model) -> None:
         output = model.get_layer(OUTPUT)
         self._model = keras.Model(model.inputs, [output.input, output.output])
-        # The test-time augmentation nests the network under this name.
-        nested = (layer for layer in model.layers if layer.name == "features" and isinstance(layer, keras.Model))
-        self._unaugmented = next(nested, None) or keras.Model(model.inputs, output.input)
         self.size: int = output.input.shape[-1]
 
-    def unaugmented(self, split: Split) -> Iterator[tuple[slice, Features]]:
-        """Yield each batch's slice of the split and its features without test-time augmentation."""
-        for batch in _batches(split):
-            yield batch, self._unaugmented.predict_on_batch(split.images[batch])
+    def batches(self, split: Split) -> Iterator[tuple[slice, Features, Logits]]:
+        """Yield each batch's slice of the split, its features and its logits."""
+        size = prediction_batch(split.image_shape)
+        for start in range(0, len(split.images), size):
+            batch = slice(start, start + size)
+            yield batch, *self._model.predict_on_batch(split.images[batch])
 
     def __call__(self, split: Split) -> tuple[Features, Logits]:
         """Return the features and the logits of all images."""
-        results = (self._model.predict_on_batch(split.images[batch]) for batch in _batches(split))
-        features, logits = zip(*results, strict=True)
+        features, logits = zip(*((features, logits) for _, features, logits in self.batches(split)), strict=True)
         return np.concatenate(features), np.concatenate(logits)
-
-
-def _batches(split: Split) -> Iterator[slice]:
-    size = prediction_batch(split.image_shape)
-    return (slice(start, start + size) for start in range(0, len(split.images), size))
 
 
 def with_temperature(model: keras.Model, temperature: float) -> keras.Model:

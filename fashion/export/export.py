@@ -37,8 +37,7 @@ def export(
         classes: the names of the classes.
         params: the section `export`.
         bins: number of bins of the calibration error.
-        features_file: to write the features of the training images to, without test-time augmentation to save time:
-            float16 (n, features), in the .npy format.
+        features_file: to write the features of the training images to, float16 (n, features), in the .npy format.
 
     Returns:
         The content of each other file to write, by name, and the metrics.
@@ -51,7 +50,7 @@ def export(
 
     def training_images() -> Iterator[tuple[Images, convert.Features, Labels]]:
         features_file.write(npy_header(np.dtype(np.float16), (len(train.images), extractor.size)))
-        for batch, features in extractor.unaugmented(train):
+        for batch, features, _ in extractor.batches(train):
             features_file.write(features.astype(np.float16).tobytes())
             yield train.images[batch], features, train.labels[batch]
 
