@@ -50,9 +50,9 @@ def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -
     confirmed = confirmation.confirm(search_space, results, SPLITS, data, fresh)
     summaries = confirmation.summarize(confirmed)
     best = confirmation.recommended(summaries).number
-    written = [REPORTS / f"{model}.csv", REPORTS / f"{model}.png"]
-    write_text(written[0], report.table([*results, *confirmed]).to_csv(index=False))
-    with atomic_write(written[1]) as file:
+    written = [table, figure] = [REPORTS / f"{model}.csv", REPORTS / f"{model}.png"]
+    write_text(table, report.table([*results, *confirmed]).to_csv(index=False))
+    with atomic_write(figure) as file:
         file.write(png(report.draw(model, results, best)))
     print(f"\n{report.markdown(search_space, results, summaries)}\n")
     values = next(result.values for result in confirmed if result.number == best)
