@@ -1,0 +1,5 @@
+"""TODO."""
+
+from tests.drill.row import Row
+
+ROWS: tuple[Row, ...] = ()

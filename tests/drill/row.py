@@ -1,0 +1,83 @@
+"""Rows of the drill's table: what is tried, how often, and what came of it."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class AttemptError(Exception):
+    """An attempt was not survived. The message states what was found and what was expected."""
+
+
+@dataclass
+class Result:
+    """What came of a row.
+
+    Attributes:
+        tried: number of attempts.
+        faults: a message for each attempt that was not survived.
+        seconds: the time to recover of each attempt that was; empty if there is nothing to recover.
+    """
+
+    tried: int = 0
+    faults: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+Run = Callable[[Path, int, bool], Result]
+"""Makes a number of attempts in an empty folder. If the last argument is true, it also plants a fault of the kind that
+the row looks for, so `faults` must not be empty."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        name: what happens, as the table states it.
+        tries: number of attempts in a whole drill.
+        run: makes them.
+    """
+
+    name: str
+    tries: int
+    run: Run
+
+
+Attempt = Callable[[Path, random.Random, bool], float]
+"""Makes one attempt in an empty folder, with random choices from the generator; the last argument is as for `Run`.
+Returns the seconds to recover; raises `AttemptError`."""
+
+
+def repeated(attempt: Attempt, parallel: int = 1) -> Run:
+    """Return a `Run` that makes independent attempts, `parallel` at a time, each with its number as the seed."""
+
+    def run(folder: Path, tries: int, planted: bool) -> Result:
+        def one(number: int) -> float | str:
+            own = folder / str(number)
+            own.mkdir()
+            try:
+                return attempt(own, random.Random(number), planted)  # noqa: S311 - repeatable
+            except AttemptError as error:
+                return f"attempt {number}: {error}"
+
+        with ThreadPoolExecutor(parallel) as pool:
+            outcomes = list(pool.map(one, range(tries)))
+        return Result(
+            tries,
+            [outcome for outcome in outcomes if isinstance(outcome, str)],
+            [outcome for outcome in outcomes if isinstance(outcome, float)],
+        )
+
+    return run
+
+
+@contextmanager
+def stopwatch() -> Iterator[Callable[[], float]]:
+    """Yield a function that returns the seconds since the block was entered."""
+    started = time.monotonic()
+    yield lambda: time.monotonic() - started
