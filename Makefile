@@ -6,6 +6,8 @@
 # make setup         set up .venv only
 # make doctor        check this machine
 # make bench         measure speed and cost against baselines: half an hour to an hour on an otherwise idle machine
+# make drill         break the pipeline, its inputs, the demo and a Ray cluster in many ways and check that they recover: an
+#                    hour; some parts need Linux and root
 # make format        format the code
 # make deps          write the dependencies of the stages into dvc.yaml
 # make lock          update requirements.lock
@@ -46,6 +48,9 @@ test-browser: run
 bench: setup
 	$(BIN)/python -m benchmarks.run
 
+drill: setup
+	$(BIN)/python -m tests.drill.run
+
 format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -61,4 +66,4 @@ setup doctor:
 	@command -v "$(PYTHON)" > /dev/null || { echo "error: no Python 3.11, 3.12 or 3.13 found (PYTHON='$(PYTHON)'); set it: make PYTHON=/path/to/python"; exit 1; }
 	@"$(PYTHON)" -I -X utf8 fashion/environment.py $@
 
-.PHONY: run test test-slow test-browser bench format deps lock setup doctor
+.PHONY: run test test-slow test-browser bench drill format deps lock setup doctor

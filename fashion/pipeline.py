@@ -10,12 +10,15 @@ from fashion.data import about
 from fashion.dvc import Lock, md5
 from fashion.environment import exclusive
 from fashion.errors import STAGE_TIMES, UserError
+from fashion.files import read_json
 from fashion.params import Params, load_params
 from fashion.validation import read_yaml
 
 
 def run(root: Path) -> None:
     """Run `dvc repro` in the project at `root` and print how long each stage took; wait for another run to end.
+
+    Damaged files in the cache are deleted first.
 
     Raises:
         UserError: there is no pipeline, params.yaml or data/about.md is wrong, or a stage failed; DVC has printed why.
@@ -27,6 +30,7 @@ def run(root: Path) -> None:
     scratch = root / ".dvc" / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
     with exclusive(scratch / "make.lock", "Another `make` is running here; waiting for it"):
+        delete_damaged(root)
         print(f"Stages: {stages}. Only the stale ones run.\n", flush=True)
         times = scratch / "stage_times.tsv"
         times.write_text("")
@@ -61,6 +65,34 @@ def check_networks(root: Path, params: Params) -> None:
         from fashion.models import networks
 
         networks.check(params)
+
+
+def delete_damaged(root: Path) -> None:
+    """Delete the outputs in the cache that are not what dvc.lock records, and print a line for each.
+
+    DVC restores read-only files from its cache unchecked. Only files that have changed since they were last hashed are
+    read.
+    """
+    if not (root / "dvc.lock").exists():
+        return
+    from dvc.repo import Repo
+    from dvc_data.hashfile.db import HashFileDB
+    from dvc_objects.errors import ObjectFormatError
+
+    with Repo(str(root)) as repo:
+        cache = repo.cache.local
+        names = [name for name in Lock.read(root).outputs.values() if name]
+        while names:
+            name = names.pop()
+            try:
+                HashFileDB.check(cache, name)
+            except FileNotFoundError:  # not in the cache, such as the metrics
+                continue
+            except ObjectFormatError:
+                print(f"deleted {cache.oid_to_path(name)}, which was damaged; the stage that makes it runs again")
+            else:
+                if name.endswith(".dir"):
+                    names += [entry["md5"] for entry in read_json(Path(cache.oid_to_path(name)))]
 
 
 def leftovers(root: Path, params: Params) -> list[str]:

@@ -158,15 +158,18 @@ def original_flowers(tmp_path_factory: pytest.TempPathFactory) -> Flowers:
     return Flowers.create(tmp_path_factory.mktemp("flowers"))
 
 
-@pytest.fixture(scope="session")
-def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the four IDX files of a small data set."""
-    folder = tmp_path_factory.mktemp("by-hand")
+def write_raw(folder: Path) -> Path:
+    """Write the four IDX files of a small data set to a folder and return it."""
     for part, count, seed in (("train", 360, 1), ("test", 90, 2)):
         images, labels = draw_lines(count, seed)
         (folder / FILES[f"{part}_images"]).write_bytes(idx.encode(images[..., 0]))
         (folder / FILES[f"{part}_labels"]).write_bytes(idx.encode(labels))
     return folder
+
+
+@pytest.fixture(scope="session")
+def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_raw(tmp_path_factory.mktemp("by-hand"))
 
 
 def small_params(raw_folder: Path) -> dict[str, Any]:

@@ -1,5 +1,219 @@
-"""TODO."""
+"""Faults of the pipeline: killed processes, full disks, damaged files, and commands that collide.
 
-from tests.drill.row import Row
+Each attempt breaks a copy of the small project, lets it recover, and compares every file with the undisturbed run.
+"""
 
-ROWS: tuple[Row, ...] = ()
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import yaml
+
+from tests.conftest import FASHION, Project
+from tests.drill import project as drill
+from tests.drill.project import DVC, REPRO, check, copy, recover, run, started
+from tests.drill.row import Attempt, AttemptError, Row, repeated
+
+MAKE = [*FASHION, "run"]  # what `make` runs
+DISK = 128  # MiB
+
+
+def killed(group: bool) -> Attempt:
+    """Return an attempt that kills DVC at a random moment: its process group, or DVC without the stage that it runs."""
+
+    def attempt(folder: Path, choices: random.Random, planted: bool) -> float:
+        seconds = drill.template().seconds
+        before = choices.choices(range(len(seconds)), seconds)[0]
+        project = copy(folder, before)
+        dvc = started(project, *REPRO)
+        with suppress(subprocess.TimeoutExpired):
+            dvc.wait(choices.uniform(0, seconds[before]))
+        with suppress(ProcessLookupError):  # it was faster than usual
+            (os.killpg if group else os.kill)(dvc.pid, signal.SIGKILL)
+        dvc.wait()
+        taken = recover(project)
+        if planted:
+            (project.folder / "reports" / ".audit.json.1.tmp").touch()
+        check(project)
+        return taken
+
+    return attempt
+
+
+def full_disk(place: str) -> Attempt:
+    """Return an attempt with too little space in a folder, at a random stage."""
+
+    def attempt(folder: Path, choices: random.Random, planted: bool) -> float:
+        with small_disk(folder / place):
+            project = copy(folder, choices.randrange(len(drill.template().stages)))
+            ballast = folder / place / "ballast"
+            fill(ballast, choices.randrange(300_000))
+            done = run(project, *REPRO)
+            if done.returncode and not re.search("No space left on device|disk is full", done.stdout):
+                raise AttemptError(f"no error about the full disk:\n{done.stdout}")
+            ballast.unlink()
+            taken = recover(project)
+            if planted:
+                alter(project.folder / "reports" / "audit.json", choices)
+            check(project)
+        return taken
+
+    return attempt
+
+
+def read_only_cache(folder: Path, choices: random.Random, planted: bool) -> float:
+    """Make the cache read-only at a random stage, then writable again."""
+    cache = folder / "project" / ".dvc" / "cache"
+    with small_disk(cache):
+        project = copy(folder, choices.randrange(len(drill.template().stages)))
+        subprocess.run(["mount", "-o", "remount,ro", cache], check=True)
+        done = run(project, *REPRO)
+        if done.returncode and "Read-only file system" not in done.stdout:
+            raise AttemptError(f"no error about the read-only cache:\n{done.stdout}")
+        subprocess.run(["mount", "-o", "remount,rw", cache], check=True)
+        taken = recover(project)
+        if planted:
+            next(path for path in cache.rglob("*") if path.is_file()).unlink()
+        check(project)
+    return taken
+
+
+def damaged_cache(folder: Path, choices: random.Random, planted: bool) -> float:
+    """Damage an object in the cache and delete the outputs that `make` would take from it."""
+    project = copy(folder)
+    damage(project.folder / ".dvc" / "cache" / "files", choices)
+    delete_outputs(project)
+    taken = recover(project, *MAKE)
+    if planted:
+        damage(project.folder / ".dvc" / "cache" / "files", choices)
+    check(project)
+    return taken
+
+
+def damaged_remote(folder: Path, choices: random.Random, planted: bool) -> float:
+    """Damage an object in a DVC remote, then pull from it without a cache."""
+    project = copy(folder)
+    for command in (
+        ("remote", "add", "--local", "--default", "storage", str(folder / "storage")),
+        ("remote", "modify", "--local", "storage", "verify", "true"),
+        ("push", "--quiet"),
+    ):
+        project.run(*DVC, *command)
+    damage(folder / "storage", choices)
+    delete_outputs(project)
+    shutil.rmtree(project.folder / ".dvc" / "cache" / "files")
+    run(project, *DVC, "pull")  # fails, but pulls what is intact
+    taken = recover(project, *MAKE)
+    (project.folder / ".dvc" / "config.local").unlink()
+    if planted:
+        alter(project.folder / "models" / "cnn" / "model.keras", choices)
+    check(project)
+    return taken
+
+
+def edited_output(folder: Path, choices: random.Random, planted: bool) -> float:
+    """Edit an output by hand."""
+    project = copy(folder)
+    path = choices.choice(outputs(project))
+    alter(choices.choice(sorted(path.iterdir())) if path.is_dir() else path, choices)
+    taken = 0.0 if planted else recover(project)
+    check(project)
+    return taken
+
+
+def together(command: list[str]) -> Attempt:
+    """Return an attempt that runs a command twice at once."""
+
+    def attempt(folder: Path, choices: random.Random, planted: bool) -> float:
+        seconds = drill.template().seconds
+        before = choices.randrange(len(seconds))
+        project = copy(folder, before)
+        first = started(project, *command)
+        with suppress(subprocess.TimeoutExpired):
+            first.wait(choices.uniform(0, seconds[before]))
+        run(project, *command)
+        if first.wait():
+            raise AttemptError(f"the first {' '.join(command)} failed with {first.returncode}")
+        taken = recover(project)
+        if planted:
+            (project.folder / "data" / "train" / ".images.npy.1.tmp").touch()
+        check(project)
+        return taken
+
+    return attempt
+
+
+@contextmanager
+def small_disk(path: Path) -> Iterator[None]:
+    """Mount a small file system in memory at a path."""
+    path.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "tmpfs", path], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", path], check=True)
+
+
+def fill(ballast: Path, left: int) -> None:
+    """Fill a file system, but for some bytes."""
+    with ballast.open("wb") as file:
+        disk = os.fstatvfs(file.fileno())
+        os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - left)
+
+
+def damage(folder: Path, choices: random.Random) -> None:
+    """Truncate, alter or delete one of the files below a folder."""
+    path = choices.choice(sorted(path for path in folder.rglob("*") if path.is_file() and "runs" not in path.parts))
+    mode = path.stat().st_mode
+    path.chmod(0o644)
+    match choices.choice(["truncate", "alter", "delete"]):
+        case "truncate":
+            os.truncate(path, choices.randrange(path.stat().st_size))
+        case "alter":
+            alter(path, choices)
+        case "delete":
+            path.unlink()
+            return
+    path.chmod(mode)
+
+
+def alter(path: Path, choices: random.Random) -> None:
+    """Change one byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[choices.randrange(len(content))] ^= choices.randrange(1, 256)
+    path.write_bytes(content)
+
+
+def outputs(project: Project) -> list[Path]:
+    """Return the outputs of the pipeline."""
+    stages = yaml.safe_load((project.folder / "dvc.lock").read_bytes())["stages"].values()
+    return [project.folder / output["path"] for stage in stages for output in stage["outs"]]
+
+
+def delete_outputs(project: Project) -> None:
+    """Delete the outputs of the pipeline."""
+    for path in outputs(project):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+SKIP = "" if sys.platform == "linux" and os.geteuid() == 0 else "mounting file systems needs Linux and root"
+ROWS = (
+    Row("`dvc repro` is killed at a random moment, with the stage that it runs", 50, repeated(killed(group=True), 2)),
+    Row("DVC is killed at a random moment, without the stage that it runs", 50, repeated(killed(group=False), 2)),
+    Row("No space is left in the project's folder", 10, repeated(full_disk("project"), 2), SKIP),
+    Row("No space is left for the cache", 10, repeated(full_disk("project/.dvc/cache"), 2), SKIP),
+    Row("No space is left for temporary files", 10, repeated(full_disk("tmp"), 2), SKIP),
+    Row("The cache is read-only", 10, repeated(read_only_cache, 2), SKIP),
+    Row("A file in the cache is truncated, altered or deleted", 20, repeated(damaged_cache, 2)),
+    Row("A file in the DVC remote is truncated, altered or deleted", 20, repeated(damaged_remote, 2)),
+    Row("An output is edited by hand", 20, repeated(edited_output, 2)),
+    Row("Two `dvc repro` run at once", 10, repeated(together(REPRO))),
+    Row("Two `make` run at once", 10, repeated(together(MAKE))),
+)

@@ -41,11 +41,13 @@ class Row:
         name: what happens, as the table states it.
         tries: number of attempts in a whole drill.
         run: makes them.
+        skip: why they cannot be made on this machine; empty if they can.
     """
 
     name: str
     tries: int
     run: Run
+    skip: str = ""
 
 
 Attempt = Callable[[Path, random.Random, bool], float]

@@ -1,0 +1,189 @@
+"""The small project of the drill: copies of it before each stage, and a check that nothing was lost or left over."""
+
+import atexit
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import psutil
+import yaml
+
+from tests.conftest import Project, clone, write_raw
+from tests.drill.row import AttemptError
+
+DVC = [sys.executable, "-m", "dvc"]
+REPRO = [*DVC, "repro"]
+TIMEOUT = 300  # seconds for a command
+ORPHAN = 30  # seconds in which a stage must end after DVC
+
+
+@dataclass(frozen=True)
+class Template:
+    """Copies of the small project.
+
+    Attributes:
+        stages: names, in the order in which DVC runs them.
+        seconds: that each stage takes.
+        copies: one before each stage, and the finished project.
+    """
+
+    stages: list[str]
+    seconds: list[float]
+    copies: list[Project]
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """The files of the finished project, as `listing` returns them."""
+        return listing(self.copies[-1].folder)
+
+
+@cache
+def template(last: str | None = None) -> Template:
+    """Run the pipeline once without a break for the order of the stages, and once stage by stage for the copies.
+
+    Args:
+        last: the last stage to keep; by default all.
+    """
+    base = Path(tempfile.mkdtemp(prefix="fashion-drill-template-"))
+    atexit.register(shutil.rmtree, base, ignore_errors=True)
+    for name in ("raw", "whole", "steps"):
+        (base / name).mkdir()
+    raw = write_raw(base / "raw")
+    whole, steps = clone(base / "whole", raw), clone(base / "steps", raw)
+    for project in (whole, steps) if last else ():
+        pipeline = yaml.safe_load((project.folder / "dvc.yaml").read_bytes())["stages"]
+        kept = list(pipeline)[: list(pipeline).index(last) + 1]
+        (project.folder / "dvc.yaml").write_text(yaml.dump({"stages": {stage: pipeline[stage] for stage in kept}}))
+    whole.run(*REPRO)
+    stages = list(yaml.safe_load((whole.folder / "dvc.lock").read_bytes())["stages"])
+    seconds, copies = [], []
+    for stage in [*stages, None]:
+        folder = shutil.copytree(steps.folder, base / str(len(copies)), symlinks=True)
+        copies.append(Project(folder, steps.environment))
+        if stage:
+            started = time.monotonic()
+            steps.run(*REPRO, stage)
+            seconds.append(time.monotonic() - started)
+    finished = Template(stages, seconds, copies)
+    compare(whole.folder, finished.files)
+    return finished
+
+
+def copy(folder: Path, before: int = -1) -> Project:
+    """Copy the project as it is before a stage, by default when it is finished, to folder/project.
+
+    Its temporary folder is folder/tmp.
+    """
+    original = template().copies[before]
+    target = shutil.copytree(original.folder, folder / "project", symlinks=True, dirs_exist_ok=True)
+    temporary = folder / "tmp"
+    temporary.mkdir(exist_ok=True)
+    return Project(target, {**original.environment, "TMPDIR": str(temporary)})
+
+
+def listing(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file in a project, by path; without Git's and with only the names of DVC's own."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() or name.startswith((".git/", ".dvc/tmp/")):
+            continue
+        files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return files
+
+
+def compare(folder: Path, expected: dict[str, str]) -> None:
+    """Compare the files of a project with those of the undisturbed run.
+
+    Raises:
+        AttemptError: a file differs, is missing or is left over.
+    """
+    found = listing(folder)
+    problems = [f"{name} is missing" for name in expected.keys() - found]
+    problems += [f"{name} is left over" for name in found.keys() - expected]
+    problems += [f"{name} differs" for name in expected.keys() & found if found[name] != expected[name]]
+    if problems:
+        raise AttemptError("; ".join(sorted(problems)))
+
+
+def check(project: Project) -> None:
+    """Check that a recovered project is like the undisturbed one, and that nothing is left over.
+
+    Raises:
+        AttemptError: as for `compare`; or a temporary file, a checkpoint or a process is left over.
+    """
+    compare(project.folder, template().files)
+    left = [*Path(project.environment["TMPDIR"]).iterdir()]
+    left += [path for pattern in ("*.tmp", "*.npz") for path in (project.folder / ".dvc" / "tmp").rglob(pattern)]
+    if left:
+        raise AttemptError(f"left over: {', '.join(path.name for path in left)}")
+    _, alive = psutil.wait_procs(processes(project.folder), timeout=ORPHAN)
+    if alive:
+        raise AttemptError(f"still running: {alive}")
+
+
+def processes(folder: Path) -> list[psutil.Process]:
+    """Return the processes that run in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()) == folder:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended, or is another user's
+            continue
+    return found
+
+
+def run(project: Project, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a project.
+
+    Raises:
+        AttemptError: it takes too long, or prints a traceback.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            cwd=project.folder,
+            env=project.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=TIMEOUT,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AttemptError(f"{' '.join(command)} did not end within {TIMEOUT} s") from error
+    if "Traceback" in done.stdout:
+        raise AttemptError(f"{' '.join(command)} printed a traceback:\n{done.stdout}")
+    return done
+
+
+def recover(project: Project, *command: str) -> float:
+    """Run a command, by default `dvc repro`, that must succeed; return the seconds it took.
+
+    Raises:
+        AttemptError: as for `run`, or it fails.
+    """
+    started = time.monotonic()
+    done = run(project, *(command or REPRO))
+    if done.returncode:
+        raise AttemptError(f"{' '.join(command or REPRO)} failed:\n{done.stdout}")
+    return time.monotonic() - started
+
+
+def started(project: Project, *command: str) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own."""
+    return subprocess.Popen(
+        command,
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )

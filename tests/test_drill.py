@@ -1,0 +1,47 @@
+"""A minute of the drill: attempts that take seconds, and their planted faults."""
+
+from pathlib import Path
+
+import pytest
+
+from fashion.files import read_json
+from tests.conftest import ROOT
+from tests.drill import pipeline, project, run
+from tests.drill.row import Result, Row
+
+ATTEMPTS = {
+    "killed group": pipeline.killed(group=True),
+    "killed alone": pipeline.killed(group=False),
+    "edited output": pipeline.edited_output,
+    "damaged cache": pipeline.damaged_cache,
+}
+
+
+@pytest.mark.parametrize("name", ATTEMPTS)
+def test_attempts(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pipeline that ends with preprocess."""
+    template = project.template
+    monkeypatch.setattr(project, "template", lambda: template("preprocess"))
+    row = Row(name, 1, pipeline.repeated(ATTEMPTS[name]))
+    assert run.faults(row, run.run(row, 1, tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({False: ["a"], True: ["b"]}, ["row: a"]),
+        ({False: [], True: []}, ["row: the planted fault was not reported"]),
+        ({False: [], True: ["b"]}, []),
+    ],
+)
+def test_reported_faults(found: dict[bool, list[str]], expected: list[str], tmp_path: Path) -> None:
+    row = Row("row", 3, lambda _folder, tries, planted: Result(tries, found[planted]))
+    assert run.faults(row, run.run(row, 3, tmp_path)) == expected
+
+
+def test_report() -> None:
+    """The committed report is of a whole drill that was survived, and the page shows it."""
+    report = read_json(ROOT / run.REPORT)
+    assert {name: row["tried"] for name, row in report.items()} == {row.name: row.tries for row in run.ROWS}
+    assert not [fault for row in run.ROWS for fault in run.faults(row, report[row.name])]
+    assert run.markdown(report) in (ROOT / run.PAGE).read_text(encoding="utf-8")
