@@ -113,7 +113,7 @@ def damaged_remote(folder: Path, choices: random.Random, planted: bool) -> float
     taken = recover(project, *MAKE)
     (project.folder / ".dvc" / "config.local").unlink()
     if planted:
-        alter(project.folder / "models" / "cnn" / "model.keras", choices)
+        alter(project.folder / "data" / "train" / "images.npy", choices)
     check(project)
     return taken
 
