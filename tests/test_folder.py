@@ -307,6 +307,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: (path / "red" / "x.png").symlink_to(path / "missing"),
         "FOLDER/red/x.png: a link to something outside the folder, or to nothing; replace it with a copy",
     ),
+    "link with a long target": (
+        lambda path: (path / "red" / "x.png").symlink_to(300 * "x"),
+        "FOLDER/red/x.png: a link to something outside the folder, or to nothing; replace it with a copy",
+    ),
     "link to itself": (
         lambda path: (path / "red" / "x.png").symlink_to("x.png"),
         "FOLDER/red/x.png: a link to something outside the folder, or to nothing; replace it with a copy",

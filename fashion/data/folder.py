@@ -300,7 +300,10 @@ class _Problems:
     def _inside(self, path: Path) -> bool:
         target = Path(os.path.realpath(path))  # Path.resolve raises on a link to itself before Python 3.13
         in_cache = target.parts[-4:-2] == ("files", "md5")  # of DVC, with `cache.type: symlink`
-        return target.exists() and (in_cache or target.is_relative_to(self.root))
+        try:
+            return target.exists() and (in_cache or target.is_relative_to(self.root))
+        except OSError:  # longer than a path may be
+            return False
 
 
 def _visible(folder: Path) -> list[Path]:
