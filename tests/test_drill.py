@@ -13,7 +13,6 @@ ATTEMPTS = {
     "killed group": pipeline.killed(group=True),
     "killed alone": pipeline.killed(group=False),
     "edited output": pipeline.edited_output,
-    "damaged cache": pipeline.damaged_cache,
 }
 
 

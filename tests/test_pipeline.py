@@ -17,8 +17,10 @@ from markupsafe import escape
 from ruamel.yaml import YAML
 
 from fashion.data import dataset
+from fashion.dvc import Lock
 from fashion.evaluation.metrics import summary
 from fashion.evaluation.predictions import Predictions, sha256
+from fashion.pipeline import delete_damaged
 from tests.conftest import CLASSES, FASHION, MODELS, Project, clone
 
 FIRST, LAST = MODELS[0], MODELS[-1]
@@ -87,6 +89,25 @@ def test_tracked_files(project: Project) -> None:
     assert {path for path in tracked if path.startswith(("data/", "models/"))} <= {
         *("data/README.md", "data/about.md", "models/README.md")
     }
+
+
+def test_damaged_cache(copied: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the damaged files are deleted: one of a folder, a folder's list, and a file."""
+    cache = copied.folder / ".dvc" / "cache" / "files" / "md5"
+    lock = Lock.read(copied.folder)
+    model, raw = lock.outputs[f"models/{FIRST}/model.keras"], lock.outputs["data/raw"]
+    image = hashlib.md5((copied.folder / "data" / "train" / "images.npy").read_bytes()).hexdigest()  # noqa: S324
+    assert model
+    assert raw
+    damaged = [cache / name[:2] / name[2:] for name in (model, raw, image)]
+    for path in damaged:
+        path.chmod(0o644)
+        path.write_bytes(path.read_bytes()[:-1])
+        path.chmod(0o444)  # DVC trusts such files
+    before = {path for path in cache.rglob("*") if path.is_file()}
+    delete_damaged(copied.folder)
+    assert before - {path for path in cache.rglob("*") if path.is_file()} == set(damaged)
+    assert capsys.readouterr().out.count("was damaged") == 3
 
 
 NETWORK = f"fashion/models/{FIRST}.py"
