@@ -2,9 +2,11 @@
 
 import gzip
 import hashlib
+import io
 import socket
 import ssl
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -99,8 +101,8 @@ def silent_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def fetch(folder: Path, *names: str, timeout: float = 30, retries: int = 0) -> None:
-    sources.fetch({"train_labels": FILE}, names, folder, float(timeout), retries)
+def fetch(folder: Path, *names: str, timeout: float = 30, retries: int = 0, deadline: float = 60) -> None:
+    sources.fetch({"train_labels": FILE}, names, folder, float(timeout), retries, float(deadline))
 
 
 def written(folder: Path) -> dict[str, bytes]:
@@ -121,7 +123,7 @@ FAULTS = {
     "bomb": "contains more bytes, expected 10,240",
     "html": "is an HTML page instead of data; it starts with b'<!DOCTYPE html><titl'",
     "empty": "contains 0 bytes, expected 10,240",
-    "cut": "IncompleteRead",
+    "cut": "corrupt: Compressed file ended before the end-of-stream marker",
     "missing": "404",
 }
 
@@ -147,7 +149,7 @@ def test_refused_and_silent_connections(silent_port: int, tmp_path: Path) -> Non
 
 
 def test_retry(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "sleep", lambda _: None)  # pooch waits a second before it retries
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     Server.requests.clear()
     fetch(tmp_path, f"{server}/flaky/", retries=1)
     assert written(tmp_path) == {"train_labels.idx": PAYLOAD}
@@ -204,11 +206,11 @@ def test_all_files_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seco
         monkeypatch.setenv(folder.upper(), str(tmp_path / folder))
     files, names = {"labels": FILE, "images": IMAGES}, ("env:FIRST", "env:SECOND")
     if second_has_images:
-        sources.fetch(files, names, tmp_path / "raw", timeout=1.0, retries=0)
+        sources.fetch(files, names, tmp_path / "raw", timeout=1.0, retries=0, deadline=60.0)
         assert written(tmp_path / "raw") == {"labels.idx": PAYLOAD, "images.idx": b"abc"}
     else:
         with pytest.raises(UserError, match="cannot fetch images-idx3-ubyte from any source"):
-            sources.fetch(files, names, tmp_path / "raw", timeout=1.0, retries=0)
+            sources.fetch(files, names, tmp_path / "raw", timeout=1.0, retries=0, deadline=60.0)
         assert not (tmp_path / "raw").exists()
 
 
@@ -240,12 +242,13 @@ def test_apt_failure(programs: Path, tmp_path: Path) -> None:
 
 
 def test_debian_package(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "labels.gz").write_bytes(ARCHIVE)
+    with tarfile.open(tmp_path / "package.tar", "w") as tar:
+        for name, content in (("usr/share/other", bytes(100_000)), (f"usr/share/{FILE.name}.gz", ARCHIVE)):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
     write_program(programs / "apt-get", 'case "$*" in *download*) : > package.deb;; esac; echo "$*" >> "$LOG"')
-    write_program(
-        programs / "dpkg-deb",
-        f'/bin/mkdir -p "$3/usr/share" && /bin/cp {tmp_path}/labels.gz "$3/usr/share/{FILE.name}.gz"',
-    )
+    write_program(programs / "dpkg-deb", f"exec /bin/cat '{tmp_path}/package.tar'")
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     fetch(tmp_path / "raw", "debian:dataset-fashion-mnist")
     assert written(tmp_path / "raw") == {"train_labels.idx": PAYLOAD}
