@@ -72,7 +72,7 @@ def fetch(
         shutil.rmtree(scratch, ignore_errors=True)  # a fetch that was killed left it
         try:
             with _time_limit(deadline):
-                read = _reader(source, scratch, timeout, retries)
+                read = _reader(source, scratch / str(os.getpid()), timeout, retries)
                 for key in [key for key in files if key not in payloads]:
                     file = files[key]
                     payloads[key] = read(file)
@@ -228,8 +228,9 @@ def _run(command: list[str], folder: Path) -> None:
                     child.kill()
             raise
     if process.returncode:
-        last_line = (errors.decode(errors="replace").strip().splitlines() or ["no error message"])[-1]
-        raise SourceError(f"`{command[0]} {command[-2]} {command[-1]}` failed: {last_line}")
+        lines = errors.decode(errors="replace").strip().splitlines() or ["no error message"]
+        reason = next((line for line in lines if line.startswith("E:")), lines[-1])
+        raise SourceError(f"`{command[0]} {command[-2]} {command[-1]}` failed: {reason}")
 
 
 def _user_folder(variable: str) -> Reader:
