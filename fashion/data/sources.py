@@ -21,10 +21,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
+
+import psutil
+import truststore
+from tqdm import tqdm
 
 from fashion.errors import UserError
 from fashion.files import atomic_write
@@ -133,16 +137,13 @@ class _RedirectHandler(HTTPRedirectHandler):
     """Does not read the body of a redirect, which may be endless."""
 
     def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
+        self, req: Request, fp: Any, code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
     ) -> Request | None:
         fp.close()
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _web_folder(url: str, timeout: float, retries: int) -> Reader:
-    import truststore
-    from tqdm import tqdm
-
     opener = build_opener(_RedirectHandler, HTTPSHandler(context=truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)))
 
     def download(file: RawFile) -> bytes:
@@ -217,8 +218,6 @@ def _run(command: list[str], folder: Path) -> None:
     Raises:
         SourceError: it fails.
     """
-    import psutil
-
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:
             _, errors = process.communicate()
