@@ -222,9 +222,10 @@ def _run(command: list[str], folder: Path) -> None:
         try:
             _, errors = process.communicate()
         except BaseException:
-            for child in [*psutil.Process(process.pid).children(recursive=True), process]:
-                with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                for child in psutil.Process(process.pid).children(recursive=True):
                     child.kill()
+            process.kill()
             raise
     if process.returncode:
         lines = errors.decode(errors="replace").strip().splitlines() or ["no error message"]
