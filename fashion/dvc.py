@@ -13,6 +13,7 @@ import yaml
 
 from fashion.errors import UserError
 from fashion.files import list_folder
+from fashion.yaml_limits import CONVERSION_ERRORS, check_limits
 
 
 class _Loader(yaml.CSafeLoader):
@@ -52,14 +53,15 @@ class Lock:
         """Parse a dvc.lock; `name` is its name in error messages.
 
         Raises:
-            UserError: it is not what DVC writes.
+            UserError: it is not what DVC writes, or exceeds a limit of `fashion.yaml_limits`.
         """
         try:
+            check_limits(content, name)
             lock = cls(dict(yaml.load(content, _Loader)["stages"]))  # noqa: S506 - a safe loader
             for stage in lock.stages:
                 lock.inputs(stage), lock.params(stage)
             _ = lock.outputs
-        except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        except (yaml.YAMLError, *CONVERSION_ERRORS) as error:
             raise UserError(
                 f"{name} cannot be read ({' '.join(str(error).split())}); if a merge left conflicts in it, run "
                 "`git checkout --ours` on it and `dvc repro`"

@@ -49,6 +49,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Number = int | Annotated[float, Field(allow_inf_nan=False)]
 
+MAX_CHOICES = 1000  # for a value to search; each is compared with all others
+
 
 class DatasetParams(StrictModel):
     """The data set: its name, format, image size and classes.
@@ -229,6 +231,8 @@ def _range_or_choices(value: Any) -> Range | list[Any]:
     """Report problems of the schema that fits the value, not of both."""
     if isinstance(value, Mapping):
         return Range.model_validate(value)
+    if isinstance(value, list) and len(value) > MAX_CHOICES:
+        raise ValueError(f"should have at most {MAX_CHOICES:,} choices")
     if not isinstance(value, list) or len(value) < 2 or any(one in value[:index] for index, one in enumerate(value)):
         raise ValueError("should be a list of at least two different choices, or a mapping with min and max")
     return value

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from fashion.errors import UserError
+from fashion.yaml_limits import CONVERSION_ERRORS, check_limits
 
 
 def matches(pattern: str, description: str) -> AfterValidator:
@@ -83,11 +85,12 @@ def parse_yaml(text: str, name: str) -> Any:
     """Return the content of a YAML file as DVC reads it (YAML 1.2).
 
     Raises:
-        UserError: it is not YAML.
+        UserError: it is not YAML, or exceeds a limit of `fashion.yaml_limits`.
     """
     try:
+        check_limits(text, name)
         return YAML(typ="safe").load(text)
-    except (YAMLError, ValueError) as error:
+    except (yaml.YAMLError, YAMLError, *CONVERSION_ERRORS) as error:
         raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
 
 
@@ -141,5 +144,5 @@ def _explain(details: ErrorDetails) -> str:
         case "extra_forbidden":
             problem = "unknown key"
         case _:
-            problem = f"{re.sub('^(Value error, |Input )', '', details['msg'])}, found {details['input']!r}"
+            problem = f"{re.sub('^(Value error, |Input )', '', details['msg'])}, found {details['input']!r:.200}"
     return f"{'.'.join(map(str, details['loc'])) or '(top level)'}: {problem}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fashion.errors import UserError
 from fashion.evaluation import results
 from tests.conftest import ROOT, idx_params
 
@@ -130,6 +131,24 @@ def test_results(results_folder: Path) -> None:
         "train_time_ratios": {"float32": 0.514},
         "commit": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (",seed,", ",number,"),
+        ("0.9,7", "much,7"),
+        ("0.9,7", "inf,7"),
+        ("0.9,7", "0.9,7\nwide,wide,,,,,1"),
+        (",1234,", f",{10**19},"),
+        ("wide,1,", f"{200_000 * 'w'},1,"),
+    ],
+)
+def test_malformed_trials(results_folder: Path, old: str, new: str) -> None:
+    path = results_folder / "studies/some/trials.csv"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=r"studies/some/trials\.csv is not a table of trials: "):
+        results.read(results_folder)
 
 
 def test_results_on_two_machines(results_folder: Path) -> None:

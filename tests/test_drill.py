@@ -7,7 +7,7 @@ import pytest
 from fashion.files import read_json
 from tests.conftest import ROOT
 from tests.drill import pipeline, project, run, sources
-from tests.drill.row import Result, Row
+from tests.drill.row import Result, Row, repeated
 
 ATTEMPTS = {
     "killed group": pipeline.killed(group=True),
@@ -22,7 +22,7 @@ def test_attempts(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """In a pipeline that ends with preprocess."""
     template = project.template
     monkeypatch.setattr(project, "template", lambda: template("preprocess"))
-    row = Row(name, 1, pipeline.repeated(ATTEMPTS[name]))
+    row = Row(name, 1, repeated(ATTEMPTS[name]))
     assert run.faults(row, run.run(row, 1, tmp_path)) == []
 
 

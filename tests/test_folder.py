@@ -219,6 +219,7 @@ UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "damaged": (lambda path: path.write_bytes(path.read_bytes()[:200]), "damaged image (image file is trunc"),
     "large": (lambda path: Image.new("1", (16_001, 1)).save(path), "16,001 x 1 pixels; the limits are 64,000,000"),
     "animated": (animation, "animated image"),
+    "endless": (lambda path: os.truncate(path, 2**36), "33,554,433 bytes; the limit is 33,554,432"),
 }
 
 
@@ -305,6 +306,18 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "broken link": (
         lambda path: (path / "red" / "x.png").symlink_to(path / "missing"),
         "FOLDER/red/x.png: a link to something outside the folder, or to nothing; replace it with a copy",
+    ),
+    "link with a long target": (
+        lambda path: (path / "red" / "x.png").symlink_to(300 * "x"),
+        "FOLDER/red/x.png: a link to something outside the folder, or to nothing; replace it with a copy",
+    ),
+    "link to itself": (
+        lambda path: (path / "red" / "x.png").symlink_to("x.png"),
+        "FOLDER/red/x.png: a link to something outside the folder, or to nothing; replace it with a copy",
+    ),
+    "pipe": (
+        lambda path: os.mkfifo(path / "red" / "x.png"),
+        "FOLDER/red/x.png: neither a file nor a folder; remove it",
     ),
     "linked class": (
         lambda path: (path / "pink").symlink_to(path.parent),

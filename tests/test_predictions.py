@@ -5,6 +5,7 @@ import pytest
 
 from fashion.data.dataset import Split
 from fashion.errors import UserError
+from fashion.evaluation import tables
 from fashion.evaluation.predictions import Predictions, sha256
 
 CLASSES = ("cat", "a, dog", "NA")
@@ -22,6 +23,7 @@ def test_table() -> None:
     assert FOUND.to_csv() == TABLE
     assert parse(TABLE).to_csv() == TABLE
     assert parse(TABLE).same_as(parse(TABLE))
+    assert parse("\ufeff" + TABLE.replace("actual", '"actual"', 1)).to_csv() == TABLE
     assert not parse(TABLE).same_as(FOUND), "probabilities are rounded"
     np.testing.assert_array_equal(parse(TABLE).correct, [True, False, False])
 
@@ -44,6 +46,16 @@ def test_without_probabilities() -> None:
         ("actual,predicted,confidence,probability\ncat,cat,1.5,1\n", "expected probabilities from 0 to 1"),
         ("actual,predicted,confidence,probability\ncat,cat,high,1\n", "is not a table of predictions: .*high"),
         ("actual,predicted,confidence,probability\ncat,cat,,\n", "predictions"),
+        ("actual,predicted\nx,cat,cat\n", "the first row has more values than the table has columns"),
+        (
+            "actual,predicted\ncat,cat\nx,cat,cat\n",
+            "is not a table of predictions: .*Expected 2 fields in line 3, saw 3",
+        ),
+        (f"actual,predicted{98 * ',a'}\n", "with the columns actual, predicted, a, a.1, "),
+        (f"actual,predicted{20_000 * ',a'}\n", "the first line is not a header of at most 100 columns"),
+        ('"a\n",' * 20_000, "the first line is not a header of at most 100 columns"),
+        (f"\n\nactual{20_000 * ',a'}\n", "the first line is not a header of at most 100 columns"),
+        ("x" * (tables.MAX_BYTES + 1), "67,108,865 bytes; the limit is 67,108,864"),
     ],
 )
 def test_bad_table(text: str, message: str) -> None:

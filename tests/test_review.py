@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from fashion.data.dataset import npy_header
 from fashion.errors import UserError
 from fashion.review.revision import working_tree
 from fashion.review.rules import load_rules
@@ -364,6 +365,13 @@ def test_bad_labels(flowers: Flowers, labels: np.ndarray, message: str) -> None:
 def test_bad_probabilities(flowers: Flowers) -> None:
     np.save(flowers.folder / "probabilities.npy", np.full((75, 3), np.nan))
     assert "whose rows sum to 1" in flowers.review().stderr
+    (flowers.folder / "probabilities.npy").write_bytes(npy_header(np.dtype(np.float64), (2**45, 3)))
+    assert "probabilities.npy of the working tree is not a .npy file: Unable to allocate" in flowers.review().stderr
+
+
+def test_nested_metrics(flowers: Flowers) -> None:
+    (flowers.folder / "metrics.json").write_text("[" * 100_000)
+    assert "error: cannot read the results of flowers in the working tree: Recursion" in flowers.review().stderr
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,9 @@ def test_too_little(tmp_path: Path, table: str, problem: str) -> None:
         ("variant,accuracy,errors\na,1,4\n", "found the index 4 of a test image, expected at most 3"),
         ("variant,accuracy,errors\na,1,-1\n", "found the index -1 of a test image, expected at most 3"),
         ("variant,accuracy,errors\na,1,x\n", "is not a table of trials: ValueError("),
+        ("variant,accuracy,errors\na,1,99999999999999999999\n", "is not a table of trials: OverflowError("),
+        ("variant,accuracy,errors\n" + 1001 * "a,1,\n", "1,001 trials of a; the limit is 1,000"),
+        (f"variant,accuracy,errors{20_000 * ',a'}\n", "the first line is not a header of at most 100 columns"),
         ("", "is not a table of trials: EmptyDataError("),
     ],
 )

@@ -71,6 +71,7 @@ def result(number: int, val_accuracy: float, seconds: float = 1.0, **values: Any
         ({"dnn": {"epochs": {"min": 1, "max": float("inf")}}}, "tune.dnn.epochs.max"),
         ({"dnn": {"epochs": [3]}}, "tune.dnn.epochs: should be a list of at least two different choices, or a mapping"),
         ({"dnn": {"epochs": [3, 4, 3]}}, "tune.dnn.epochs: should be a list of at least two different choices"),
+        ({"dnn": {"epochs": list(range(1001))}}, "tune.dnn.epochs: should have at most 1,000 choices"),
         ({"dnn": {"epochs": 3}}, "tune.dnn.epochs: should be a list of at least two different choices"),
     ],
 )

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from fashion.data.dataset import Shape, npy_header
-from fashion.data.images import open_image
+from fashion.data.images import MAX_BYTES, open_image
 from fashion.data.resizing import resize
 from fashion.errors import UserError
 from fashion.files import atomic_write
@@ -211,7 +211,8 @@ def by_hash(files: Iterable[ImageFile], seed: int) -> list[tuple[float, ImageFil
     """Return (hash, file) pairs in the order of the hash: of the content and the seed, from 0 to 1."""
 
     def content_hash(file: ImageFile) -> float:
-        digest = hashlib.sha256(f"{seed}\n".encode() + file.path.read_bytes()).digest()
+        with file.path.open("rb") as content:
+            digest = hashlib.sha256(f"{seed}\n".encode() + content.read(MAX_BYTES)).digest()
         return int.from_bytes(digest[:6]) / 2**48  # exact in a float
 
     return sorted(((content_hash(file), file) for file in files), key=lambda pair: (pair[0], pair[1].path))
@@ -289,15 +290,20 @@ class _Problems:
                 self.add(path, f"differs from {same.name} in case only, which not all systems allow; rename one")
             elif not self._inside(path):
                 self.add(path, "a link to something outside the folder, or to nothing; replace it with a copy")
+            elif not (path.is_dir() or path.is_file()):
+                self.add(path, "neither a file nor a folder; remove it")  # reading a pipe would wait forever
             elif path.is_dir() != folders:
                 self.add(path, otherwise)
             else:
                 yield path
 
     def _inside(self, path: Path) -> bool:
-        target = path.resolve()
+        target = Path(os.path.realpath(path))  # Path.resolve raises on a link to itself before Python 3.13
         in_cache = target.parts[-4:-2] == ("files", "md5")  # of DVC, with `cache.type: symlink`
-        return target.exists() and (in_cache or target.is_relative_to(self.root))
+        try:
+            return target.exists() and (in_cache or target.is_relative_to(self.root))
+        except OSError:  # longer than a path may be
+            return False
 
 
 def _visible(folder: Path) -> list[Path]:

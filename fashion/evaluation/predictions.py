@@ -1,7 +1,6 @@
 """The predictions of a model for a test set: what its metrics, its figures and a review need."""
 
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 
 from fashion.data.dataset import Split, blocks
 from fashion.errors import UserError
+from fashion.evaluation.tables import read_csv
 
 Probabilities = Shaped[np.ndarray, "n classes"]
 Labels = Shaped[np.ndarray, "n"]
@@ -68,11 +68,7 @@ class Predictions:
             UserError: it is not such a table, or has an unknown class.
         """
         try:
-            table = pd.read_csv(
-                io.BytesIO(content),
-                dtype=dict.fromkeys(REQUIRED, str) | dict.fromkeys(OPTIONAL, np.float64),
-                keep_default_na=False,
-            )
+            table = read_csv(content, dict.fromkeys(REQUIRED, str) | dict.fromkeys(OPTIONAL, np.float64))
         except ValueError as error:
             raise UserError(f"{name} is not a table of predictions: {error}") from error
         if list(table) not in (REQUIRED, REQUIRED + OPTIONAL) or not len(table):

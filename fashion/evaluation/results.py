@@ -3,7 +3,7 @@
 import csv
 import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def read(root: Path) -> list[Result]:
     params = read_yaml(root / "params.yaml")
     reports = {name: root / "reports" / name / "metrics.json" for name in params.get("models") or {}}
     runs = {name: read_json(path) for name, path in reports.items() if path.exists()}
-    variants: dict[str, dict[str, list[_Trial]]] = {}
+    variants: dict[str, dict[str, list[Trial]]] = {}
     for trial in _trials(root, params):
         variants.setdefault(trial.variant, {}).setdefault(trial.study, []).append(trial)
     studied = {
@@ -104,8 +104,18 @@ def _train_time_ratios(root: Path, params: Mapping[str, Any]) -> Mapping[str, Ma
 
 
 @dataclass(frozen=True)
-class _Trial:
-    """A trial of a study; `commit` is set if the code or the params have changed since."""
+class Trial:
+    """A trial of a study.
+
+    Attributes:
+        study: name of the study.
+        variant: name of the variant of the recipe.
+        seed: of the training.
+        accuracy: on the test set.
+        parameters: number of weights.
+        inference_flops: floating-point operations of a prediction for one image, if they were counted.
+        commit: that made it, if the code or the params have changed since.
+    """
 
     study: str
     variant: str
@@ -116,7 +126,7 @@ class _Trial:
     commit: str | None
 
 
-def _trials(root: Path, params: Mapping[str, Any]) -> Iterator[_Trial]:
+def _trials(root: Path, params: Mapping[str, Any]) -> Iterator[Trial]:
     """Yield the trials that have a test accuracy, of the studies that DVC ran on this data set."""
     for path in sorted(root.glob("studies/*/trials.csv")):
         if not path.with_name("dvc.lock").exists():
@@ -125,18 +135,36 @@ def _trials(root: Path, params: Mapping[str, Any]) -> Iterator[_Trial]:
         stage = lock.maker(str(path.relative_to(root)))
         if lock.params(stage).get("params.yaml", {}).get("dataset.name") != params["dataset"]["name"]:
             continue
+        for model, trial in parse_trials(path):
+            stale = _is_stale(root, lock, stage, params, model)
+            yield replace(trial, commit=_last_commit(root, path.with_name("dvc.lock"))) if stale else trial
+
+
+def parse_trials(path: Path) -> Iterator[tuple[str, Trial]]:
+    """Yield the trials of a table that have a test accuracy, each after the name of its model.
+
+    Raises:
+        UserError: it is not a table of trials.
+    """
+    try:
         for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
-            if row["accuracy"]:
-                stale = _is_stale(root, lock, stage, params, row["model"])
-                yield _Trial(
-                    path.parent.name,
-                    row["variant"],
-                    int(row["seed"]),
-                    float(row["accuracy"]),
-                    int(row["parameters"]),
-                    int(row["inference_flops"]) if row.get("inference_flops") else None,
-                    _last_commit(root, path.with_name("dvc.lock")) if stale else None,
-                )
+            if not row["accuracy"]:
+                continue
+            flops = row.get("inference_flops")
+            trial = Trial(
+                path.parent.name,
+                row["variant"],
+                int(row["seed"]),
+                float(row["accuracy"]),
+                int(row["parameters"]),
+                int(flops) if flops else None,
+                commit=None,
+            )
+            if not (0 <= trial.accuracy <= 1 and 0 <= trial.parameters < 2**63 > (trial.inference_flops or 0) >= 0):
+                raise ValueError(f"a value out of range: {trial}")
+            yield row["model"], trial
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not a table of trials: {error!r}") from error
 
 
 def _is_stale(root: Path, lock: Lock, stage: str, params: Mapping[str, Any], model: str) -> bool:

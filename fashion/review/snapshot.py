@@ -252,7 +252,7 @@ def _array(source: Revision, path: str) -> np.ndarray | None:
     content = source.read(path)
     try:
         return None if content is None else np.lib.format.read_array(io.BytesIO(content))
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, MemoryError) as error:
         raise UserError(f"{path} of {source.name} is not a .npy file: {error}") from error
 
 
@@ -274,7 +274,7 @@ def _model(source: Revision, name: str, labels: Labels | None, rules: Rules) -> 
             if files.seeds and predictions
             else None,
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"cannot read the results of {name} in {source.name}: {error!r}") from error
     return scored(model, predictions, rules) if predictions else model
 

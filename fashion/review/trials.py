@@ -1,20 +1,20 @@
 """The results of a model with several seeds, from a study of the same revision."""
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from fashion.dvc import Lock, md5
 from fashion.errors import UserError
 from fashion.evaluation.recipes import CorrectBySeed, correct_by_seed
+from fashion.evaluation.tables import read_csv
 from fashion.review.revision import Revision
 
 MIN_SEEDS = 3  # fewer give no usable estimate of a variance
+MAX_TRIALS = 1000
 LISTED = 3
 
 
@@ -75,19 +75,9 @@ def read(source: Revision, path: str, name: str, predictions: str, images: int) 
     if not inputs.keys() & known.keys():
         problem = f"the stages of {path} and {predictions} have no dependency in common"
         return Trials(None, problem, "declare all their dependencies")
-    try:
-        table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
-        table = table[table["variant"] == name]
-        if "errors" not in table:
-            return Trials(None, f"{path} has no `errors` column", run)
-        correct = correct_by_seed(list(table["errors"]), images)
-        accuracies = table["accuracy"].astype(float)
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path} of {source.name} is not a table of trials: {error!r}") from error
-    if len(correct) < MIN_SEEDS:
-        return Trials(None, f"{path} has {len(correct)} trials of {name}, at least {MIN_SEEDS} are needed", run)
-    if not np.allclose(correct.mean(axis=1), accuracies, atol=1e-4):
-        return Trials(None, f"errors and accuracies in {path} disagree", run)
+    correct, problem = parse(content, path, source.name, name, images)
+    if correct is None:
+        return Trials(None, problem, run)
     return Trials(
         correct,
         settings={file: inputs[file] for file in inputs.keys() - known.keys() if PurePosixPath(file).parent == folder},
@@ -100,6 +90,40 @@ def read(source: Revision, path: str, name: str, predictions: str, images: int) 
             if key not in lock.params(study).get(file, {})
         },
     )
+
+
+def parse(content: bytes, path: str, revision: str, name: str, images: int) -> tuple[CorrectBySeed | None, str]:
+    """Parse a table of trials.
+
+    Args:
+        content: of the file.
+        path: of the file, for messages.
+        revision: name of the revision, for messages.
+        name: of the model, the variant of its trials.
+        images: number of test images.
+
+    Returns:
+        Which test images each trial classifies correctly or, if that is unknown, None and the reason.
+
+    Raises:
+        UserError: it is not a table of trials.
+    """
+    try:
+        table = read_csv(content, str)
+        table = table[table["variant"] == name]
+        if len(table) > MAX_TRIALS:
+            raise ValueError(f"{len(table):,} trials of {name}; the limit is {MAX_TRIALS:,}")
+        if "errors" not in table:
+            return None, f"{path} has no `errors` column"
+        correct = correct_by_seed(list(table["errors"]), images)
+        accuracies = table["accuracy"].astype(float)
+    except (KeyError, OverflowError, ValueError) as error:
+        raise UserError(f"{path} of {revision} is not a table of trials: {error!r}") from error
+    if len(correct) < MIN_SEEDS:
+        return None, f"{path} has {len(correct)} trials of {name}, at least {MIN_SEEDS} are needed"
+    if not np.allclose(correct.mean(axis=1), accuracies, atol=1e-4):
+        return None, f"errors and accuracies in {path} disagree"
+    return correct, ""
 
 
 def _changed(

@@ -12,6 +12,7 @@ from fashion.dvc import Lock, read_output
 from fashion.errors import UserError
 from fashion.export.litert import LiteRTModel
 from fashion.export.ood import OODDetector
+from fashion.yaml_limits import CONVERSION_ERRORS, check_limits
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,10 @@ def exported_models(root: Path, lock: Lock) -> list[str]:
     """
     path = root / "params.yaml"
     try:
-        models = yaml.load(path.read_bytes(), yaml.CSafeLoader)["models"]  # load_params would import pydantic, slowly
+        check_limits(content := path.read_bytes(), path.as_posix())
+        models = yaml.load(content, yaml.CSafeLoader)["models"]  # load_params would import pydantic, slowly
         names = [name for name in models if f"models/{name}/model.tflite" in lock.outputs]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, yaml.YAMLError, *CONVERSION_ERRORS) as error:
         raise UserError(f"cannot read the section `models` of {path}: {' '.join(str(error).split())}") from error
     if not names:
         raise UserError("no exported models; run `dvc repro`")

@@ -113,7 +113,7 @@ def damaged_remote(folder: Path, choices: random.Random, planted: bool) -> float
     taken = recover(project, *MAKE)
     (project.folder / ".dvc" / "config.local").unlink()
     if planted:
-        alter(project.folder / "models" / "cnn" / "model.keras", choices)
+        alter(project.folder / "data" / "train" / "images.npy", choices)
     check(project)
     return taken
 
@@ -198,9 +198,12 @@ def outputs(project: Project) -> list[Path]:
 
 
 def delete_outputs(project: Project) -> None:
-    """Delete the outputs of the pipeline."""
+    """Delete the data and the models, which are not in Git."""
     for path in outputs(project):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.is_relative_to(project.folder / "models"):
+            path.unlink()
 
 
 SKIP = "" if sys.platform == "linux" and os.geteuid() == 0 else "mounting file systems needs Linux and root"

@@ -10,11 +10,12 @@ import time
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import psutil
 import yaml
 
-from tests.conftest import Project, clone, write_raw
+from tests.conftest import MODELS, Project, clone, write_raw
 from tests.drill.row import AttemptError
 
 DVC = [sys.executable, "-m", "dvc"]
@@ -56,13 +57,11 @@ def template(last: str | None = None) -> Template:
         (base / name).mkdir()
     raw = write_raw(base / "raw")
     whole, steps = clone(base / "whole", raw), clone(base / "steps", raw)
-    for project in (whole, steps) if last else ():
-        pipeline = yaml.safe_load((project.folder / "dvc.yaml").read_bytes())["stages"]
-        kept = list(pipeline)[: list(pipeline).index(last) + 1]
-        (project.folder / "dvc.yaml").write_text(yaml.dump({"stages": {stage: pipeline[stage] for stage in kept}}))
+    for project in (whole, steps):
+        shorten(project, last)
     whole.run(*REPRO)
     stages = list(yaml.safe_load((whole.folder / "dvc.lock").read_bytes())["stages"])
-    seconds, copies = [], []
+    seconds, copies = list[float](), list[Project]()
     for stage in [*stages, None]:
         folder = shutil.copytree(steps.folder, base / str(len(copies)), symlinks=True)
         copies.append(Project(folder, steps.environment))
@@ -73,6 +72,30 @@ def template(last: str | None = None) -> Template:
     finished = Template(stages, seconds, copies)
     compare(whole.folder, finished.files)
     return finished
+
+
+def shorten(project: Project, last: str | None) -> None:
+    """Remove the studies, all models but the first, and the stages after `last` from a project."""
+    others = MODELS[1:]
+    shutil.rmtree(project.folder / "studies")
+
+    def edit(params: Any) -> None:
+        for section in (params["models"], params["tune"], params["review"]["min_accuracy"]):
+            for model in others:
+                section.pop(model, None)
+
+    project.edit_params(edit)
+    path = project.folder / "dvc.yaml"
+    pipeline = yaml.safe_load(path.read_bytes())
+    for model in others:
+        del pipeline["stages"][f"train_{model}"]
+    path.write_text(yaml.dump(pipeline, sort_keys=False))
+    project.run(sys.executable, "-m", "fashion.dvc_deps")
+    if last:
+        stages = yaml.safe_load(path.read_bytes())["stages"]
+        kept = list(stages)[: list(stages).index(last) + 1]
+        path.write_text(yaml.dump({"stages": {stage: stages[stage] for stage in kept}}, sort_keys=False))
+    project.commit("a short pipeline")
 
 
 def copy(folder: Path, before: int = -1) -> Project:
@@ -88,13 +111,12 @@ def copy(folder: Path, before: int = -1) -> Project:
 
 
 def listing(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file in a project, by path; without Git's and with only the names of DVC's own."""
+    """Return the SHA-256 of each file in a project, by path; without compiled code and what Git and DVC keep."""
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() or name.startswith((".git/", ".dvc/tmp/")):
-            continue
-        files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_file() and not name.startswith((".git/", ".dvc/tmp/")) and "/__pycache__/" not in name:
+            files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return files
 
 
