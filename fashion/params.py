@@ -100,6 +100,7 @@ class FetchParams(StrictModel):
     sources: Annotated[tuple[Source, ...], Strict(False), AfterValidator(_not_empty)]
     timeout: Annotated[float, Field(gt=0, le=3600)]
     retries: Annotated[int, Field(ge=0, le=10)]
+    deadline: Annotated[float, Field(gt=0, le=86_400)]
     files: RawFiles
 
 

@@ -27,7 +27,7 @@ def main() -> None:
     else:
         from fashion.data import sources
 
-        sources.fetch(dict(fetch.files), fetch.sources, args.raw, fetch.timeout, fetch.retries)
+        sources.fetch(dict(fetch.files), fetch.sources, args.raw, fetch.timeout, fetch.retries, fetch.deadline)
 
 
 if __name__ == "__main__":

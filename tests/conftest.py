@@ -93,6 +93,7 @@ fetch:
     - env:FASHION_MNIST_DIR
   timeout: 20
   retries: 1
+  deadline: 1800
   files:
 """
 
@@ -183,7 +184,13 @@ def small_params(raw_folder: Path) -> dict[str, Any]:
         for key, name in FILES.items()
         for content in [(raw_folder / name).read_bytes()]
     }
-    params["fetch"] = {"sources": ["env:FASHION_MNIST_DIR"], "timeout": 20, "retries": 1, "files": files}
+    params["fetch"] = {
+        "sources": ["env:FASHION_MNIST_DIR"],
+        "timeout": 20,
+        "retries": 1,
+        "deadline": 1800,
+        "files": files,
+    }
     params["validation"]["images"] = 60
     params["export"] |= {"preprocessing": "fashion-mnist", "representative_images": 100}
     params["training"] |= SMALL_TRAINING

@@ -15,7 +15,7 @@ from tests.conftest import ROOT, idx_params
 
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[a-z]*.py") if path.stem != "training")
 MODULES = ["fashion.cli", *(f"stages.{stage}" for stage in STAGES)]
-HEAVY = {"tensorflow", "keras", "numpy", "pandas", "matplotlib", "jinja2", "requests", "pooch", "dvc"}
+HEAVY = {"tensorflow", "keras", "numpy", "pandas", "matplotlib", "jinja2", "requests", "dvc"}
 
 
 def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -307,8 +307,8 @@ def test_format_and_fetch_differ() -> None:
     with pytest.raises(UserError) as error:
         check_params(values, "params.yaml")
     assert str(error.value) == (
-        "params.yaml: fetch: found the keys sources, timeout, retries, files; dataset.format: folder expects folder, "
-        "unreadable, test_fraction, seed; `fashion dataset PATH` writes both sections"
+        "params.yaml: fetch: found the keys sources, timeout, retries, deadline, files; dataset.format: folder expects "
+        "folder, unreadable, test_fraction, seed; `fashion dataset PATH` writes both sections"
     )
     values["fetch"] = {"folder": "images", "unreadable": 0, "test_fraction": 1.0, "sed": 1}
     with pytest.raises(UserError) as error:

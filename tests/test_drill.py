@@ -6,7 +6,7 @@ import pytest
 
 from fashion.files import read_json
 from tests.conftest import ROOT
-from tests.drill import pipeline, project, run
+from tests.drill import pipeline, project, run, sources
 from tests.drill.row import Result, Row, repeated
 
 ATTEMPTS = {
@@ -22,6 +22,11 @@ def test_attempts(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     template = project.template
     monkeypatch.setattr(project, "template", lambda: template("preprocess"))
     row = Row(name, 1, repeated(ATTEMPTS[name]))
+    assert run.faults(row, run.run(row, 1, tmp_path)) == []
+
+
+@pytest.mark.parametrize("row", [row for row in sources.ROWS if not row.skip], ids=lambda row: row.name)
+def test_sources(row: Row, tmp_path: Path) -> None:
     assert run.faults(row, run.run(row, 1, tmp_path)) == []
 
 

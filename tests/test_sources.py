@@ -2,12 +2,17 @@
 
 import gzip
 import hashlib
+import io
+import os
+import select
 import socket
 import ssl
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -47,6 +52,10 @@ class Server(BaseHTTPRequestHandler):
         body = BODIES.get(kind)
         if kind == "flaky" and self.requests.count("flaky") == 2:
             body = ARCHIVE
+        if kind in ("drip", "endless", "loop"):
+            with suppress(OSError):  # the client leaves
+                self.respond_endlessly(kind)
+            return
         if body is None:
             self.send_error(503 if kind == "flaky" else 404)
             return
@@ -54,6 +63,18 @@ class Server(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: len(body) // 2] if kind == "cut" else body)
+
+    def respond_endlessly(self, kind: str) -> None:
+        if kind == "drip":
+            for value in b"HTTP/1.0 200 OK\r\n" * 100:
+                self.wfile.write(bytes([value]))
+                time.sleep(0.1)
+        self.send_response(302 if kind == "loop" else 200)
+        self.send_header("Location", self.path)
+        self.end_headers()
+        self.wfile.write(ARCHIVE)
+        while True:
+            self.wfile.write(b"\xff" * 1_000_000)
 
     def log_message(self, *args: object) -> None:
         """Log nothing."""
@@ -99,8 +120,8 @@ def silent_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def fetch(folder: Path, *names: str, timeout: float = 30, retries: int = 0) -> None:
-    sources.fetch({"train_labels": FILE}, names, folder, float(timeout), retries)
+def fetch(folder: Path, *names: str, timeout: float = 30, retries: int = 0, deadline: float = 60) -> None:
+    sources.fetch({"train_labels": FILE}, names, folder, float(timeout), retries, float(deadline))
 
 
 def written(folder: Path) -> dict[str, bytes]:
@@ -121,7 +142,9 @@ FAULTS = {
     "bomb": "contains more bytes, expected 10,240",
     "html": "is an HTML page instead of data; it starts with b'<!DOCTYPE html><titl'",
     "empty": "contains 0 bytes, expected 10,240",
-    "cut": "IncompleteRead",
+    "cut": "corrupt: Compressed file ended before the end-of-stream marker",
+    "endless": "corrupt: Not a gzipped file",
+    "loop": "HTTP Error 302: The HTTP server returned a redirect error that would lead to an infinite loop.",
     "missing": "404",
 }
 
@@ -146,8 +169,15 @@ def test_refused_and_silent_connections(silent_port: int, tmp_path: Path) -> Non
     assert written(tmp_path) == {}
 
 
+def test_slow_source(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It responds in time, byte by byte."""
+    fetch(tmp_path, f"{server}/drip/", f"{server}/good/", timeout=10, retries=1, deadline=0.5)
+    assert written(tmp_path) == {"train_labels.idx": PAYLOAD}
+    assert capsys.readouterr().out.startswith(f"{server}/drip/: not finished after 0.5 seconds\n")
+
+
 def test_retry(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "sleep", lambda _: None)  # pooch waits a second before it retries
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     Server.requests.clear()
     fetch(tmp_path, f"{server}/flaky/", retries=1)
     assert written(tmp_path) == {"train_labels.idx": PAYLOAD}
@@ -189,6 +219,28 @@ def test_wrong_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: st
         fetch(tmp_path / "raw", "env:FASHION_MNIST_DIR")
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "loop"])
+def test_no_regular_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    path = tmp_path / f"{FILE.name}.gz"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "loop":
+            path.symlink_to(path)
+    monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path))
+    with pytest.raises(UserError, match=f"{path.name} is not a file"):
+        fetch(tmp_path / "raw", "env:FASHION_MNIST_DIR")
+
+
+def test_killed_before(server: str, tmp_path: Path) -> None:
+    """The next fetch removes what one left that was killed."""
+    (tmp_path / ".raw.tmp" / "1" / "lists").mkdir(parents=True)
+    fetch(tmp_path / "raw", f"{server}/good/")
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
 IMAGES = RawFile(name="images-idx3-ubyte", length=3, sha256=hashlib.sha256(b"abc").hexdigest())
 
 
@@ -204,11 +256,11 @@ def test_all_files_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seco
         monkeypatch.setenv(folder.upper(), str(tmp_path / folder))
     files, names = {"labels": FILE, "images": IMAGES}, ("env:FIRST", "env:SECOND")
     if second_has_images:
-        sources.fetch(files, names, tmp_path / "raw", timeout=1.0, retries=0)
+        sources.fetch(files, names, tmp_path / "raw", timeout=1.0, retries=0, deadline=60.0)
         assert written(tmp_path / "raw") == {"labels.idx": PAYLOAD, "images.idx": b"abc"}
     else:
         with pytest.raises(UserError, match="cannot fetch images-idx3-ubyte from any source"):
-            sources.fetch(files, names, tmp_path / "raw", timeout=1.0, retries=0)
+            sources.fetch(files, names, tmp_path / "raw", timeout=1.0, retries=0, deadline=60.0)
         assert not (tmp_path / "raw").exists()
 
 
@@ -239,13 +291,43 @@ def test_apt_failure(programs: Path, tmp_path: Path) -> None:
         fetch(tmp_path / "raw", "debian:dataset-fashion-mnist")
 
 
+def test_apt_hangs(programs: Path, tmp_path: Path) -> None:
+    """It is killed, with the program that it has started."""
+    os.mkfifo(tmp_path / "pipe")
+    write_program(programs / "apt-get", f"/bin/sleep 60 > '{tmp_path}/pipe' & wait")
+    write_program(programs / "dpkg-deb", "exit 0")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(UserError, match=r"debian:dataset-fashion-mnist: not finished after 0\.5 seconds"):
+        fetch(tmp_path / "raw", "debian:dataset-fashion-mnist", deadline=0.5)
+    assert select.select([reader], [], [], 10)[0], "the program that has the pipe open still runs"
+    os.close(reader)
+    assert {path.name for path in tmp_path.iterdir()} == {"bin", "pipe"}
+
+
+def test_apt_reason(programs: Path, tmp_path: Path) -> None:
+    write_program(programs / "apt-get", "printf 'W: old\nE: Failed to fetch x\n  - Filesize: 1\n' >&2; exit 100")
+    write_program(programs / "dpkg-deb", "exit 0")
+    with pytest.raises(UserError, match=r"failed: E: Failed to fetch x\n"):
+        fetch(tmp_path / "raw", "debian:dataset-fashion-mnist")
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "package.deb is corrupt"), (bytes(10_240), "neither .* is in")])
+def test_wrong_package(programs: Path, tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "package.tar").write_bytes(content)
+    write_program(programs / "apt-get", ": > package.deb")
+    write_program(programs / "dpkg-deb", f"exec /bin/cat '{tmp_path}/package.tar'")
+    with pytest.raises(UserError, match=message):
+        fetch(tmp_path / "raw", "debian:dataset-fashion-mnist")
+
+
 def test_debian_package(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "labels.gz").write_bytes(ARCHIVE)
+    with tarfile.open(tmp_path / "package.tar", "w") as tar:
+        for name, content in (("usr/share/other", bytes(100_000)), (f"usr/share/{FILE.name}.gz", ARCHIVE)):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
     write_program(programs / "apt-get", 'case "$*" in *download*) : > package.deb;; esac; echo "$*" >> "$LOG"')
-    write_program(
-        programs / "dpkg-deb",
-        f'/bin/mkdir -p "$3/usr/share" && /bin/cp {tmp_path}/labels.gz "$3/usr/share/{FILE.name}.gz"',
-    )
+    write_program(programs / "dpkg-deb", f"exec /bin/cat '{tmp_path}/package.tar'")
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     fetch(tmp_path / "raw", "debian:dataset-fashion-mnist")
     assert written(tmp_path / "raw") == {"train_labels.idx": PAYLOAD}

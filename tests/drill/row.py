@@ -51,8 +51,8 @@ class Row:
 
 
 Attempt = Callable[[Path, random.Random, bool], float]
-"""Makes one attempt in an empty folder, with random choices from the generator; the last argument is as for `Run`.
-Returns the seconds to recover; raises `AttemptError`."""
+"""Makes one attempt in an empty folder with its number as the name, with random choices from the generator; the last
+argument is as for `Run`. Returns the seconds to recover; raises `AttemptError`."""
 
 
 def repeated(attempt: Attempt, parallel: int = 1) -> Run:
