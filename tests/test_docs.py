@@ -15,7 +15,7 @@ from fashion.review.rules import Rules
 from fashion.validation import parse_yaml, validated
 from tests.conftest import MODELS, ROOT, idx_params
 
-PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
+PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
 LINKING_PAGES = [*PAGES, "tests/photos/README.md", "reports/MODEL_CARD.md"]
 TARGETS = set(re.findall(r"^([a-z][a-z -]*):", (ROOT / "Makefile").read_text(), re.M))
 COMMANDS = (ROOT / "fashion" / "cli.py").read_text()
