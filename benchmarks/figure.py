@@ -71,8 +71,7 @@ def draw(machines: Mapping[str, Mapping[str, tuple[float, float]]], published: M
     """Draw the models measured here on the left, and published results, without comparable times, on the right.
 
     Args:
-        machines: training time and accuracy by model, for each kind of machine; only the points of the first kind are
-            labelled.
+        machines: training time and accuracy by model, for each kind of machine.
         published: accuracy by network.
     """
     from matplotlib.figure import Figure
@@ -87,11 +86,12 @@ def draw(machines: Mapping[str, Mapping[str, tuple[float, float]]], published: M
         colours = [COLOURS[2 if name in LABELS else 0] for name in models]
         faces = "none" if number else colours
         measured.scatter(*zip(*models.values(), strict=True), edgecolors=colours, facecolors=faces, label=kind)
-    for name, point in next(iter(machines.values())).items():
-        below = name == "demo"  # close to the tutorial's CNN
-        measured.annotate(LABELS.get(name, name), point, (7, -16 if below else -4), textcoords="offset points")
+    for name in next(iter(machines.values())):
+        point = max(models[name] for models in machines.values() if name in models)  # the slowest
+        offset = {"demo": 7, "tutorial": -14}.get(name, -4)  # these two are close to each other
+        measured.annotate(LABELS.get(name, name), point, (7, offset), textcoords="offset points")
     if len(machines) > 1:
-        measured.legend(loc="lower right")
+        measured.legend(loc="upper left")
     measured.set_xscale("log")
     measured.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
     measured.minorticks_off()
