@@ -138,7 +138,7 @@ def row(reader: str) -> Run:
     return lambda folder, inputs, planted: fuzz(folder, inputs, "error" if planted else "", reader)
 
 
-ROWS = tuple(Row(f"mutated {name}", INPUTS, row(reader)) for reader, name in READERS.items())
+ROWS = tuple(Row(f"Altered at random: {name}", INPUTS, row(reader)) for reader, name in READERS.items())
 
 if __name__ == "__main__":
     main()

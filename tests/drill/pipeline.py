@@ -48,11 +48,11 @@ def killed(group: bool) -> Attempt:
 
 
 def full_disk(place: str) -> Attempt:
-    """Return an attempt with too little space in a folder, at a random stage."""
+    """Return an attempt with too little space in a folder, at one stage after the other."""
 
     def attempt(folder: Path, choices: random.Random, planted: bool) -> float:
         with small_disk(folder / place):
-            project = copy(folder, choices.randrange(len(drill.template().stages)))
+            project = copy(folder, int(folder.name) % len(drill.template().stages))
             ballast = folder / place / "ballast"
             fill(ballast, choices.randrange(300_000))
             done = run(project, *REPRO)
@@ -69,10 +69,10 @@ def full_disk(place: str) -> Attempt:
 
 
 def read_only_cache(folder: Path, choices: random.Random, planted: bool) -> float:
-    """Make the cache read-only at a random stage, then writable again."""
+    """Make the cache read-only at one stage after the other, then writable again."""
     cache = folder / "project" / ".dvc" / "cache"
     with small_disk(cache):
-        project = copy(folder, choices.randrange(len(drill.template().stages)))
+        project = copy(folder, int(folder.name) % len(drill.template().stages))
         subprocess.run(["mount", "-o", "remount,ro", cache], check=True)
         done = run(project, *REPRO)
         if done.returncode and "Read-only file system" not in done.stdout:
@@ -208,15 +208,15 @@ def delete_outputs(project: Project) -> None:
 
 SKIP = "" if sys.platform == "linux" and os.geteuid() == 0 else "mounting file systems needs Linux and root"
 ROWS = (
-    Row("`dvc repro` is killed at a random moment, with the stage that it runs", 50, repeated(killed(group=True), 2)),
-    Row("DVC is killed at a random moment, without the stage that it runs", 50, repeated(killed(group=False), 2)),
-    Row("No space is left in the project's folder", 10, repeated(full_disk("project"), 2), SKIP),
-    Row("No space is left for the cache", 10, repeated(full_disk("project/.dvc/cache"), 2), SKIP),
-    Row("No space is left for temporary files", 10, repeated(full_disk("tmp"), 2), SKIP),
-    Row("The cache is read-only", 10, repeated(read_only_cache, 2), SKIP),
-    Row("A file in the cache is truncated, altered or deleted", 20, repeated(damaged_cache, 2)),
-    Row("A file in the DVC remote is truncated, altered or deleted", 20, repeated(damaged_remote, 2)),
+    Row("`dvc repro` is killed at a random moment, with the stage that it runs", 25, repeated(killed(group=True), 2)),
+    Row("DVC is killed at a random moment, without the stage that it runs", 25, repeated(killed(group=False), 2)),
+    Row("No space is left in the project's folder, at each stage", 7, repeated(full_disk("project"), 2), SKIP),
+    Row("No space is left for the cache, at each stage", 7, repeated(full_disk("project/.dvc/cache"), 2), SKIP),
+    Row("No space is left for temporary files, at each stage", 7, repeated(full_disk("tmp"), 2), SKIP),
+    Row("The cache is read-only, at each stage", 7, repeated(read_only_cache, 2), SKIP),
+    Row("A file in the cache is truncated, altered or deleted", 10, repeated(damaged_cache, 2)),
+    Row("A file in the DVC remote is truncated, altered or deleted", 10, repeated(damaged_remote, 2)),
     Row("An output is edited by hand", 20, repeated(edited_output, 2)),
-    Row("Two `dvc repro` run at once", 10, repeated(together(REPRO))),
-    Row("Two `make` run at once", 10, repeated(together(MAKE))),
+    Row("Two `dvc repro` run at once", 5, repeated(together(REPRO))),
+    Row("Two `make` run at once", 5, repeated(together(MAKE))),
 )
