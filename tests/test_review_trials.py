@@ -264,6 +264,19 @@ def test_not_measured_in_base() -> None:
     assert f"> Recipe of a: {reason}." in report.markdown(result, [], {})
 
 
+@pytest.mark.parametrize("text", ["```<script>x</script>`", "`a\n\n<script>x</script>`", "\x1b[2J<script>"])
+def test_markup_and_control_characters(text: str) -> None:
+    """In the keys of another revision's dvc.lock."""
+    before, after = some(0.9), Trials(None, f"params.yaml: {text} changed after the trials", "run `dvc repro`")
+    result = compare(snapshot("base", {"a": before}), snapshot("head", {"a": after}))
+    written = report.markdown(result, gate.failures(result), {})
+    page = report.page(written)
+    assert "&lt;script&gt;" in page
+    assert "<script" not in page
+    assert "<code>dvc repro</code>" in page
+    assert "\x1b" not in written
+
+
 def test_test_set_that_grew() -> None:
     """Recipes are compared on the images of base."""
     more = np.concatenate([IMAGES[::-1], np.full((50, 1, 1, 1), 255, np.uint8)])

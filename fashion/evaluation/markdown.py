@@ -5,12 +5,17 @@ import re
 
 def escape(text: str) -> str:
     """Return `text` escaped for use inside a line, a list item or a table cell."""
-    return re.sub(r"([\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(text.splitlines()))
+    return re.sub(r"([\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", _printable(text))
 
 
 def code(text: str) -> str:
     """Return `text` as inline code for use outside tables."""
-    text = " ".join(text.splitlines()) or '""'
+    text = _printable(text) or '""'
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     space = " " if len(fence) > 1 else ""
     return f"{fence}{space}{text}{space}{fence}"
+
+
+def _printable(text: str) -> str:
+    """Return `text` on one line, without control characters, which a terminal would obey."""
+    return re.sub(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", " ".join(text.splitlines()))

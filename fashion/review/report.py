@@ -247,7 +247,8 @@ def _param(key: str, before: Any, after: Any) -> str:
 
 def _sentence(text: str) -> str:
     """Return a sentence escaped, except for the commands in backticks."""
-    return "".join(part if part.startswith("`") else escape(part) for part in re.split("(`[^`]*`)", text))
+    parts = re.split("`([^`]+)`", text)
+    return "".join(code(part) if number % 2 else escape(part) for number, part in enumerate(parts))
 
 
 def _few(items: Sequence[str]) -> str:
