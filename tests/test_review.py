@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from fashion.data.dataset import npy_header
+from fashion.dvc import Lock
 from fashion.errors import UserError
 from fashion.review.revision import working_tree
 from fashion.review.rules import load_rules
-from fashion.review.snapshot import TestSet
+from fashion.review.snapshot import MAX_JSON_BYTES, TestSet
 from tests.flowers import Flowers
 
 
@@ -60,7 +61,8 @@ def test_worse(worse: Flowers, tmp_path: Path) -> None:
     assert verdict < table < folded < figure
     assert re.findall(r'<img .* width="(\d+)"', done.stdout) == ["480"]
     assert "data:image/png;base64," in page.read_text()
-    assert "http" not in page.read_text()
+    assert not re.search("https?:", page.read_text())
+    assert "Content-Security-Policy\" content=\"default-src 'none';" in page.read_text()
 
 
 def test_waiver(worse: Flowers, tmp_path: Path) -> None:
@@ -374,6 +376,21 @@ def test_nested_metrics(flowers: Flowers) -> None:
     assert "error: cannot read the results of flowers in the working tree: Recursion" in flowers.review().stderr
 
 
+def test_long_metrics(flowers: Flowers) -> None:
+    (flowers.folder / "metrics.json").write_text("{}" + MAX_JSON_BYTES * " ")
+    assert "1,048,578 bytes of JSON; the limit is 1,048,576" in flowers.review().stderr
+
+
+def test_path_as_md5(flowers: Flowers) -> None:
+    """A dvc.lock names a file outside the cache."""
+    lock = flowers.folder / "dvc.lock"
+    digest = Lock.read(flowers.folder).outputs["probabilities.npy"]
+    lock.write_text(lock.read_text().replace(str(digest), "../../../../probabilities.npy"))
+    flowers.git("commit", "-am", "not what DVC writes")
+    done = flowers.review("--base", "HEAD~1", "--head", "HEAD")
+    assert "'../../../../probabilities.npy' is not an MD5; run `dvc repro`" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -387,6 +404,7 @@ def test_nested_metrics(flowers: Flowers) -> None:
         ),
         ("classes", [*"abcd"], "probabilities.npy of the working tree: expected probabilities of shape (75, 4)"),
         ("history", "metrics.json", "cannot read the results of flowers in the working tree"),
+        ("history", "wide.csv", "cannot read the results of flowers in the working tree: ValueError('the first line"),
         ("base_branch", "nowhere", "there is no branch nowhere or origin/nowhere"),
         ("min_accuracy", {"roses": 0.5}, "params.yaml of the working tree: review.min_accuracy.roses: no such model"),
         ("significance", 5, "params.yaml of the working tree: review.significance: "),
@@ -397,6 +415,7 @@ def test_bad_rules(flowers: Flowers, key: str, value: Any, message: str) -> None
     section = params["review"] if key in params["review"] else params["review"]["models"]["flowers"]
     section[key] = value
     flowers.write_params(params)
+    (flowers.folder / "wide.csv").write_text("epoch,val_accuracy" + 99 * ",x")
     done = flowers.review()
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {message}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -112,7 +113,13 @@ class Revision:
         return self._cache_file(digest).read_bytes() if digest and self._cache_file(digest).is_file() else None
 
     def _cache_file(self, digest: str) -> Path:
-        """Return where DVC's cache has the content with this MD5, if it does."""
+        """Return where DVC's cache has the content with this MD5, if it does.
+
+        Raises:
+            UserError: dvc.lock has something else as an MD5, such as a path.
+        """
+        if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", str(digest)):
+            raise UserError(f"dvc.lock of {self.name}: {digest!r:.50} is not an MD5; run `dvc repro`")
         return self._cache / digest[:2] / digest[2:]
 
     @cached_property

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from fashion.dvc import Lock, folder_md5, git
 from fashion.errors import UserError
 from fashion.evaluation import metrics
 from fashion.evaluation.predictions import Labels, Predictions
+from fashion.evaluation.tables import read_csv
 from fashion.review import revision, trials
 from fashion.review.data_changes import Data, Folder
 from fashion.review.revision import Revision
@@ -22,6 +23,7 @@ from fashion.review.rules import Rules, load_rules
 from fashion.review.trials import Trials
 
 AUDIT = "reports/audit.json"
+MAX_JSON_BYTES = 2**20
 METRICS = ("accuracy", "loss", "calibration_error")
 
 
@@ -209,8 +211,8 @@ def _data(source: Revision) -> Data:
         images: dict[str, dict[str, int]] = {}
 
     try:
-        audit = Audit.model_validate_json(source.file(AUDIT) or b"{}")
-    except ValidationError:  # of another project, or written by another version of this package
+        audit = Audit.model_validate_json(_json(source.file(AUDIT)))
+    except ValueError:  # of another project, or written by another version of this package
         audit = Audit()
     folders = {
         path: Folder(md5, count, source.cached_listing(md5))
@@ -264,12 +266,12 @@ def _model(source: Revision, name: str, labels: Labels | None, rules: Rules) -> 
     if written is None and predictions is None and source.recorded(files.predictions) is None:
         return None
     try:
-        values = {} if written is None else json.loads(written)
+        values = json.loads(_json(written))
         model = Model(
             {metric: float(values[metric]) for metric in METRICS if metric in values},
             None,
             values.get("test_set"),
-            None if history is None else pd.read_csv(io.BytesIO(history))[["epoch", "val_accuracy"]],
+            None if history is None else read_csv(history, str)[["epoch", "val_accuracy"]].apply(pd.to_numeric),
             trials.read(source, files.seeds, name, files.predictions, len(predictions.labels))
             if files.seeds and predictions
             else None,
@@ -277,6 +279,17 @@ def _model(source: Revision, name: str, labels: Labels | None, rules: Rules) -> 
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"cannot read the results of {name} in {source.name}: {error!r}") from error
     return scored(model, predictions, rules) if predictions else model
+
+
+def _json(content: bytes | None) -> bytes:
+    """Return the content of a JSON file, an empty object if there is none.
+
+    Raises:
+        ValueError: it is too long.
+    """
+    if content is not None and len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"{len(content):,} bytes of JSON; the limit is {MAX_JSON_BYTES:,}")
+    return b"{}" if content is None else content
 
 
 def _predictions(source: Revision, path: str, labels: Labels | None, rules: Rules) -> Predictions | None:
