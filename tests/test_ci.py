@@ -3,8 +3,10 @@
 The project is that of tests/flowers.py. A program that prints the same responses stands in for GitHub's.
 """
 
+import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -378,6 +380,13 @@ def test_comment(hub: Hub, commenting: Callable[..., list[dict[str, Any]]]) -> N
     assert "Better. $(touch hacked)" in str(post["body"])
     assert figures.run("git", "ls-files").stdout.split() == ["curves.png"]
     assert not list(hub.folder.rglob("hacked"))
+
+
+def test_comment_mentions_nobody(hub: Hub, commenting: Callable[..., list[dict[str, Any]]]) -> None:
+    text = "@a &commat;b &#64;c &#0064;d &#x40;e &#X40;f <b>&#64g</b>"
+    (hub.folder / "review" / "review.md").write_text(text)
+    body = str(commenting(PULL="7")[-1]["body"])
+    assert re.findall("@.", html.unescape(body)) == 7 * ["@\N{ZERO WIDTH SPACE}"]
 
 
 def test_comment_is_updated(commenting: Callable[..., list[dict[str, Any]]]) -> None:
