@@ -276,7 +276,7 @@ def test_options_for_idx(root: Path, tmp_path: Path) -> None:
     assert error_of(root, tmp_path / "noise", grey=True).startswith("--size and --grey are for folders of image files")
 
 
-def test_idx_mistakes(root: Path, tmp_path: Path) -> None:
+def test_idx_mistakes(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = tmp_path / "noise"
     write_idx(noise)
     labels = noise / "t10k-labels-idx1-ubyte"
@@ -289,6 +289,9 @@ def test_idx_mistakes(root: Path, tmp_path: Path) -> None:
     assert error_of(root, noise).startswith(f"{labels}: 9 bytes long, expected 23")
     labels.write_bytes(b"\x1f\x8b" + content)
     assert error_of(root, noise).startswith(f"{labels}: corrupt (")
+    monkeypatch.setattr(inspection, "MAX_IDX_BYTES", 10_000)
+    labels.write_bytes(gzip.compress(bytes(10_001)))
+    assert error_of(root, noise) == f"{labels}: more than 10,000 bytes uncompressed, the limit"
     labels.unlink()
     assert error_of(root, noise).startswith(f"{noise}: none for test_labels, expected one file with train or test")
 

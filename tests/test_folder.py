@@ -323,7 +323,12 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: (path / "pink").symlink_to(path.parent),
         "FOLDER/pink: a link to something outside the folder, or to nothing; replace it with a copy",
     ),
-    "not UTF-8": (not_utf8, "FOLDER/red/caf\\xe9.png: the name is not UTF-8; rename it"),
+    "not UTF-8": (not_utf8, "FOLDER/red/caf\\xe9.png: the name is not UTF-8, or has control characters; rename it"),
+    "control characters": (
+        lambda path: (path / "red" / "\x1b]0;x\x07\n::stop-commands::x.png").touch(),
+        "FOLDER/red/\\x1b]0;x\\x07\\n::stop-commands::x.png: the name is not UTF-8, or has control characters; "
+        "rename it",
+    ),
     "case": (
         lambda path: (path / "Red").mkdir(),
         "FOLDER/red: differs from Red in case only, which not all systems allow; rename one",

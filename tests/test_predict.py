@@ -119,8 +119,8 @@ def test_more_images_than_a_batch(predict: Command, image_file: Path, monkeypatc
     assert len(set(lines)) == 1
 
 
-def test_file_name_not_utf8(project: Project, image_file: Path) -> None:
-    name = os.fsencode(image_file.parent) + b"/\xff.png"
+def test_unprintable_file_name(project: Project, image_file: Path) -> None:
+    name = os.fsencode(image_file.parent) + b"/\xff\x1b[2J.png"
     Path(os.fsdecode(name)).write_bytes(image_file.read_bytes())
     done = subprocess.run(
         [*FASHION, "predict", os.fsdecode(name), os.fsdecode(name + b"g")],
@@ -131,8 +131,8 @@ def test_file_name_not_utf8(project: Project, image_file: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stdout.startswith(rf"{image_file.parent}/\xff.png: ")
-    assert done.stderr == rf"error: {image_file.parent}/\xff.pngg: No such file or directory" + "\n"
+    assert done.stdout.startswith(rf"{image_file.parent}/\xff\x1b[2J.png: ")
+    assert done.stderr == rf"error: {image_file.parent}/\xff\x1b[2J.pngg: No such file or directory" + "\n"
 
 
 def test_out_of_distribution(predict: Command, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from fashion.data.dataset import Shape, npy_header
-from fashion.data.images import MAX_BYTES, open_image
+from fashion.data.images import MAX_BYTES, open_image, printable
 from fashion.data.resizing import resize
 from fashion.errors import UserError
 from fashion.files import atomic_write
@@ -262,7 +262,7 @@ class _Problems:
         self.lines: list[str] = []
 
     def add(self, path: Path, problem: str) -> None:
-        self.lines.append(f"{os.fsencode(path).decode(errors='backslashreplace')}: {problem}")
+        self.lines.append(f"{printable(path)}: {problem}")
 
     def end(self) -> None:
         if self.lines:
@@ -280,10 +280,8 @@ class _Problems:
         """Yield the folders in a folder or, if not `folders`, its files; note others with the problem `otherwise`."""
         names: dict[str, Path] = {}
         for path in _visible(folder):
-            try:
-                path.name.encode()
-            except UnicodeEncodeError:  # os.fsdecode marks such bytes with surrogates
-                self.add(path, "the name is not UTF-8; rename it")
+            if printable(path.name) != path.name:
+                self.add(path, "the name is not UTF-8, or has control characters; rename it")
                 continue
             same = names.setdefault(unicodedata.normalize("NFC", path.name).casefold(), path)
             if same != path:

@@ -1,6 +1,7 @@
 """Decoding of image files, within limits."""
 
 import io
+import os
 import re
 import struct
 import warnings
@@ -41,6 +42,12 @@ DECODING_ERRORS = (  # that Pillow raises on damaged files
     zlib.error,
 )
 Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS applies; Pillow would warn at one size and fail at another
+
+
+def printable(path: Path | str) -> str:
+    """Return a path with control characters, and bytes that are not UTF-8, as escape sequences."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
 
 
 def open_image(path: Path) -> Image.Image:

@@ -27,6 +27,7 @@ from fashion.params import RawFiles, check_params
 from fashion.validation import parse_yaml, read_yaml, set_value, yaml_editor
 
 IMAGES = "images"  # the folder in the project
+MAX_IDX_BYTES = 2**31  # of a file, uncompressed
 OWN_SIZE = 64  # pixels; images of one size, at most this, keep it by default
 DEFAULT_SIZE = 32
 MIN_STEPS = 30  # per epoch, for small data sets
@@ -248,11 +249,14 @@ def _inspect_idx(path: Path, files: Mapping[str, list[Path]]) -> Found:
                 f"{path}: {names} for {key}, expected one file with train or test (or t10k) and images or labels in "
                 "its name, in IDX format, gzipped or not"
             )
-        content = matching[0].read_bytes()
         try:
-            content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+            with matching[0].open("rb") as file:
+                stream = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
+                content = stream.read(MAX_IDX_BYTES + 1)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise UserError(f"{matching[0]}: corrupt ({error})") from error
+        if len(content) > MAX_IDX_BYTES:
+            raise UserError(f"{matching[0]}: more than {MAX_IDX_BYTES:,} bytes uncompressed, the limit")
         contents[key] = content
         name = json.dumps(matching[0].name.removesuffix(".gz"), ensure_ascii=False)
         digest = hashlib.sha256(content).hexdigest()

@@ -96,7 +96,7 @@ def load_image(name: str, classifier: Classifier, background: preprocessing.Back
     Raises:
         UserError: as for `preprocessing.preprocess`, or the file cannot be read.
     """
-    shown = os.fsencode(name).decode(errors="backslashreplace")  # file names may be any bytes
+    shown = images.printable(name)
     try:
         if name == STANDARD_INPUT:
             content = sys.stdin.buffer.read(images.MAX_BYTES + 1)
