@@ -68,7 +68,7 @@ def full_disk(place: str) -> Attempt:
     return attempt
 
 
-def read_only_cache(folder: Path, choices: random.Random, planted: bool) -> float:
+def read_only_cache(folder: Path, _choices: random.Random, planted: bool) -> float:
     """Make the cache read-only at one stage after the other, then writable again."""
     cache = folder / "project" / ".dvc" / "cache"
     with small_disk(cache):
