@@ -1,5 +1,7 @@
 """Out-of-distribution detection."""
 
+import io
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import mahalanobis
@@ -85,3 +87,9 @@ def test_bytes() -> None:
     np.testing.assert_array_equal(
         loaded.distances(images, features(images)), detector.distances(images, features(images))
     )
+
+
+def test_no_pickled_objects() -> None:
+    np.savez(file := io.BytesIO(), **{"pixels.means": np.array([print], dtype=object)})
+    with pytest.raises(ValueError, match="Object arrays cannot be loaded when allow_pickle=False"):
+        OODDetector.from_bytes(file.getvalue())

@@ -15,6 +15,7 @@ from fashion.dvc import Lock, folder_md5, git
 from fashion.errors import UserError
 from fashion.evaluation import metrics
 from fashion.evaluation.predictions import Labels, Predictions
+from fashion.evaluation.tables import read_csv
 from fashion.review import revision, trials
 from fashion.review.data_changes import Data, Folder
 from fashion.review.revision import Revision
@@ -23,6 +24,7 @@ from fashion.review.trials import Trials
 
 AUDIT = "reports/audit.json"
 METRICS = ("accuracy", "loss", "calibration_error")
+HISTORY = {"epoch": np.int64, "val_accuracy": np.float64}  # columns and their types
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,7 @@ def _model(source: Revision, name: str, labels: Labels | None, rules: Rules) -> 
             {metric: float(values[metric]) for metric in METRICS if metric in values},
             None,
             values.get("test_set"),
-            None if history is None else pd.read_csv(io.BytesIO(history))[["epoch", "val_accuracy"]],
+            None if history is None else read_csv(history, HISTORY)[list(HISTORY)],
             trials.read(source, files.seeds, name, files.predictions, len(predictions.labels))
             if files.seeds and predictions
             else None,
