@@ -68,10 +68,10 @@ def check_networks(root: Path, params: Params) -> None:
 
 
 def delete_damaged(root: Path) -> None:
-    """Delete the outputs in the cache that are not what dvc.lock records, and print a line for each.
+    """Delete cached outputs whose MD5 differs from dvc.lock, and print a line for each.
 
-    DVC restores read-only files from its cache unchecked. Only files that have changed since they were last hashed are
-    read.
+    DVC restores read-only files from its cache unchecked. Only files whose time, size or inode has changed since they
+    were last hashed are read.
     """
     if not (root / "dvc.lock").exists():
         return
@@ -89,7 +89,7 @@ def delete_damaged(root: Path) -> None:
             except FileNotFoundError:  # not in the cache, such as the metrics
                 continue
             except ObjectFormatError:
-                print(f"deleted {cache.oid_to_path(name)}, which was damaged")
+                print(f"deleted {cache.oid_to_path(name)}: damaged; DVC makes it again")
             else:
                 if name.endswith(".dir"):
                     names += [entry["md5"] for entry in read_json(Path(cache.oid_to_path(name)))]

@@ -10,8 +10,8 @@ from tests.drill import pipeline, project, run, sources
 from tests.drill.row import Result, Row, repeated
 
 ATTEMPTS = {
-    "killed group": pipeline.killed(group=True),
-    "killed alone": pipeline.killed(group=False),
+    "killed group": pipeline.killed(with_stage=True),
+    "killed alone": pipeline.killed(with_stage=False),
     "edited output": pipeline.edited_output,
 }
 

@@ -27,6 +27,6 @@ def test_mutated_inputs(reader: str, tmp_path: Path) -> None:
     ],
 )
 def test_planted_fault(planted: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzz, "MOST_FAULTS", 1)
+    monkeypatch.setattr(fuzz, "MAX_FAULTS", 1)
     (fault,) = fuzz.fuzz(tmp_path, 1, planted, "idx").faults
     assert re.search(message, fault)

@@ -1,5 +1,7 @@
 """Out-of-distribution detection."""
 
+import io
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import mahalanobis
@@ -8,6 +10,7 @@ from fashion.data.dataset import Split
 from fashion.data.resizing import block_means
 from fashion.export import ood
 from fashion.export.ood import Moments, OODDetector
+from fashion.files import zip_archive
 from tests.conftest import draw_lines
 
 TRAIN, VALIDATION = Split(*draw_lines(900, 1)), Split(*draw_lines(300, 2))
@@ -85,3 +88,9 @@ def test_bytes() -> None:
     np.testing.assert_array_equal(
         loaded.distances(images, features(images)), detector.distances(images, features(images))
     )
+
+
+def test_no_pickled_objects() -> None:
+    np.lib.format.write_array(array := io.BytesIO(), np.array([print], dtype=object))
+    with pytest.raises(ValueError, match="Object arrays cannot be loaded when allow_pickle=False"):
+        OODDetector.from_bytes(zip_archive({"pixels.means.npy": array.getvalue()}))

@@ -107,7 +107,7 @@ def test_damaged_cache(copied: Project, capsys: pytest.CaptureFixture[str]) -> N
     before = {path for path in cache.rglob("*") if path.is_file()}
     delete_damaged(copied.folder)
     assert before - {path for path in cache.rglob("*") if path.is_file()} == set(damaged)
-    assert capsys.readouterr().out.count("was damaged") == 3
+    assert capsys.readouterr().out.count(": damaged; ") == 3
 
 
 NETWORK = f"fashion/models/{FIRST}.py"

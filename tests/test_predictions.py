@@ -46,7 +46,7 @@ def test_without_probabilities() -> None:
         ("actual,predicted,confidence,probability\ncat,cat,1.5,1\n", "expected probabilities from 0 to 1"),
         ("actual,predicted,confidence,probability\ncat,cat,high,1\n", "is not a table of predictions: .*high"),
         ("actual,predicted,confidence,probability\ncat,cat,,\n", "predictions"),
-        ("actual,predicted\nx,cat,cat\n", "the first row has more values than the table has columns"),
+        ("actual,predicted\nx,cat,cat\n", "the first row has more values than there are columns"),
         (
             "actual,predicted\ncat,cat\nx,cat,cat\n",
             "is not a table of predictions: .*Expected 2 fields in line 3, saw 3",

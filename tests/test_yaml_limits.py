@@ -22,8 +22,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         (f"{'[' * (DEEP + 1)}{']' * (DEEP + 1)}", "lists and mappings nested more than 100 deep"),
         (BOMB, "more than 30,000 values; an alias counts as what it stands for"),
         (f"a: &a {'x ' * 100_000}\nb: [{', '.join(50 * ['*a'])}]", "more than 30,000 values"),
-        ("a: &a [*a]", "the alias *a is inside its own anchor"),
-        (f"a: 0x{'f' * 1000}", "a number or word of 1,002 characters; the limit is 1,000"),
+        ("a: &a [*a]", "the alias *a refers to a list or mapping that contains it"),
+        (f"a: 0x{'f' * 1000}", "a number or word of more than 1,000 characters"),
+        (f"a: !!int ' 1{500 * ':1'}'", "a number or word of more than 1,000 characters"),  # base 60
     ],
 )
 def test_limits(text: str, message: str) -> None:

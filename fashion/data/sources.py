@@ -43,7 +43,7 @@ class SourceError(Exception):
 
 
 class DeadlineError(Exception):
-    """A source took too long. Neither a `SourceError` nor an `OSError`, after which a download is retried."""
+    """A source took too long. Not a `SourceError`: after that, a download is retried."""
 
 
 def fetch(
@@ -64,7 +64,7 @@ def fetch(
         folder: output folder.
         timeout: seconds without a response after which a download fails.
         retries: attempts per file after the first.
-        deadline: seconds after which a source is given up, even if it still responds.
+        deadline: seconds after which a source is abandoned, even if it still responds.
 
     Raises:
         UserError: no source has one of the files (the message lists each source's error), or `folder` is not writable.
@@ -73,7 +73,7 @@ def fetch(
     failures: list[str] = []
     scratch = folder.absolute().with_name(f".{folder.name}.tmp")
     for source in sources:
-        shutil.rmtree(scratch, ignore_errors=True)  # a fetch that was killed left it
+        shutil.rmtree(scratch, ignore_errors=True)  # left by a killed fetch
         try:
             with _time_limit(deadline):
                 read = _reader(source, scratch / str(os.getpid()), timeout, retries)
@@ -108,7 +108,7 @@ def fetch(
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Interrupt the block, whatever it waits for, with a `DeadlineError`."""
+    """Raise a `DeadlineError` in the block after `seconds`, whatever it waits for."""
 
     def stop(_signum: int, _frame: FrameType | None) -> None:
         raise DeadlineError(f"not finished after {seconds:g} seconds")
@@ -194,7 +194,7 @@ def _debian_package(package: str, scratch: Path, timeout: float, retries: int) -
     archive = next(scratch.glob("*.deb"))
 
     def read(file: RawFile) -> bytes:
-        """Read from a pipe: unpacked, the package might fill the disk."""
+        """Read the package as a stream: unpacking it could fill the disk."""
         command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
         try:
             with (

@@ -9,20 +9,20 @@ from typing import Any
 import pandas as pd
 
 MAX_BYTES = 64 * 2**20
-MAX_COLUMNS = 100  # pandas takes ten seconds for the names of 20,000
+MAX_COLUMNS = 100  # pandas takes seconds for 20,000 equal names
 FIELD = rb'(?:[^",\r\n]*|"[^"\r\n]*")'
 HEADER = re.compile(rb"(?:\xef\xbb\xbf)?(?!\s)%b(?:,%b){0,%d}(?:[\r\n]|\Z)" % (FIELD, FIELD, MAX_COLUMNS - 1))
 
 
 def read_csv(content: bytes, dtype: type[str] | Mapping[str, Any]) -> pd.DataFrame:
-    """Return a CSV table, in which missing values are empty texts.
+    """Return a CSV table; missing values are empty strings.
 
     Args:
-        content: of the file.
-        dtype: of all columns, or of each by its name.
+        content: bytes of the file.
+        dtype: one type for all columns, or a type by column.
 
     Raises:
-        ValueError: it is not a table, exceeds a limit, or a row has more values than the table has columns.
+        ValueError: it is not a table, exceeds a limit, or a row has more values than there are columns.
     """
     if len(content) > MAX_BYTES:
         raise ValueError(f"{len(content):,} bytes; the limit is {MAX_BYTES:,}")
@@ -32,4 +32,4 @@ def read_csv(content: bytes, dtype: type[str] | Mapping[str, Any]) -> pd.DataFra
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
             return pd.read_csv(io.BytesIO(content), dtype=dtype, keep_default_na=False, index_col=False)
     except pd.errors.ParserWarning as error:
-        raise ValueError("the first row has more values than the table has columns") from error
+        raise ValueError("the first row has more values than there are columns") from error

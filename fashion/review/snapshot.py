@@ -25,6 +25,7 @@ from fashion.review.trials import Trials
 AUDIT = "reports/audit.json"
 MAX_JSON_BYTES = 2**20
 METRICS = ("accuracy", "loss", "calibration_error")
+HISTORY = {"epoch": np.int64, "val_accuracy": np.float64}  # columns and their types
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,7 @@ def _model(source: Revision, name: str, labels: Labels | None, rules: Rules) -> 
             {metric: float(values[metric]) for metric in METRICS if metric in values},
             None,
             values.get("test_set"),
-            None if history is None else read_csv(history, str)[["epoch", "val_accuracy"]].apply(pd.to_numeric),
+            None if history is None else read_csv(history, HISTORY)[list(HISTORY)],
             trials.read(source, files.seeds, name, files.predictions, len(predictions.labels))
             if files.seeds and predictions
             else None,

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of every reader of files that may come from others, with atheris.
+"""Coverage-guided fuzzing of every reader of untrusted files, with atheris.
 
 A reader must return or raise a `UserError`, within `SECONDS` of processor time and `MEMORY` bytes. Each runs in its own
 process, so that a crash is reported, too. An input that fails is added to tests/corpus/READER, which is run first.
@@ -21,10 +21,10 @@ from fashion.errors import UserError
 from tests.drill.row import Result, Row, Run
 
 SECONDS = 1
-HANG = 10  # seconds; those without use of the processor count, too
+HANG = 10  # seconds of wall time
 MEMORY = 2**30
 INPUTS = 10_000
-MOST_FAULTS = 5  # each ends a process; then the row ends
+MAX_FAULTS = 5  # each ends a process; then the row ends
 CORPUS = Path("tests", "corpus")
 FAULT = re.compile(r"(?:Uncaught Python exception: ===\n|ERROR: libFuzzer: )(.{1,200})")
 TOKENS = (  # that change the meaning of a file more often than random bytes do
@@ -64,7 +64,7 @@ def fuzz(folder: Path, inputs: int, planted: str, reader: str) -> Result:
         raise UserError("atheris is not installed: it runs on Linux with an x86-64 processor only; run the drill there")
     result = Result()
     count = folder / "count"
-    while result.tried < inputs and len(result.faults) < MOST_FAULTS:
+    while result.tried < inputs and len(result.faults) < MAX_FAULTS:
         command = [sys.executable, "-m", "tests.drill.fuzz", reader, str(folder), str(inputs - result.tried)]
         arguments = [f"--seed={len(result.faults) + 1}", f"--planted={planted}"]
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, errors="replace", check=False)
@@ -75,7 +75,7 @@ def fuzz(folder: Path, inputs: int, planted: str, reader: str) -> Result:
         if done.returncode:
             message = FAULT.search(done.stdout + done.stderr)
             result.faults.append(message[1] if message else f"exit code {done.returncode}")
-            result.tried = max(result.tried, len(result.faults))  # an input of the corpus does not count
+            result.tried = max(result.tried, len(result.faults))  # failing inputs of the corpus are not in the count
     return result
 
 
@@ -134,7 +134,7 @@ def main() -> None:
 
 
 def row(reader: str) -> Run:
-    """Return the attempts of a row."""
+    """Return the `Run` of a reader."""
     return lambda folder, inputs, planted: fuzz(folder, inputs, "error" if planted else "", reader)
 
 

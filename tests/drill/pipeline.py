@@ -25,8 +25,8 @@ MAKE = [*FASHION, "run"]  # what `make` runs
 DISK = 128  # MiB
 
 
-def killed(group: bool) -> Attempt:
-    """Return an attempt that kills DVC at a random moment: its process group, or DVC without the stage that it runs."""
+def killed(with_stage: bool) -> Attempt:
+    """Return an attempt that kills DVC at a random moment, with or without the stage that it runs."""
 
     def attempt(folder: Path, choices: random.Random, planted: bool) -> float:
         seconds = drill.template().seconds
@@ -35,8 +35,8 @@ def killed(group: bool) -> Attempt:
         dvc = started(project, *REPRO)
         with suppress(subprocess.TimeoutExpired):
             dvc.wait(choices.uniform(0, seconds[before]))
-        with suppress(ProcessLookupError):  # it was faster than usual
-            (os.killpg if group else os.kill)(dvc.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has already finished
+            (os.killpg if with_stage else os.kill)(dvc.pid, signal.SIGKILL)
         dvc.wait()
         taken = recover(project)
         if planted:
@@ -57,7 +57,7 @@ def full_disk(place: str) -> Attempt:
             fill(ballast, choices.randrange(300_000))
             done = run(project, *REPRO)
             if done.returncode and not re.search("No space left on device|disk is full", done.stdout):
-                raise AttemptError(f"no error about the full disk:\n{done.stdout}")
+                raise AttemptError(f"failed without an error about the full disk:\n{done.stdout}")
             ballast.unlink()
             taken = recover(project)
             if planted:
@@ -68,7 +68,7 @@ def full_disk(place: str) -> Attempt:
     return attempt
 
 
-def read_only_cache(folder: Path, choices: random.Random, planted: bool) -> float:
+def read_only_cache(folder: Path, _choices: random.Random, planted: bool) -> float:
     """Make the cache read-only at one stage after the other, then writable again."""
     cache = folder / "project" / ".dvc" / "cache"
     with small_disk(cache):
@@ -76,7 +76,7 @@ def read_only_cache(folder: Path, choices: random.Random, planted: bool) -> floa
         subprocess.run(["mount", "-o", "remount,ro", cache], check=True)
         done = run(project, *REPRO)
         if done.returncode and "Read-only file system" not in done.stdout:
-            raise AttemptError(f"no error about the read-only cache:\n{done.stdout}")
+            raise AttemptError(f"failed without an error about the read-only cache:\n{done.stdout}")
         subprocess.run(["mount", "-o", "remount,rw", cache], check=True)
         taken = recover(project)
         if planted:
@@ -128,7 +128,7 @@ def edited_output(folder: Path, choices: random.Random, planted: bool) -> float:
     return taken
 
 
-def together(command: list[str]) -> Attempt:
+def twice(command: list[str]) -> Attempt:
     """Return an attempt that runs a command twice at once."""
 
     def attempt(folder: Path, choices: random.Random, planted: bool) -> float:
@@ -162,7 +162,7 @@ def small_disk(path: Path) -> Iterator[None]:
 
 
 def fill(ballast: Path, left: int) -> None:
-    """Fill a file system, but for some bytes."""
+    """Fill a file system, except `left` bytes."""
     with ballast.open("wb") as file:
         disk = os.fstatvfs(file.fileno())
         os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - left)
@@ -208,8 +208,12 @@ def delete_outputs(project: Project) -> None:
 
 SKIP = "" if sys.platform == "linux" and os.geteuid() == 0 else "mounting file systems needs Linux and root"
 ROWS = (
-    Row("`dvc repro` is killed at a random moment, with the stage that it runs", 25, repeated(killed(group=True), 2)),
-    Row("DVC is killed at a random moment, without the stage that it runs", 25, repeated(killed(group=False), 2)),
+    Row(
+        "DVC is killed at a random moment, with the stage that it runs",
+        25,
+        repeated(killed(with_stage=True), 2),
+    ),
+    Row("DVC alone is killed at a random moment; its stage runs on", 25, repeated(killed(with_stage=False), 2)),
     Row("No space is left in the project's folder, at each stage", 7, repeated(full_disk("project"), 2), SKIP),
     Row("No space is left for the cache, at each stage", 7, repeated(full_disk("project/.dvc/cache"), 2), SKIP),
     Row("No space is left for temporary files, at each stage", 7, repeated(full_disk("tmp"), 2), SKIP),
@@ -217,6 +221,6 @@ ROWS = (
     Row("A file in the cache is truncated, altered or deleted", 10, repeated(damaged_cache, 2)),
     Row("A file in the DVC remote is truncated, altered or deleted", 10, repeated(damaged_remote, 2)),
     Row("An output is edited by hand", 20, repeated(edited_output, 2)),
-    Row("Two `dvc repro` run at once", 5, repeated(together(REPRO))),
-    Row("Two `make` run at once", 5, repeated(together(MAKE))),
+    Row("Two `dvc repro` at the same time", 5, repeated(twice(REPRO))),
+    Row("Two `make` at the same time", 5, repeated(twice(MAKE))),
 )

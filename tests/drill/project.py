@@ -21,7 +21,7 @@ from tests.drill.row import AttemptError
 DVC = [sys.executable, "-m", "dvc"]
 REPRO = [*DVC, "repro"]
 TIMEOUT = 300  # seconds for a command
-ORPHAN = 30  # seconds in which a stage must end after DVC
+ORPHAN = 30  # seconds for a stage to end after DVC was killed
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Template:
 
     Attributes:
         stages: names, in the order in which DVC runs them.
-        seconds: that each stage takes.
+        seconds: duration of each stage.
         copies: one before each stage, and the finished project.
     """
 
@@ -46,7 +46,7 @@ class Template:
 
 @cache
 def template(last: str | None = None) -> Template:
-    """Run the pipeline once without a break for the order of the stages, and once stage by stage for the copies.
+    """Run the pipeline once in one go for the order of the stages, and once stage by stage for the copies.
 
     Args:
         last: the last stage to keep; by default all.
@@ -111,7 +111,7 @@ def copy(folder: Path, before: int = -1) -> Project:
 
 
 def listing(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file in a project, by path; without compiled code and what Git and DVC keep."""
+    """Return the SHA-256 of each file in a project, by path; without compiled code and the folders of Git and DVC."""
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -59,10 +59,10 @@ def read_folder(scratch: Path) -> Reader:
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir()
         entries = [entry.partition(b"\n")[::2] for entry in content.split(NEXT_FILE)]
-        for name, own in sorted(entries, key=lambda entry: entry[1].startswith((LINK, PIPE))):  # write to none of these
+        for name, own in sorted(entries, key=lambda entry: entry[1].startswith((LINK, PIPE))):  # links last
             parts = [part[:200] for part in name.replace(b"\0", b"").split(b"/") if part.strip(b".")]
             path = root.joinpath(*map(os.fsdecode, parts[:8]))
-            if not Path(os.path.realpath(path.parent)).is_relative_to(root.resolve()):  # behind a link
+            if not Path(os.path.realpath(path.parent)).is_relative_to(root.resolve()):  # outside, through a link
                 continue
             with suppress(OSError):
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Rows of the drill's table: what is tried, how often, and what came of it."""
+"""Rows of the drill's table: what is tried, how often, and with which result."""
 
 import random
 import time
@@ -10,17 +10,17 @@ from pathlib import Path
 
 
 class AttemptError(Exception):
-    """An attempt was not survived. The message states what was found and what was expected."""
+    """An attempt failed. The message states what was found and what was expected."""
 
 
 @dataclass
 class Result:
-    """What came of a row.
+    """The result of a row.
 
     Attributes:
         tried: number of attempts.
-        faults: a message for each attempt that was not survived.
-        seconds: the time to recover of each attempt that was; empty if there is nothing to recover.
+        faults: a message for each failed attempt.
+        seconds: the recovery times of the other attempts; empty if there is nothing to recover.
     """
 
     tried: int = 0
@@ -40,7 +40,7 @@ class Row:
     Attributes:
         name: what happens, as the table states it.
         tries: number of attempts in a whole drill.
-        run: makes them.
+        run: makes the attempts.
         skip: why they cannot be made on this machine; empty if they can.
     """
 

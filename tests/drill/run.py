@@ -1,7 +1,7 @@
 """Run the drill: `make drill`.
 
 Every row is also run once against a planted fault, which it must report. Writes reports/drill.json and the table in
-docs/reproducibility.md; exits 1 if anything was not survived or a planted fault went unreported.
+docs/reproducibility.md; exits 1 if an attempt failed or a planted fault went unreported.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fashion.dvc import git
 from fashion.errors import UserError, run_command
 from fashion.files import read_json, write_json, write_text
 from fashion.validation import raise_problems
@@ -51,14 +52,14 @@ def main() -> None:
             write_json(REPORT, report := {row.name: report[row.name] for row in ROWS if row.name in report})
             write_text(PAGE, TABLE.sub(lambda _: markdown(report), PAGE.read_text(encoding="utf-8")))
     if problems:
-        print(f"the files of the attempts are kept in {folder}", file=sys.stderr)
+        print(f"the files of the attempts are in {folder}", file=sys.stderr)
     else:
         shutil.rmtree(folder)
     raise_problems(problems)
 
 
 def run(row: Row, tries: int, folder: Path) -> dict[str, Any]:
-    """Return what came of a row: of its attempts and of one with a planted fault."""
+    """Run the attempts of a row, and one with a planted fault."""
     started = time.monotonic()
     results = {}
     for name, count in (("attempts", tries), ("planted", 1)):
@@ -70,25 +71,26 @@ def run(row: Row, tries: int, folder: Path) -> dict[str, Any]:
     seconds = attempts.seconds
     return {
         "tried": attempts.tried,
-        "survived": attempts.tried - len(attempts.faults),
+        "passed": attempts.tried - len(attempts.faults),
         "seconds": {"median": round(statistics.median(seconds), 1), "largest": round(max(seconds), 1)}
         if seconds
         else None,
         "faults": attempts.faults,
         "planted": planted.faults[:1],
         "minutes": round((time.monotonic() - started) / 60, 1),
+        "commit": git(Path(), "rev-parse", "--short", "HEAD"),
     }
 
 
 def faults(row: Row, result: Mapping[str, Any]) -> list[str]:
-    """Return a line per attempt that was not survived, and one if the planted fault was not reported."""
+    """Return a line per failed attempt, and one if the planted fault was not reported."""
     missed = [] if result["planted"] else ["the planted fault was not reported"]
     return [f"{row.name}: {fault}" for fault in [*result["faults"], *missed]]
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Return the table."""
-    lines = ["| Fault | Tried | Survived | Seconds to recover: median, largest |", "|---|---|---|---|"]
+    lines = ["| Fault | Tried | Passed | Seconds to recover: median, largest |", "|---|---|---|---|"]
     for name, row in report.items():
         shown = ", ".join(f"{seconds:.1f}" for seconds in row["seconds"] or ())
         lines.append(f"| {name} | {row['tried']:,} | {row['survived']:,} | {shown} |")

@@ -1,6 +1,6 @@
 """Faults of the sources of the data set: each kind of source fails in ten ways, and the fetch is killed.
 
-Each attempt runs the stage fetch with little memory and disk space, and checks what it reports, writes and leaves over.
+Each attempt runs the stage fetch with little memory and disk space; checks what it reports, writes and leaves behind.
 """
 
 import gzip
@@ -57,7 +57,7 @@ FOLDER_WAYS = {
     "cut": "contains .* bytes, expected",
     **{way: URL_WAYS[way] for way in SPOILED},
 }
-SECOND = "env:SECOND"  # a source that does not fail
+GOOD = "env:GOOD"  # a source that does not fail
 
 
 def web_folder(folder: Path, choices: random.Random, planted: bool) -> float:
@@ -71,7 +71,7 @@ def web_folder(folder: Path, choices: random.Random, planted: bool) -> float:
     elif way in SPOILED:
         archives[f"{name}.gz"] = spoiled(files[name], way, choices)
     with served(archives, way, f"{name}.gz") as address:
-        return survived(folder, address, URL_WAYS.get(way, URL_WAYS["wrong length"]), planted)
+        return fetched_anyway(folder, address, URL_WAYS.get(way, URL_WAYS["wrong length"]), planted)
 
 
 def package(folder: Path, choices: random.Random, planted: bool) -> float:
@@ -85,20 +85,20 @@ def package(folder: Path, choices: random.Random, planted: bool) -> float:
         name = choices.choice(sorted(files))
         archives[f"{name}.gz"] = spoiled(files[name], way, choices)
     repository = apt_repository(folder, archives)
-    faulty = choices.choice(["Packages", "lines.deb"])  # not Release: APT does without, as it is not signed here
+    faulty = choices.choice(["Packages", "lines.deb"])  # unsigned, so APT ignores errors in Release
     if way == "wrong length" and not inside and choices.random() < 0.5:
         way = "endless"
     elif way in SPOILED and not inside:
         repository[faulty] = spoiled(repository[faulty], way, choices)
     with served(repository, way, faulty) as address:
-        return survived(folder, "debian:lines", message, planted, apt_config(folder, address))
+        return fetched_anyway(folder, "debian:lines", message, planted, apt_config(folder, address))
 
 
 def local_folder(folder: Path, choices: random.Random, planted: bool) -> float:
     """Put a faulty file into a local folder."""
     way = list(FOLDER_WAYS)[int(folder.name) % len(FOLDER_WAYS)]
     files = write_files(folder)
-    first = shutil.copytree(folder / "second", folder / "first")
+    first = shutil.copytree(folder / "good", folder / "first")
     name = choices.choice(sorted(files))
     (first / name).unlink()
     path = first / f"{name}.gz"
@@ -115,7 +115,7 @@ def local_folder(folder: Path, choices: random.Random, planted: bool) -> float:
             path.write_bytes(files[name][: choices.randrange(len(files[name]))])
         case _:
             path.write_bytes(spoiled(files[name], way, choices))
-    return survived(folder, "env:FIRST", FOLDER_WAYS[way], planted)
+    return fetched_anyway(folder, "env:FIRST", FOLDER_WAYS[way], planted)
 
 
 def killed(folder: Path, choices: random.Random, planted: bool) -> float:
@@ -127,7 +127,7 @@ def killed(folder: Path, choices: random.Random, planted: bool) -> float:
         first = start(folder, [source], environment)
         with suppress(subprocess.TimeoutExpired):
             first.communicate(timeout=choices.uniform(0, 3))
-        with suppress(ProcessLookupError):  # it was faster than usual
+        with suppress(ProcessLookupError):  # it has already finished
             choices.choice([os.kill, os.killpg])(first.pid, signal.SIGKILL)
         first.wait()
         shutil.rmtree(folder / "data" / "raw", ignore_errors=True)  # as DVC does
@@ -142,17 +142,17 @@ def killed(folder: Path, choices: random.Random, planted: bool) -> float:
     return taken
 
 
-def survived(
+def fetched_anyway(
     folder: Path, source: str, message: str, planted: bool, environment: Mapping[str, str] | None = None
 ) -> float:
-    """Fetch with another source after the one that fails, then without; return the seconds that the former took.
+    """Fetch with another source after the one that fails, then without; return the seconds of the first fetch.
 
     Raises:
         AttemptError: as for `finish` or `check`, or the stage did not report the fault, or it wrote files after it.
     """
     report = rf"(?m)^(  - )?{re.escape(source)}: .*({message})"
     with stopwatch() as seconds:
-        done = finish(start(folder, [source, SECOND], environment or {}))
+        done = finish(start(folder, [source, GOOD], environment or {}))
         taken = seconds()
     if done.returncode or not re.search(report, done.stdout):
         raise AttemptError(f"exit code {done.returncode}, expected 0 and {message!r}:\n{done.stdout}")
@@ -175,7 +175,7 @@ def check(folder: Path) -> None:
     Raises:
         AttemptError: one of them is wrong, or another file or a process is left over.
     """
-    expected = {f"{key}.idx": (folder / "second" / name).read_bytes() for key, name in FILES.items()}
+    expected = {f"{key}.idx": (folder / "good" / name).read_bytes() for key, name in FILES.items()}
     written = {path.name: path.read_bytes() for path in (folder / "data" / "raw").iterdir()}
     if wrong := dict(expected.items() ^ written.items()):
         raise AttemptError(f"missing, left over or different: {', '.join(wrong)}")
@@ -196,9 +196,9 @@ def working_folder(process: psutil.Process) -> str:
 
 
 def write_files(folder: Path) -> dict[str, bytes]:
-    """Write the raw files to folder/second and return them, by name."""
-    (folder / "second").mkdir()
-    return {path.name: path.read_bytes() for path in write_raw(folder / "second").iterdir()}
+    """Write the raw files to folder/good and return them, by name."""
+    (folder / "good").mkdir()
+    return {path.name: path.read_bytes() for path in write_raw(folder / "good").iterdir()}
 
 
 def spoiled(content: bytes, way: str, choices: random.Random) -> bytes:
@@ -221,7 +221,7 @@ def spoiled(content: bytes, way: str, choices: random.Random) -> bytes:
 
 @contextmanager
 def served(files: Mapping[str, bytes], way: str, faulty: str | None = None) -> Iterator[str]:
-    """Serve files from a web server, and the faulty one, by default all, in a way; yield the server's URL."""
+    """Serve files from a web server, the faulty one (by default all) with a fault; yield the server's URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -310,10 +310,10 @@ def apt_config(folder: Path, address: str) -> dict[str, str]:
 def start(folder: Path, sources: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
     """Start the stage with these sources."""
     (folder / "tmp").mkdir(exist_ok=True)
-    params = small_params(folder / "second")
+    params = small_params(folder / "good")
     params["fetch"] |= {"sources": [*sources], "timeout": TIMEOUT, "retries": 0, "deadline": DEADLINE}
     YAML().dump(params, folder / "params.yaml")
-    folders = {"PYTHONPATH": ROOT, "TMPDIR": folder / "tmp", "FIRST": folder / "first", "SECOND": folder / "second"}
+    folders = {"PYTHONPATH": ROOT, "TMPDIR": folder / "tmp", "FIRST": folder / "first", "GOOD": folder / "good"}
     return subprocess.Popen(
         STAGE,
         cwd=folder,
@@ -344,8 +344,8 @@ def finish(stage: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
 
 NO_APT = "" if shutil.which("apt-get") and shutil.which("dpkg-deb") else "it needs apt-get and dpkg-deb"
 ROWS = (
-    Row("A URL of the data set fails, in ten ways", 30, repeated(web_folder, 2)),
-    Row("The Debian package of the data set fails, in ten ways", 30, repeated(package, 2), NO_APT),
-    Row("The local folder of the data set fails, in ten ways", 30, repeated(local_folder, 2)),
+    Row("The URL of the data set fails in one of ten ways", 30, repeated(web_folder, 2)),
+    Row("The Debian package of the data set fails in one of ten ways", 30, repeated(package, 2), NO_APT),
+    Row("The local folder of the data set fails in one of ten ways", 30, repeated(local_folder, 2)),
     Row("The fetch of the data set is killed at a random moment", 30, repeated(killed, 2)),
 )
