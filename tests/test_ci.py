@@ -170,6 +170,22 @@ def test_caches() -> None:
         assert f"steps.{restore['id']}.outputs.cache-hit != 'true'" in save["if"]
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").iterdir()), ids=lambda path: path.stem)
+def test_permissions(path: Path) -> None:
+    """What runs the code of a pull request can only read; what may write takes its code from the default branch."""
+    workflow = yaml.safe_load(path.read_text().replace("\non:", "\ntriggers:"))  # YAML 1.1 takes `on` for true
+    assert workflow["permissions"] == {}
+    for job in workflow["jobs"].values():
+        checkout = next(step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@"))["with"]
+        if "write" not in job["permissions"].values():
+            assert job["permissions"] == {"contents": "read"}
+            assert checkout["persist-credentials"] is False
+            assert "secrets." not in str(job)
+        else:
+            assert not workflow["triggers"].keys() & {"pull_request", "pull_request_target"}
+            assert "ref" not in checkout or checkout["ref"] == "${{ github.event.repository.default_branch }}"
+
+
 @pytest.mark.parametrize("installed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_action(hub: Hub, tmp_path: Path, installed: bool) -> None:
     """The scripts of the action's steps, in a project that has the command already and in one that has not."""
@@ -380,6 +396,21 @@ def test_comment(hub: Hub, commenting: Callable[..., list[dict[str, Any]]]) -> N
     assert "Better. $(touch hacked)" in str(post["body"])
     assert figures.run("git", "ls-files").stdout.split() == ["curves.png"]
     assert not list(hub.folder.rglob("hacked"))
+
+
+def test_comment_limits(hub: Hub, commenting: Callable[..., list[dict[str, Any]]]) -> None:
+    """At most twenty figures, each with less than half a megabyte."""
+    figures = hub.folder / "review" / "figures"
+    content = (figures / "curves.png").read_bytes()
+    (figures / "a.png").write_bytes(content.ljust(500_000))
+    (figures / "b.png").write_bytes(content.ljust(499_999))
+    for number in range(20):
+        shutil.copy(figures / "curves.png", figures / f"curves-{number:02}.png")
+    commenting(PULL="7")
+    names = hub.clone("figures", "review-figures/7").run("git", "ls-files").stdout.split()
+    assert "a.png" not in names
+    assert "b.png" in names
+    assert len(names) == 20
 
 
 def test_comment_mentions_nobody(hub: Hub, commenting: Callable[..., list[dict[str, Any]]]) -> None:

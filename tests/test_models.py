@@ -213,6 +213,12 @@ def test_load_no_model(tmp_path: Path, content: bytes | None) -> None:
         saving.load(path)
 
 
+def test_load_no_code(tmp_path: Path) -> None:
+    keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x)]).save(tmp_path / "model.keras")
+    with pytest.raises(UserError, match="Lambda"):
+        saving.load(tmp_path / "model.keras")
+
+
 @pytest.mark.skipif(not {"dnn", "cnn"} <= set(MODELS), reason="these two networks only")
 def test_number_of_parameters() -> None:
     dense, normal = (480 * 16, 16 * 3 + 3), 3  # an offset, a moving mean and a moving variance

@@ -369,6 +369,8 @@ def test_bad_probabilities(flowers: Flowers) -> None:
     assert "whose rows sum to 1" in flowers.review().stderr
     (flowers.folder / "probabilities.npy").write_bytes(npy_header(np.dtype(np.float64), (2**45, 3)))
     assert "probabilities.npy of the working tree is not a .npy file: Unable to allocate" in flowers.review().stderr
+    np.save(flowers.folder / "probabilities.npy", np.array([print], dtype=object))
+    assert "probabilities.npy of the working tree is not a .npy file: Object arrays cannot" in flowers.review().stderr
 
 
 def test_nested_metrics(flowers: Flowers) -> None:
