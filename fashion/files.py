@@ -1,5 +1,6 @@
 """Atomic writing of files: they are complete or absent."""
 
+import glob
 import hashlib
 import io
 import json
@@ -17,12 +18,17 @@ from fashion.errors import UserError
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file next to `path`; rename it to `path` if the block succeeds, remove it otherwise.
 
+    Temporary files of processes that were killed while they wrote to `path` are deleted.
+
     Raises:
         UserError: the file cannot be written (no space left, no permission, ...); an existing file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            if (pid := left.name.split(".")[-2]).isdecimal() and not _is_running(int(pid)):
+                left.unlink(missing_ok=True)
         try:
             with temporary.open("wb") as file:
                 yield file
@@ -33,6 +39,16 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # signal 0 only checks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -65,7 +81,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
 
 

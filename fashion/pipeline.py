@@ -18,7 +18,7 @@ from fashion.validation import read_yaml
 def run(root: Path) -> None:
     """Run `dvc repro` in the project at `root` and print how long each stage took; wait for another run to end.
 
-    Damaged files in the cache are deleted first.
+    Damaged files in the cache, and a broken lock of DVC, are deleted first.
 
     Raises:
         UserError: there is no pipeline, params.yaml or data/about.md is wrong, or a stage failed; DVC has printed why.
@@ -30,6 +30,7 @@ def run(root: Path) -> None:
     scratch = root / ".dvc" / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
     with exclusive(scratch / "make.lock", "Another `make` is running here; waiting for it"):
+        delete_broken_lock(scratch)
         delete_damaged(root)
         print(f"Stages: {stages}. Only the stale ones run.\n", flush=True)
         times = scratch / "stage_times.tsv"
@@ -65,6 +66,23 @@ def check_networks(root: Path, params: Params) -> None:
         from fashion.models import networks
 
         networks.check(params)
+
+
+def delete_broken_lock(folder: Path) -> None:
+    """Delete DVC's list of running commands, in its temporary folder, if a killed DVC left it half-written.
+
+    All DVC commands would fail: https://github.com/treeverse/dvc/issues/7615.
+    """
+    from dvc.lock import make_lock
+
+    path = folder / "rwlock"
+    with make_lock(f"{path}.lock", tmp_dir=str(folder)):
+        try:
+            read_json(path)
+        except FileNotFoundError:
+            pass
+        except UserError:
+            path.unlink()
 
 
 def delete_damaged(root: Path) -> None:

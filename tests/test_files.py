@@ -1,5 +1,6 @@
 """Files are complete or absent."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,21 @@ def test_failed_write(tmp_path: Path, failure: type[BaseException]) -> None:
         write_half()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_killed_writer(tmp_path: Path) -> None:
+    """The next write deletes what a killed process left, but nothing of a running one and no other file."""
+    path = tmp_path / "file[1]"
+    script = "import sys; from pathlib import Path; from fashion import files; path = Path(sys.argv[1])\n"
+    killed = "import os; writing = files.atomic_write(path); writing.__enter__(); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", script + killed, path], check=False)
+    (left,) = tmp_path.iterdir()
+    others = [tmp_path / f".file[1].{os.getppid()}.tmp", tmp_path / ".file[1].other.tmp", tmp_path / ".file1.1.tmp"]
+    for other in others:
+        other.touch()
+    files.write_text(path, "text")
+    assert not left.exists()
+    assert sorted(tmp_path.iterdir()) == sorted([path, *others])
 
 
 def test_full_disk(tmp_path: Path) -> None:

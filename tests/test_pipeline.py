@@ -20,7 +20,7 @@ from fashion.data import dataset
 from fashion.dvc import Lock
 from fashion.evaluation.metrics import summary
 from fashion.evaluation.predictions import Predictions, sha256
-from fashion.pipeline import delete_damaged
+from fashion.pipeline import delete_broken_lock, delete_damaged
 from tests.conftest import CLASSES, FASHION, MODELS, Project, clone
 
 FIRST, LAST = MODELS[0], MODELS[-1]
@@ -108,6 +108,15 @@ def test_damaged_cache(copied: Project, capsys: pytest.CaptureFixture[str]) -> N
     delete_damaged(copied.folder)
     assert before - {path for path in cache.rglob("*") if path.is_file()} == set(damaged)
     assert capsys.readouterr().out.count(": damaged; ") == 3
+
+
+@pytest.mark.parametrize(("content", "left"), [(None, False), ("", False), ('{"write', False), ('{"write": {}}', True)])
+def test_broken_lock(tmp_path: Path, content: str | None, left: bool) -> None:
+    path = tmp_path / "rwlock"
+    if content is not None:
+        path.write_text(content)
+    delete_broken_lock(tmp_path)
+    assert path.exists() == left
 
 
 NETWORK = f"fashion/models/{FIRST}.py"

@@ -47,10 +47,9 @@ def main() -> None:
         result = run(row, max(1, round(row.tries * args.share)), folder)
         print(f"{result['survived']} of {result['tried']}: {row.name} ({result['minutes']} min)", flush=True)
         problems += faults(row, result)
-        if args.share == 1:
-            report[row.name] = result
-            write_json(REPORT, report := {row.name: report[row.name] for row in ROWS if row.name in report})
-            write_text(PAGE, TABLE.sub(lambda _: markdown(report), PAGE.read_text(encoding="utf-8")))
+        report[row.name] = result
+        write_json(REPORT, report := {row.name: report[row.name] for row in ROWS if row.name in report})
+        write_text(PAGE, TABLE.sub(lambda _: markdown(report), PAGE.read_text(encoding="utf-8")))
     if problems:
         print(f"the files of the attempts are in {folder}", file=sys.stderr)
     else:
@@ -72,9 +71,7 @@ def run(row: Row, tries: int, folder: Path) -> dict[str, Any]:
     return {
         "tried": attempts.tried,
         "passed": attempts.tried - len(attempts.faults),
-        "seconds": {"median": round(statistics.median(seconds), 1), "largest": round(max(seconds), 1)}
-        if seconds
-        else None,
+        "seconds": [round(statistics.median(seconds), 1), round(max(seconds), 1)] if seconds else [],
         "faults": attempts.faults,
         "planted": planted.faults[:1],
         "minutes": round((time.monotonic() - started) / 60, 1),
@@ -92,7 +89,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     """Return the table."""
     lines = ["| Fault | Tried | Passed | Seconds to recover: median, largest |", "|---|---|---|---|"]
     for name, row in report.items():
-        shown = ", ".join(f"{seconds:.1f}" for seconds in row["seconds"] or ())
+        shown = ", ".join(f"{seconds:.1f}" for seconds in row["seconds"])
         lines.append(f"| {name} | {row['tried']:,} | {row['survived']:,} | {shown} |")
     return "\n".join(lines) + "\n"
 
