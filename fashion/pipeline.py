@@ -1,6 +1,7 @@
 """Run the pipeline as `make` does: list the stages, run the stale ones, and print how long they took."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,9 +100,11 @@ def delete_damaged(root: Path) -> None:
 
     with Repo(str(root)) as repo:
         cache = repo.cache.local
-        names = [name for name in Lock.read(root).outputs.values() if name]
+        names = list(Lock.read(root).outputs.values())
         while names:
-            name = names.pop()
+            name = str(names.pop())
+            if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", name):  # none, or a path, which could lead out of the cache
+                continue
             try:
                 HashFileDB.check(cache, name)
             except FileNotFoundError:  # not in the cache, such as the metrics

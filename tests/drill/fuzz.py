@@ -113,10 +113,11 @@ def main() -> None:
             PLANTED[args.planted]()
         with suppress(UserError):
             read(content)
-        if (seconds := time.process_time() - started) > SECONDS:
-            raise TimeoutError(f"{seconds:.1f} seconds of processor time, expected at most {SECONDS}")
+        seconds = time.process_time() - started
         if (growth := (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024) > MEMORY:
             raise MemoryError(f"{growth:,} bytes, expected at most {MEMORY:,}")
+        if seconds > SECONDS:
+            raise TimeoutError(f"{seconds:.1f} seconds of processor time, expected at most {SECONDS}")
 
     faults = args.folder if args.planted else CORPUS / args.reader
     faults.mkdir(parents=True, exist_ok=True)
