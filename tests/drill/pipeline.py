@@ -109,9 +109,11 @@ def damaged_remote(folder: Path, choices: random.Random, planted: bool) -> float
         ("push", "--quiet"),
     ):
         project.run(*DVC, *command)
+    for path in sorted((folder / "storage").rglob("*")):
+        if path.is_file():
+            (project.folder / ".dvc" / "cache" / path.relative_to(folder / "storage")).unlink()
     damage(folder / "storage", choices)
     delete_outputs(project)
-    shutil.rmtree(project.folder / ".dvc" / "cache" / "files")
     run(project, *DVC, "pull")  # fails, but pulls what is intact
     taken = recover(project, *MAKE)
     (project.folder / ".dvc" / "config.local").unlink()

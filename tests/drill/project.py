@@ -115,6 +115,8 @@ def listing(folder: Path) -> dict[str, str]:
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
+        if name.startswith(".dvc/cache/") and name.endswith(".tmp"):  # DVC leaves them on a full disk
+            continue
         if path.is_file() and not name.startswith((".git/", ".dvc/tmp/")) and "/__pycache__/" not in name:
             files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return files

@@ -45,7 +45,7 @@ def main() -> None:
             print(f"skipped: {row.name} ({row.skip})", flush=True)
             continue
         result = run(row, max(1, round(row.tries * args.share)), folder)
-        print(f"{result['survived']} of {result['tried']}: {row.name} ({result['minutes']} min)", flush=True)
+        print(f"{result['passed']} of {result['tried']}: {row.name} ({result['minutes']} min)", flush=True)
         problems += faults(row, result)
         report[row.name] = result
         write_json(REPORT, report := {row.name: report[row.name] for row in ROWS if row.name in report})
@@ -90,7 +90,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines = ["| Fault | Tried | Passed | Seconds to recover: median, largest |", "|---|---|---|---|"]
     for name, row in report.items():
         shown = ", ".join(f"{seconds:.1f}" for seconds in row["seconds"])
-        lines.append(f"| {name} | {row['tried']:,} | {row['survived']:,} | {shown} |")
+        lines.append(f"| {name} | {row['tried']:,} | {row['passed']:,} | {shown} |")
     return "\n".join(lines) + "\n"
 
 
