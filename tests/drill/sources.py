@@ -25,8 +25,8 @@ from ruamel.yaml import YAML
 from tests.conftest import FILES, ROOT, small_params, write_raw
 from tests.drill.row import AttemptError, Row, repeated, stopwatch
 
-TIMEOUT, DEADLINE = 1, 3  # of the stage, in seconds
-LIMIT = 30  # seconds in which it must end
+TIMEOUT, DEADLINE = 2, 5  # of the stage, in seconds
+LIMIT = 60  # seconds in which it must end
 STAGE = [
     *("sh", "-c", 'ulimit -v 500000; ulimit -f 40000; exec "$@"', "sh"),  # 500 MB of memory, 20 MB per file
     *(sys.executable, "-m", "stages.fetch", "data/raw"),
@@ -35,8 +35,8 @@ SPOILED = ("truncated", "wrong checksum", "HTML", "gzip bomb", "wrong length")
 TRUNCATED = "is corrupt: Compressed file ended before"
 URL_WAYS = {  # what the stage must report
     "refused": "Connection refused",
-    "hangs": "no response within 1 seconds",
-    "slow drip": "not finished after 3 seconds",
+    "hangs": f"no response within {TIMEOUT} seconds",
+    "slow drip": f"not finished after {DEADLINE} seconds",
     "truncated": TRUNCATED,
     "wrong checksum": "has SHA-256 .*, expected",
     "HTML": "is an HTML page",
@@ -124,15 +124,14 @@ def killed(folder: Path, choices: random.Random, planted: bool) -> float:
     apt = not NO_APT and choices.random() < 0.5
     with served(apt_repository(folder, archives) if apt else archives, "slow") as address:
         source, environment = ("debian:lines", apt_config(folder, address)) if apt else (address, {})
-        first = start(folder, [source], environment)
-        with suppress(subprocess.TimeoutExpired):
-            first.communicate(timeout=choices.uniform(0, 3))
-        with suppress(ProcessLookupError):  # it has already finished
-            choices.choice([os.kill, os.killpg])(first.pid, signal.SIGKILL)
-        first.wait()
+        with start(folder, [source], environment, LIMIT) as first:
+            try:
+                first.communicate(timeout=choices.uniform(0, 3))
+            except subprocess.TimeoutExpired:
+                choices.choice([os.kill, os.killpg])(first.pid, signal.SIGKILL)
         shutil.rmtree(folder / "data" / "raw", ignore_errors=True)  # as DVC does
         with stopwatch() as seconds:
-            done = finish(start(folder, [source], environment))
+            done = finish(start(folder, [source], environment, LIMIT))
             taken = seconds()
     if done.returncode:
         raise AttemptError(f"the next fetch failed:\n{done.stdout}")
@@ -307,11 +306,13 @@ def apt_config(folder: Path, address: str) -> dict[str, str]:
     return {"APT_CONFIG": str(config)}
 
 
-def start(folder: Path, sources: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+def start(
+    folder: Path, sources: Sequence[str], environment: Mapping[str, str], deadline: int = DEADLINE
+) -> subprocess.Popen[str]:
     """Start the stage with these sources."""
     (folder / "tmp").mkdir(exist_ok=True)
     params = small_params(folder / "good")
-    params["fetch"] |= {"sources": [*sources], "timeout": TIMEOUT, "retries": 0, "deadline": DEADLINE}
+    params["fetch"] |= {"sources": [*sources], "timeout": TIMEOUT, "retries": 0, "deadline": deadline}
     YAML().dump(params, folder / "params.yaml")
     folders = {"PYTHONPATH": ROOT, "TMPDIR": folder / "tmp", "FIRST": folder / "first", "GOOD": folder / "good"}
     return subprocess.Popen(
