@@ -1,1 +1,1 @@
-"""The drill: faults, load and hostile input, many times over. `make drill` runs it; see docs/reproducibility.md."""
+"""The drill: faults and hostile input, many times over. `make drill` runs it; see docs/reproducibility.md."""

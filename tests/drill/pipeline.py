@@ -32,13 +32,8 @@ def killed(with_stage: bool) -> Attempt:
     """Return an attempt that kills DVC at a random moment, with or without the stage that it runs."""
 
     def attempt(folder: Path, choices: random.Random, planted: bool) -> float:
-        seconds = drill.template().seconds
-        before = choices.choices(range(len(seconds)), seconds)[0]
-        project = copy(folder, before)
-        dvc = started(project, *REPRO)
-        with suppress(subprocess.TimeoutExpired):
-            dvc.wait(choices.uniform(0, seconds[before]))
-        with suppress(ProcessLookupError):  # it has already finished
+        project, dvc = running(folder, choices, REPRO)
+        if dvc.poll() is None:
             (os.killpg if with_stage else os.kill)(dvc.pid, signal.SIGKILL)
         dvc.wait()
         taken = recover(project, *MAKE)
@@ -137,12 +132,7 @@ def twice(command: list[str]) -> Attempt:
     """Return an attempt that runs a command twice at once."""
 
     def attempt(folder: Path, choices: random.Random, planted: bool) -> float:
-        seconds = drill.template().seconds
-        before = choices.randrange(len(seconds))
-        project = copy(folder, before)
-        first = started(project, *command)
-        with suppress(subprocess.TimeoutExpired):
-            first.wait(choices.uniform(0, seconds[before]))
+        project, first = running(folder, choices, command)
         run(project, *command)
         if first.wait():
             raise AttemptError(f"the first {' '.join(command)} failed with {first.returncode}")
@@ -153,6 +143,17 @@ def twice(command: list[str]) -> Attempt:
         return taken
 
     return attempt
+
+
+def running(folder: Path, choices: random.Random, command: list[str]) -> tuple[Project, subprocess.Popen[str]]:
+    """Start a command in an unfinished project, and wait until a random moment of the pipeline."""
+    seconds = drill.template().seconds
+    before = choices.choices(range(len(seconds)), seconds)[0]
+    project = copy(folder, before)
+    process = started(project, *command)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(choices.uniform(0, seconds[before]))
+    return project, process
 
 
 @contextmanager
@@ -219,10 +220,10 @@ ROWS = (
         repeated(killed(with_stage=True), 2),
     ),
     Row("DVC alone is killed at a random moment; its stage runs on", 25, repeated(killed(with_stage=False), 2)),
-    Row("No space is left in the project's folder, at each stage", 7, repeated(full_disk("project"), 2), SKIP),
-    Row("No space is left for the cache, at each stage", 7, repeated(full_disk("project/.dvc/cache"), 2), SKIP),
-    Row("No space is left for temporary files, at each stage", 7, repeated(full_disk("tmp"), 2), SKIP),
-    Row("The cache is read-only, at each stage", 7, repeated(read_only_cache, 2), SKIP),
+    Row("No space is left in the project's folder", 7, repeated(full_disk("project"), 2), SKIP),
+    Row("No space is left for the cache", 7, repeated(full_disk("project/.dvc/cache"), 2), SKIP),
+    Row("No space is left for temporary files", 7, repeated(full_disk("tmp"), 2), SKIP),
+    Row("The cache is read-only", 7, repeated(read_only_cache, 2), SKIP),
     Row("A file in the cache is truncated, altered or deleted", 10, repeated(damaged_cache, 2)),
     Row("A file in the DVC remote is truncated, altered or deleted", 10, repeated(damaged_remote, 2)),
     Row("An output is edited by hand", 20, repeated(edited_output, 2)),

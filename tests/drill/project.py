@@ -2,7 +2,9 @@
 
 import atexit
 import hashlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -153,11 +155,11 @@ def check(project: Project) -> None:
 
 
 def processes(folder: Path) -> list[psutil.Process]:
-    """Return the processes that run in a folder."""
+    """Return the processes whose working folder is a folder or below it."""
     found = []
     for process in psutil.process_iter():
         try:
-            if Path(process.cwd()) == folder:
+            if Path(process.cwd()).is_relative_to(folder):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended, or is another user's
             continue
@@ -165,27 +167,25 @@ def processes(folder: Path) -> list[psutil.Process]:
 
 
 def run(project: Project, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a project.
+    """Run a command in a project; raises `AttemptError` as for `finish`."""
+    return finish(started(project, *command, stdout=subprocess.PIPE), TIMEOUT)
+
+
+def finish(process: subprocess.Popen[str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """Wait for a process that `started` returned, with a pipe; after `timeout` seconds, kill its group.
 
     Raises:
         AttemptError: it takes too long, or prints a traceback.
     """
     try:
-        done = subprocess.run(
-            command,
-            cwd=project.folder,
-            env=project.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=TIMEOUT,
-        )
+        output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
-        raise AttemptError(f"{' '.join(command)} did not end within {TIMEOUT} s") from error
-    if "Traceback" in done.stdout:
-        raise AttemptError(f"{' '.join(command)} printed a traceback:\n{done.stdout}")
-    return done
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise AttemptError(f"{process.args} did not end within {timeout} s") from error
+    if "Traceback" in output:
+        raise AttemptError(f"{process.args} printed a traceback:\n{output}")
+    return subprocess.CompletedProcess(process.args, process.returncode, output)
 
 
 def recover(project: Project, *command: str) -> float:
@@ -201,13 +201,14 @@ def recover(project: Project, *command: str) -> float:
     return time.monotonic() - started
 
 
-def started(project: Project, *command: str) -> subprocess.Popen[bytes]:
-    """Start a command in a process group of its own."""
+def started(project: Project, *command: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own; its errors go to its output."""
     return subprocess.Popen(
         command,
         cwd=project.folder,
         env=project.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.STDOUT,
+        text=True,
         start_new_session=True,
     )

@@ -1,10 +1,8 @@
 """Rows of the drill's table: what is tried, how often, and with which result."""
 
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,10 +74,3 @@ def repeated(attempt: Attempt, parallel: int = 1) -> Run:
         )
 
     return run
-
-
-@contextmanager
-def stopwatch() -> Iterator[Callable[[], float]]:
-    """Yield a function that returns the seconds since the block was entered."""
-    started = time.monotonic()
-    yield lambda: time.monotonic() - started

@@ -22,8 +22,9 @@ from pathlib import Path
 import psutil
 from ruamel.yaml import YAML
 
-from tests.conftest import FILES, ROOT, small_params, write_raw
-from tests.drill.row import AttemptError, Row, repeated, stopwatch
+from tests.conftest import FILES, ROOT, Project, small_params, write_raw
+from tests.drill.project import finish, processes, started
+from tests.drill.row import AttemptError, Row, repeated
 
 TIMEOUT, DEADLINE = 2, 5  # of the stage, in seconds
 LIMIT = 60  # seconds in which it must end
@@ -130,9 +131,9 @@ def killed(folder: Path, choices: random.Random, planted: bool) -> float:
             except subprocess.TimeoutExpired:
                 choices.choice([os.kill, os.killpg])(first.pid, signal.SIGKILL)
         shutil.rmtree(folder / "data" / "raw", ignore_errors=True)  # as DVC does
-        with stopwatch() as seconds:
-            done = finish(start(folder, [source], environment, LIMIT))
-            taken = seconds()
+        started_at = time.monotonic()
+        done = finish(start(folder, [source], environment, LIMIT), LIMIT)
+        taken = time.monotonic() - started_at
     if done.returncode:
         raise AttemptError(f"the next fetch failed:\n{done.stdout}")
     if planted:
@@ -150,9 +151,9 @@ def fetched_anyway(
         AttemptError: as for `finish` or `check`, or the stage did not report the fault, or it wrote files after it.
     """
     report = rf"(?m)^(  - )?{re.escape(source)}: .*({message})"
-    with stopwatch() as seconds:
-        done = finish(start(folder, [source, GOOD], environment or {}))
-        taken = seconds()
+    started_at = time.monotonic()
+    done = finish(start(folder, [source, GOOD], environment or {}), LIMIT)
+    taken = time.monotonic() - started_at
     if done.returncode or not re.search(report, done.stdout):
         raise AttemptError(f"exit code {done.returncode}, expected 0 and {message!r}:\n{done.stdout}")
     if planted:
@@ -160,7 +161,7 @@ def fetched_anyway(
             file.write(b"\0")
     check(folder)
     shutil.rmtree(folder / "data")
-    done = finish(start(folder, [source], environment or {}))
+    done = finish(start(folder, [source], environment or {}), LIMIT)
     if done.returncode != 1 or not re.search(report, done.stdout):
         raise AttemptError(f"no other source: exit code {done.returncode}, expected 1 and {message!r}:\n{done.stdout}")
     if (folder / "data").exists() and any((folder / "data").iterdir()):
@@ -181,17 +182,8 @@ def check(folder: Path) -> None:
     left = [path for path in [*(folder / "data").iterdir(), *(folder / "tmp").iterdir()] if path.name != "raw"]
     if left:
         raise AttemptError(f"left over: {left}")
-    processes = [process for process in psutil.process_iter() if str(folder) in working_folder(process)]
-    if alive := psutil.wait_procs(processes, timeout=LIMIT)[1]:
+    if alive := psutil.wait_procs(processes(folder), timeout=LIMIT)[1]:
         raise AttemptError(f"still running: {alive}")
-
-
-def working_folder(process: psutil.Process) -> str:
-    """Return the working folder of a process; empty if it has ended or is another user's."""
-    try:
-        return str(process.cwd())
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return ""
 
 
 def write_files(folder: Path) -> dict[str, bytes]:
@@ -315,32 +307,8 @@ def start(
     params["fetch"] |= {"sources": [*sources], "timeout": TIMEOUT, "retries": 0, "deadline": deadline}
     YAML().dump(params, folder / "params.yaml")
     folders = {"PYTHONPATH": ROOT, "TMPDIR": folder / "tmp", "FIRST": folder / "first", "GOOD": folder / "good"}
-    return subprocess.Popen(
-        STAGE,
-        cwd=folder,
-        env={**os.environ, **environment, **{name: str(path) for name, path in folders.items()}},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(stage: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    """Wait for the stage.
-
-    Raises:
-        AttemptError: it takes too long, or prints a traceback.
-    """
-    try:
-        output, _ = stage.communicate(timeout=LIMIT)
-    except subprocess.TimeoutExpired as error:
-        os.killpg(stage.pid, signal.SIGKILL)
-        stage.communicate()
-        raise AttemptError(f"the fetch did not end within {LIMIT} s") from error
-    if "Traceback" in output:
-        raise AttemptError(f"the fetch printed a traceback:\n{output}")
-    return subprocess.CompletedProcess(stage.args, stage.returncode, output)
+    project = Project(folder, {**os.environ, **environment, **{name: str(path) for name, path in folders.items()}})
+    return started(project, *STAGE, stdout=subprocess.PIPE)
 
 
 NO_APT = "" if shutil.which("apt-get") and shutil.which("dpkg-deb") else "it needs apt-get and dpkg-deb"

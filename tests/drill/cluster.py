@@ -1,5 +1,0 @@
-"""TODO."""
-
-from tests.drill.row import Row
-
-ROWS: tuple[Row, ...] = ()
