@@ -182,9 +182,9 @@ def finish(process: subprocess.Popen[str], timeout: float) -> subprocess.Complet
     except subprocess.TimeoutExpired as error:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        raise AttemptError(f"{process.args} did not end within {timeout} s") from error
+        raise AttemptError(f"{process.args!r} did not end within {timeout} s") from error
     if "Traceback" in output:
-        raise AttemptError(f"{process.args} printed a traceback:\n{output}")
+        raise AttemptError(f"{process.args!r} printed a traceback:\n{output}")
     return subprocess.CompletedProcess(process.args, process.returncode, output)
 
 
