@@ -10,6 +10,7 @@ import signal
 import statistics
 import subprocess
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -25,13 +26,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load_test", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="how long to send requests (default: 60)")
     args = parser.parse_args()
-    images = [path.read_bytes() for path in sorted(PHOTOS.iterdir()) if path.suffix != ".md"]
     with subprocess.Popen(["fashion", "demo", "--port", "0"], stdout=subprocess.PIPE, text=True) as server:
         try:
             line = server.stdout.readline() if server.stdout else ""
             if not line:
                 raise UserError("`fashion demo` did not start")
-            results = _send_requests(line.split()[0].removeprefix("http://"), images, args.seconds)
+            host = line.split()[0].removeprefix("http://")
+            results = send_requests(host, responses(host), args.seconds)
         finally:
             server.send_signal(signal.SIGINT)
     latencies = sorted(latency for client, _ in results for latency in client)
@@ -52,13 +53,21 @@ def main() -> None:
     )
 
 
-def _send_requests(host: str, images: list[bytes], seconds: float) -> list[tuple[list[float], int]]:
+def responses(host: str) -> dict[bytes, bytes]:
+    """Return the response to each photo."""
+    images = [path.read_bytes() for path in sorted(PHOTOS.iterdir()) if path.suffix != ".md"]
+    with closing(http.client.HTTPConnection(host, timeout=60)) as connection:
+        return {image: _predict(connection, image) for image in images}
+
+
+def send_requests(
+    host: str, expected: Mapping[bytes, bytes], seconds: float, clients: int = CLIENTS
+) -> list[tuple[list[float], int]]:
     """Return, for each client, the latencies of its successful requests in seconds, and the number of failed ones.
 
-    A request fails if its response is missing or differs from the one to the same image without load.
+    A request fails if its response is missing or differs from the one that is expected for the image.
     """
-    with closing(http.client.HTTPConnection(host, timeout=60)) as connection:
-        expected = [_predict(connection, image) for image in images]
+    images = list(expected)
     end = time.perf_counter() + seconds
 
     def client(number: int) -> tuple[list[float], int]:
@@ -66,9 +75,9 @@ def _send_requests(host: str, images: list[bytes], seconds: float) -> list[tuple
         failed = 0
         with closing(http.client.HTTPConnection(host, timeout=60)) as connection:
             while (started := time.perf_counter()) < end:
-                index = (number + len(latencies) + failed) % len(images)
+                image = images[(number + len(latencies) + failed) % len(images)]
                 try:
-                    correct = _predict(connection, images[index]) == expected[index]
+                    correct = _predict(connection, image) == expected[image]
                 except (OSError, http.client.HTTPException):
                     correct = False
                     connection.close()  # the next request opens it again
@@ -78,8 +87,8 @@ def _send_requests(host: str, images: list[bytes], seconds: float) -> list[tuple
                     failed += 1
         return latencies, failed
 
-    with ThreadPoolExecutor(CLIENTS) as clients:
-        return list(clients.map(client, range(CLIENTS)))
+    with ThreadPoolExecutor(clients) as pool:
+        return list(pool.map(client, range(clients)))
 
 
 def _predict(connection: http.client.HTTPConnection, image: bytes) -> bytes:

@@ -3,14 +3,18 @@
 import logging
 import os
 import signal
+import socket
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 from fashion.errors import UserError
 
 TIMEOUT = 10  # seconds to connect to a cluster
+HEAD_TIMEOUT = 30  # seconds without the head after which it is lost; after 60, Ray ends the process
 
 
 @contextmanager
@@ -61,6 +65,38 @@ def connect(packages: Collection[str]) -> Iterator[ModuleType]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@dataclass
+class Head:
+    """The node of the cluster without which it cannot go on.
+
+    Attributes:
+        address: HOST:PORT.
+        seen: when it last accepted a connection (`time.monotonic`).
+    """
+
+    address: str
+    seen: float = field(default_factory=time.monotonic)
+
+    def alive(self) -> bool:
+        """Return whether it accepts a connection.
+
+        Raises:
+            UserError: it has not accepted a connection for 30 seconds.
+        """
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), TIMEOUT).close()
+        except OSError as error:
+            if time.monotonic() - self.seen > HEAD_TIMEOUT:
+                raise UserError(
+                    f"lost the head of the Ray cluster at {self.address} ({error}); start a cluster and "
+                    "run this again: the results so far are kept"
+                ) from error
+            return False
+        self.seen = time.monotonic()
+        return True
 
 
 def gpus(ray: ModuleType) -> int:

@@ -8,7 +8,7 @@ import inspect
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -179,8 +179,8 @@ def run(
 
     Raises:
         UserError: a line per trial that failed, after the others have finished; `cores` is not positive, or more than
-            any node has; other trials are running in this folder; DVC was killed; or as for
-            `fashion.cluster.connect`.
+            any node has; other trials are running in this folder; DVC was killed; the head of the cluster is lost; or
+            as for `fashion.cluster.connect`.
     """
     if cores < 1:
         raise UserError(f"expected at least 1 core per trial, found --cores {cores}")
@@ -214,25 +214,31 @@ def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int, fresh:
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        on_driver = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1}
-        writer = ray.remote(CheckpointWriter).options(**on_driver).remote(FOLDER.absolute())
+        on_driver = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
+        recorder = ray.remote(Recorder).options(**on_driver).remote(FOLDER.absolute())
         task = ray.remote(_task).options(num_cpus=cores, num_gpus=cluster.gpus(ray), max_retries=0)
         stored = ray.put(data)
 
         def start(trial: Trial) -> Any:
-            store = RemoteStore(trial.checkpoint.read(), writer, trial.key)
+            store = RemoteStore(trial.checkpoint.read(), recorder, trial.key)
             return task.remote(function, trial, stored, store, cores)
 
         for trial in trials if fresh else ():
             trial.result.unlink(missing_ok=True)
             trial.checkpoint.path.unlink(missing_ok=True)
         running = {start(trial): trial for trial in trials}
+        head = cluster.Head(ray.get_runtime_context().gcs_address)
         with tqdm(total=len(trials), unit=" trials", dynamic_ncols=True, disable=None) as bar:
             while running:
                 done, _ = ray.wait(list(running), num_returns=1, timeout=POLL)
-                for reference in done:
+                lost_tasks = _lost_tasks(ray, recorder) if head.alive() else ()
+                unreachable = {reference for reference in running if reference.task_id().hex() in lost_tasks}
+                unreachable.difference_update(done)
+                for reference in [*done, *unreachable]:
                     trial = running.pop(reference)
                     try:
+                        if reference in unreachable:
+                            raise ray.exceptions.NodeDiedError("its node is unreachable")
                         result = ray.get(reference)
                     except ray.exceptions.RayTaskError as error:
                         failures.append(_failure(trial, error.cause))
@@ -253,17 +259,45 @@ def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int, fresh:
     raise_problems(failures)
 
 
+def _lost_tasks(ray: ModuleType, recorder: Any) -> Collection[str]:
+    """Return the ids of the tasks on lost nodes; none if the head does not answer.
+
+    Ray itself waits minutes for them if the connection was not closed, as when the network is cut.
+    """
+    try:
+        # Not by ray.nodes() in this process: without the head it blocks until Ray ends the process.
+        lost: Collection[str] = ray.get(recorder.lost_tasks.remote(), timeout=cluster.TIMEOUT)
+    except ray.exceptions.GetTimeoutError:
+        return ()
+    return lost
+
+
 def print_line(line: str) -> None:
     """Print a line above the progress bar; flush, so that a log stays current."""
     tqdm.write(line)
     sys.stdout.flush()
 
 
-class CheckpointWriter:
-    """A Ray actor on the driver's node that writes the checkpoints of all trials, so that nodes need no shared disk."""
+class Recorder:
+    """A Ray actor on the driver's node, which knows where trials run.
+
+    It writes the checkpoints of all, so that nodes need no shared disk.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.places: dict[str, str] = {}
+
+    def place(self, task: str, node: str) -> None:
+        """Remember the node of a task; both are Ray's ids."""
+        self.places[task] = node
+
+    def lost_tasks(self) -> list[str]:
+        """Return the tasks on nodes that are lost."""
+        import ray
+
+        lost = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}  # type: ignore[no-untyped-call]
+        return [task for task, node in self.places.items() if node in lost]
 
     def write(self, key: str, content: bytes) -> None:
         """Replace the checkpoint of a trial."""
@@ -272,10 +306,10 @@ class CheckpointWriter:
 
 @dataclass(frozen=True)
 class RemoteStore:
-    """The checkpoint with which a trial starts, and the actor that writes later ones."""
+    """The checkpoint with which a trial starts, and the `Recorder` that writes later ones."""
 
     checkpoint: bytes | None
-    writer: Any
+    recorder: Any
     key: str
 
     def read(self) -> bytes | None:
@@ -285,11 +319,15 @@ class RemoteStore:
     def write(self, content: bytes) -> None:
         """Replace the checkpoint."""
         # Not awaited: while a task waits, Ray gives its core to another. So a failed write goes unreported.
-        self.writer.write.remote(self.key, content)
+        self.recorder.write.remote(self.key, content)
 
 
 def _task(function: Train, trial: Trial, data: Any, store: RemoteStore, cores: int) -> dict[str, Any]:
     """Run a trial in a Ray worker."""
+    import ray
+
+    context = ray.get_runtime_context()
+    store.recorder.place.remote(context.get_task_id(), context.get_node_id())
     cluster.use_cores(cores)
     return function(trial, data, store)
 

@@ -133,7 +133,8 @@ def served_demo(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
             assert line, server.communicate()[1]
             yield line.split()[0]
             server.send_signal(signal.SIGINT)
-            assert server.communicate(timeout=30) == ("", "")
+            output = server.communicate(timeout=30)
+            assert output == ("", ""), output
             assert server.returncode == 0
         finally:
             server.kill()

@@ -11,9 +11,10 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def image(splits: dict[str, dataset.Split]) -> bytes:
 @contextmanager
 def served(application: Starlette) -> Iterator[str]:
     """Serve an application in this process, and yield its address."""
-    server = uvicorn.Server(uvicorn.Config(application, lifespan="off", log_config=None))
+    server = app.Server(uvicorn.Config(application, http=app.Connection, lifespan="off", log_config=None))
     with socket.create_server((app.HOST, 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
@@ -66,7 +67,8 @@ def served(application: Starlette) -> Iterator[str]:
             yield f"http://{app.HOST}:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join(20)
+            assert not thread.is_alive()
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -307,6 +309,112 @@ def test_altered_images(project: Project, tmp_path: Path) -> None:
     lock.write_text(yaml.safe_dump(stages))
     with pytest.raises(UserError, match=r"features\.npy was made from another version of data/train"):
         app.Demo(tmp_path)
+
+
+def connect(address: str) -> socket.socket:
+    host, _, port = address.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+HEADERS = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+UNFINISHED = {
+    "connection": b"",
+    "headers": HEADERS,
+    "body": HEADERS + b"Content-Length: 9\r\n\r\n12345678",
+    "chunked body": HEADERS + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
+}
+
+
+@pytest.mark.parametrize("name", UNFINISHED)
+def test_unfinished_request(name: str, colour_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "REQUEST_SECONDS", 1)
+    with connect(colour_address) as client:
+        client.sendall(UNFINISHED[name])
+        assert client.recv(1) == b""  # closed
+
+
+def test_queued_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "REQUEST_SECONDS", 0.5)
+
+    class SlowDemo(ResizeDemo):
+        def predict_test_image(self, index: int) -> dict[str, Any]:
+            time.sleep(1)
+            return super().predict_test_image(index)
+
+    with served(app.application(SlowDemo(channels=3))) as address, ThreadPoolExecutor(3) as clients:
+        assert (
+            list(clients.map(lambda _: requests.get(f"{address}/test/1", timeout=30).status_code, range(3)))
+            == [200] * 3
+        )
+
+
+def test_unread_responses(colour_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "REQUEST_SECONDS", 1)
+    with connect(colour_address) as client:
+        client.sendall(b"GET /page/page.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 1200)  # 10 MB of responses
+        for _ in range(150):
+            try:
+                client.send(b"x")
+            except (ConnectionResetError, BrokenPipeError):
+                return
+            time.sleep(0.1)
+    pytest.fail("the connection is still open")
+
+
+def test_pipelined_requests(colour_address: str) -> None:
+    request = b"GET /test/1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with connect(colour_address) as client:
+        client.sendall(request * 3)
+        assert client.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"
+    with connect(colour_address) as client, pytest.raises((ConnectionResetError, BrokenPipeError)):
+        client.sendall(request * 200_000)
+
+
+def test_too_many_connections(colour_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "MAX_CONNECTIONS", 3)
+    with ExitStack() as stack, requests.Session() as kept:
+        kept.mount("http://", requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0))
+        assert kept.get(f"{colour_address}/test/1", timeout=30).ok
+        clients = [stack.enter_context(connect(colour_address)) for _ in range(10)]
+        assert [client.recv(1) for client in clients[:8]] == [b""] * 8  # closed
+        for client in clients[8:]:
+            client.sendall(b"GET /test/1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert client.recv(8) == b"HTTP/1.1"
+        assert kept.get(f"{colour_address}/test/1", timeout=30).ok
+
+
+def test_invalid_chunk_after_response(colour_address: str, caplog: pytest.LogCaptureFixture) -> None:
+    with connect(colour_address) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert client.recv(8) == b"HTTP/1.1"
+        client.sendall(b"no chunk\r\n")
+        while client.recv(65536):
+            pass
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_invalid_chunk_with_request(colour_address: str, caplog: pytest.LogCaptureFixture) -> None:
+    with connect(colour_address) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n")
+        assert client.makefile("rb").read().startswith(b"HTTP/1.1 400")
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_stop_during_requests(project: Project) -> None:
+    with ExitStack() as stack, served_demo(project.folder, project.environment) as address:
+        for request in (b"garbage\r\n\r\n", *UNFINISHED.values()):
+            stack.enter_context(connect(address)).sendall(request)
+        assert requests.get(f"{address}/test/1", timeout=30).ok
+
+
+def test_connection_after_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        app.Connection, "shutdown", lambda _self: None
+    )  # uvicorn does not call it for such a connection
+    monkeypatch.setattr(app, "SHUTDOWN_SECONDS", 0.1)
+    with ExitStack() as stack, served(app.application(ResizeDemo(channels=3))) as address:
+        stack.enter_context(connect(address))
+        assert requests.get(f"{address}/test/1", timeout=30).ok
 
 
 def test_sigterm(project: Project) -> None:

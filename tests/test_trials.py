@@ -32,6 +32,7 @@ from fashion.params import load_params
 from fashion.study import Study
 from fashion.trials import Trial
 from tests.conftest import MODELS, ROOT, Project, clone, draw_lines
+from tests.ray_cluster import in_session, kill_node, node, read_until, write_study
 from tests.trainings import PAUSES
 
 T = TypeVar("T")
@@ -43,21 +44,12 @@ IN_TERMINAL = [
     *("-c", "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"),
     *("sh", "-c", 'stty columns 100 rows 20 && exec "$@"', "sh"),
 ]
-RAY = str(Path(sys.executable).with_name("ray"))
 DEADLINE = 600  # seconds; on a busy machine, Ray alone needs a minute to start
 slow = pytest.mark.slow
 pytestmark = pytest.mark.timeout(1800)  # each slow test starts Ray, one or more times
 
 
 # Declared trials
-
-
-def write_study(folder: Path, **values: Any) -> Path:
-    """Write the params.yaml of a study."""
-    path = folder / "study" / "params.yaml"
-    path.parent.mkdir(exist_ok=True)
-    YAML().dump({"seeds": [1, 2], "all": {"model": MODELS[0]}, "variants": {}, **values}, path)
-    return path
 
 
 def test_each_model_is_a_variant(tmp_path: Path) -> None:
@@ -250,17 +242,6 @@ def started(project: Project, *command: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def read_until(process: subprocess.Popen[str], text: str) -> None:
-    """Read the lines that a process prints until one contains `text`."""
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if text in line:
-            return
-    pytest.fail(f"found no {text!r} in {''.join(lines)!r}")
-
-
 def wait_for(condition: Callable[[], T], process: subprocess.Popen[str]) -> T:
     """Wait until a condition holds while a process runs; return its value."""
     deadline = time.monotonic() + DEADLINE
@@ -387,38 +368,6 @@ def test_killed_dvc(small: Project) -> None:
 # A cluster
 
 
-def in_session(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Return a node's processes: those in the session of the `ray start` that started it."""
-    return [other for other in psutil.process_iter() if session(other) == process.pid]
-
-
-def session(process: psutil.Process) -> int | None:
-    try:
-        return os.getsid(process.pid)
-    except ProcessLookupError:
-        return None
-
-
-def kill_node(process: subprocess.Popen[str]) -> None:
-    for member in in_session(process):
-        member.kill()
-    process.wait()
-
-
-@contextmanager
-def node(environment: Mapping[str, str], *options: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a node with one core; yield its first process, which leads the session of all; kill it in the end."""
-    command = [RAY, "start", *options, "--block", "--num-cpus=1", "--min-worker-port=0", "--max-worker-port=0"]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        try:
-            read_until(process, "--block")
-            yield process
-        finally:
-            kill_node(process)
-
-
 @dataclass(frozen=True)
 class Cluster:
     """A cluster.
@@ -461,17 +410,20 @@ def clustered(small: Project, cluster: Cluster) -> Project:
 
 
 @slow
-@pytest.mark.parametrize("whole_node", [False, True])
-def test_lost_trial(clustered: Project, second: subprocess.Popen[str], tmp_path: Path, whole_node: bool) -> None:
-    """A trial whose worker or node is killed continues from its checkpoint and ends with the same weights."""
+@pytest.mark.parametrize("lost", ["worker", "node", "network"])
+def test_lost_trial(clustered: Project, second: subprocess.Popen[str], tmp_path: Path, lost: str) -> None:
+    """A trial whose worker or node is lost continues from its checkpoint and ends with the same weights."""
     paused, folder = tmp_path / "paused", clustered.folder / trials.FOLDER
     with started(clustered, sys.executable, "-m", "tests.trainings", str(paused)) as driver:
         wait_for(lambda: paused.exists() and paused.read_text() and any(folder.glob("*.npz")), driver)
-        if whole_node:
+        if lost == "node":
             kill_node(second)
+        elif lost == "network":
+            for process in in_session(second):
+                process.suspend()  # they answer no more, but their connections stay open
         else:
             psutil.Process(int(paused.read_text())).kill()
-        output = driver.communicate(timeout=DEADLINE)[0]
+        output = driver.communicate(timeout=300)[0]  # Ray alone notices a cut after seven minutes
     assert driver.returncode == 0
     assert len(re.findall(r"^\w+, seed 1: its worker was lost \(.*\); starting it again$", output, re.MULTILINE)) == 1
     one, two = json.loads(output.splitlines()[-1])
@@ -507,6 +459,26 @@ def test_killed_driver_of_a_cluster(clustered: Project, cluster: Cluster) -> Non
     done = clustered.run(sys.executable, *STAGE)
     assert "of 4 trials already have results" in done.stdout
     assert list(table(clustered)["seed"]) == [1, 2, 3, 4]
+
+
+@slow
+def test_lost_head(small: Project) -> None:
+    """An error, and the results so far are kept."""
+    environment, port = {**small.environment, **ENVIRONMENT}, free_port()
+    options = [f"--port={port}", f"--ray-client-server-port={free_port()}", "--include-dashboard=false"]
+    write_study(small.folder, **LONG)
+    project = Project(small.folder, {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"})
+    with (
+        node(environment, "--head", *options) as head,
+        node(environment, f"--address=127.0.0.1:{port}"),
+        started(project, "sh", "-c", 'exec "$@" 2>&1', "sh", sys.executable, *STAGE) as driver,
+    ):
+        read_until(driver, "validation accuracy")
+        kill_node(head)
+        output = driver.communicate(timeout=DEADLINE)[0]
+    assert driver.returncode == 1
+    assert re.search(rf"^error: lost the head of the Ray cluster at .*:{port} \(", output, re.MULTILINE)
+    assert any((small.folder / trials.FOLDER).glob("*.json"))
 
 
 @slow

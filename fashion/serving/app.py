@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h11
 import numpy as np
 import uvicorn
 from jaxtyping import Float, Int64
@@ -22,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fashion.data import FORMAT_LIST, FORMATS, dataset, images
 from fashion.dvc import Lock, check_folder, read_output
@@ -33,6 +35,10 @@ HOST = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"
 NEAREST_IMAGES = 5  # shown for each model
 BACKGROUNDS: dict[str, preprocessing.Background | None] = {"": None, "light": "light", "dark": "dark"}
+MAX_CONNECTIONS = 100
+REQUEST_SECONDS = 30  # to send a request or receive a response
+SHUTDOWN_SECONDS = 2
+MAX_PIPELINED_BYTES = 2**16  # received after the current request
 SECURITY_HEADERS = {"Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:"}
 
 
@@ -175,6 +181,68 @@ def application(demo: Demo) -> Starlette:
     )
 
 
+class Connection(H11Protocol):
+    """A connection, closed if the client takes longer than `REQUEST_SECONDS`, or to make room for a new connection."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Close the oldest connection without a whole request if there are more than `MAX_CONNECTIONS`."""
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(REQUEST_SECONDS, self._expire)
+        if len(self.connections) > MAX_CONNECTIONS:
+            oldest = min(self.connections, key=Connection._priority)  # type: ignore[arg-type]
+            self.connections.discard(oldest)
+            oldest.transport.abort()
+
+    def _priority(self) -> tuple[bool, float]:
+        complete = self.cycle is not None and (self.cycle.response_complete or not self.cycle.more_body)
+        return complete, self._deadline.when()
+
+    def _expire(self) -> None:
+        if self.cycle and not (self.cycle.more_body or self.cycle.response_complete or self.flow.write_paused):
+            self._deadline = self.loop.call_later(REQUEST_SECONDS, self._expire)  # the client waits for the server
+        else:
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Close the connection if it exceeds `MAX_PIPELINED_BYTES`: uvicorn would buffer any number of requests."""
+        super().data_received(data)
+        if len(self.conn.trailing_data[0]) > MAX_PIPELINED_BYTES:
+            self.transport.abort()
+
+    def on_response_complete(self) -> None:
+        """Extend the deadline."""
+        self._deadline.cancel()
+        self._deadline = self.loop.call_later(REQUEST_SECONDS, self._expire)
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel the deadline."""
+        self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Report an invalid request, unless the response was sent already; uvicorn would send a second one."""
+        if self.cycle:
+            self.cycle.disconnected = True  # the application may not respond any more
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
+
+
+class Server(uvicorn.Server):
+    """A server that stops even if clients are slow."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the connections that are open after `SHUTDOWN_SECONDS`, also those accepted after the interrupt."""
+        asyncio.get_running_loop().call_later(SHUTDOWN_SECONDS, self._close_connections)
+        await super().shutdown(sockets)
+
+    def _close_connections(self) -> None:
+        for connection in self.server_state.connections:
+            connection.transport.abort()
+
+
 def serve(root: Path, port: int) -> None:
     """Serve the page until interrupted.
 
@@ -194,9 +262,9 @@ def serve(root: Path, port: int) -> None:
     with listener:
         app = application(Demo(root))
         print(f"http://{HOST}:{listener.getsockname()[1]} (press Ctrl-C to stop)", flush=True)
-        config = uvicorn.Config(app, lifespan="off", log_level="warning", timeout_graceful_shutdown=3)
+        config = uvicorn.Config(app, http=Connection, lifespan="off", log_level="error", backlog=MAX_CONNECTIONS)
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            Server(config).run(sockets=[listener])
         except KeyboardInterrupt as interrupt:  # uvicorn raises it again after shutting down
             if interrupt.args:  # SIGTERM, not Ctrl-C
                 raise

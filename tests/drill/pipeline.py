@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ import yaml
 
 from tests.conftest import Project
 from tests.drill import project as drill
-from tests.drill.project import DVC, REPRO, check, copy, recover, run, started
+from tests.drill.project import DVC, REPRO, TIMEOUT, check, copy, recover, run, started
 from tests.drill.row import Attempt, AttemptError, Row, repeated
 
 MAKE = [  # what `make` does, except for the results
@@ -26,6 +27,7 @@ MAKE = [  # what `make` does, except for the results
     "from fashion import errors, pipeline; errors.run_command(lambda: pipeline.run(pipeline.Path()))",
 ]
 DISK = 128  # MiB
+CLOCK_LIBRARY = next(Path(sysconfig.get_path("purelib")).glob("libfaketime/**/libfaketime.so.1"), None)
 
 
 def killed(with_stage: bool) -> Attempt:
@@ -145,6 +147,29 @@ def twice(command: list[str]) -> Attempt:
     return attempt
 
 
+def clock_jump(folder: Path, choices: random.Random, planted: bool) -> float:
+    """Let the clock jump while the pipeline runs, and jump back when it has ended."""
+    clock = folder / "clock"
+    clock.write_text("+0")
+    project, dvc = running(
+        folder,
+        choices,
+        [
+            *("env", f"LD_PRELOAD={CLOCK_LIBRARY}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_NO_CACHE=1"),
+            *("DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"),
+            *REPRO,
+        ],
+    )
+    clock.write_text(choices.choice(["-10y", "-1h", "+1h", "+10y"]))
+    if dvc.wait(TIMEOUT):
+        raise AttemptError(f"`dvc repro` failed with {dvc.returncode}")
+    taken = recover(project)
+    if planted:
+        alter(project.folder / "reports" / "audit.json", choices)
+    check(project)
+    return taken
+
+
 def running(folder: Path, choices: random.Random, command: list[str]) -> tuple[Project, subprocess.Popen[str]]:
     """Start a command in an unfinished project, and wait until a random moment of the pipeline."""
     seconds = drill.template().seconds
@@ -212,6 +237,7 @@ def delete_outputs(project: Project) -> None:
             path.unlink()
 
 
+NO_CLOCK = "libfaketime needs Linux on an x86-64 processor"
 SKIP = "" if sys.platform == "linux" and os.geteuid() == 0 else "mounting file systems needs Linux and root"
 ROWS = (
     Row(
@@ -227,6 +253,7 @@ ROWS = (
     Row("A file in the cache is truncated, altered or deleted", 10, repeated(damaged_cache, 2)),
     Row("A file in the DVC remote is truncated, altered or deleted", 10, repeated(damaged_remote, 2)),
     Row("An output is edited by hand", 20, repeated(edited_output, 2)),
+    Row("The clock jumps by an hour or ten years, and back", 6, repeated(clock_jump, 2), "" if CLOCK_LIBRARY else NO_CLOCK),
     Row("Two `dvc repro` at the same time", 5, repeated(twice(REPRO))),
     Row("Two `make` at the same time", 5, repeated(twice(MAKE))),
 )

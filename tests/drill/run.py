@@ -19,10 +19,10 @@ from fashion.dvc import git
 from fashion.errors import UserError, run_command
 from fashion.files import read_json, write_json, write_text
 from fashion.validation import raise_problems
-from tests.drill import fuzz, pipeline, sources
+from tests.drill import cluster, demo, fuzz, pipeline, sources
 from tests.drill.row import Row
 
-ROWS: tuple[Row, ...] = (*pipeline.ROWS, *sources.ROWS, *fuzz.ROWS)
+ROWS: tuple[Row, ...] = (*pipeline.ROWS, *sources.ROWS, *cluster.ROWS, *demo.ROWS, *fuzz.ROWS)
 REPORT = Path("reports/drill.json")
 PAGE = Path("docs/reproducibility.md")
 TABLE = re.compile(r"(?<=<!-- drill -->\n).*?(?=<!-- /drill -->)", re.DOTALL)
