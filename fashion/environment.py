@@ -43,13 +43,16 @@ DISK_SPACE, TEMPORARY_SPACE = 4.0, 0.5  # required, in GB
 # Python reads this .pth file at start-up: it makes the project importable and runs STARTUP.
 PTH = "../../../..\nimport fashion_startup\n"
 STARTUP = '''\
-"""Add the programs of .venv to PATH; set USER and HOME for a user without a passwd entry."""
+"""Add the programs of .venv to PATH, keep DVC's index in .venv, and set USER and HOME without a passwd entry."""
 
 import os
 import pwd
 import sys
 
 os.environ["PATH"] = os.path.join(sys.prefix, "bin") + os.pathsep + os.environ.get("PATH", os.defpath)
+index = os.path.join(sys.prefix, "dvc")
+if os.access(index, os.W_OK):  # not if another user has set up .venv
+    os.environ.setdefault("DVC_SITE_CACHE_DIR", index)
 try:
     pwd.getpwuid(os.getuid())
 except KeyError:  # in a container; DVC needs a user name, and caches are in the home folder
@@ -253,6 +256,7 @@ def _install() -> None:
     run([*pip, "--require-hashes", "-r", "requirements.lock"])
     run([*pip, "--editable", "."])
     _make_relocatable(VENV)
+    (VENV / "dvc").mkdir(mode=0o700)  # DVC's own choice in /var/tmp is open to code of other users (CVE-2025-69872)
     run([str(PYTHON), "-I", ".dvc/plots/page.py"])
     # Not in .dvc/config: `dvc plots` fails if the template is missing.
     run([str(PYTHON), "-I", "-m", "dvc", "config", "--local", "plots.html_template", "plots/page.html"])

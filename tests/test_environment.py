@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from fashion import cli, environment, errors, pipeline
 from fashion.environment import SetupError
@@ -288,7 +289,19 @@ def test_run_of_unchanged_pipeline(project: Project) -> None:
 
 
 def test_pinned_packages() -> None:
-    """All packages of requirements.lock are installed, with this version of Python."""
+    """All packages of requirements.lock for this machine and version of Python are installed."""
     installed = {re.sub(r"[._]", "-", package.name.lower()) for package in importlib.metadata.distributions()}
-    pinned = set(re.findall(r"(?m)^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text()))
+    lines = re.findall(r"(?m)^([a-z0-9-]+==.*?)(?: \\)?$", (ROOT / "requirements.lock").read_text())
+    requirements = [Requirement(line) for line in lines]
+    assert len(requirements) > 100
+    pinned = {one.name for one in requirements if one.marker is None or one.marker.evaluate()}
     assert pinned - installed == set()
+
+
+def test_index_of_dvc() -> None:
+    """Other users could put pickled code into DVC's default folder."""
+    variables = {name: value for name, value in os.environ.items() if name != "DVC_SITE_CACHE_DIR"}
+    command = [sys.executable, "-c", "from dvc.dirs import site_cache_dir; print(site_cache_dir())"]
+    folder = Path(subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout.strip())
+    assert folder == Path(sys.prefix) / "dvc"
+    assert folder.stat().st_mode & 0o777 == 0o700
