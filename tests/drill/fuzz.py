@@ -44,7 +44,7 @@ PLANTED: dict[str, Callable[[], object]] = {
     "error": lambda: int("?"),
     "processor": lambda: _compute(2 * SECONDS),
     "hang": lambda: threading.Event().wait(),
-    "memory": lambda: len(b"1" * (MEMORY + 2**26)),
+    "memory": lambda: len(b"1" * 2 * MEMORY),
 }
 READERS = {
     "idx": "IDX files",
