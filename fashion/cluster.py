@@ -99,6 +99,21 @@ class Head:
         return True
 
 
+def place() -> tuple[str, str]:
+    """Return Ray's ids of the task that calls this and of its node."""
+    import ray
+
+    context = ray.get_runtime_context()
+    return context.get_task_id(), context.get_node_id()
+
+
+def lost_nodes() -> set[str]:
+    """Return Ray's ids of the nodes that have been lost."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}  # type: ignore[no-untyped-call]
+
+
 def gpus(ray: ModuleType) -> int:
     """Return the number of GPUs per trial: 1 if any node has one."""
     return int(ray.cluster_resources().get("GPU", 0) > 0)

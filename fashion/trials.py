@@ -294,9 +294,7 @@ class Recorder:
 
     def lost_tasks(self) -> list[str]:
         """Return the tasks on nodes that are lost."""
-        import ray
-
-        lost = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}  # type: ignore[no-untyped-call]
+        lost = cluster.lost_nodes()
         return [task for task, node in self.places.items() if node in lost]
 
     def write(self, key: str, content: bytes) -> None:
@@ -324,10 +322,7 @@ class RemoteStore:
 
 def _task(function: Train, trial: Trial, data: Any, store: RemoteStore, cores: int) -> dict[str, Any]:
     """Run a trial in a Ray worker."""
-    import ray
-
-    context = ray.get_runtime_context()
-    store.recorder.place.remote(context.get_task_id(), context.get_node_id())
+    store.recorder.place.remote(*cluster.place())
     cluster.use_cores(cores)
     return function(trial, data, store)
 
