@@ -104,7 +104,7 @@ def place() -> tuple[str, str]:
     import ray
 
     context = ray.get_runtime_context()
-    return context.get_task_id(), context.get_node_id()
+    return str(context.get_task_id()), context.get_node_id()
 
 
 def lost_nodes() -> set[str]:
