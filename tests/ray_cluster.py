@@ -14,6 +14,12 @@ from ruamel.yaml import YAML
 from tests.conftest import MODELS
 
 RAY = str(Path(sys.executable).with_name("ray"))
+HEALTH_CHECKS = {  # a node is lost after about five seconds; by default, after half a minute
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "5",
+}
 
 
 def write_study(folder: Path, **values: Any) -> Path:

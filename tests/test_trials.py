@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.cluster import ENVIRONMENT, free_port
 from fashion import study, trials
+from fashion.cluster import Head
 from fashion.data import dataset
 from fashion.data.dataset import Split
 from fashion.errors import UserError
@@ -32,7 +34,7 @@ from fashion.params import load_params
 from fashion.study import Study
 from fashion.trials import Trial
 from tests.conftest import MODELS, ROOT, Project, clone, draw_lines
-from tests.ray_cluster import in_session, kill_node, node, read_until, write_study
+from tests.ray_cluster import HEALTH_CHECKS, in_session, kill_node, node, read_until, write_study
 from tests.trainings import PAUSES
 
 T = TypeVar("T")
@@ -390,7 +392,7 @@ class Cluster:
 def cluster(original: Project) -> Iterator[Cluster]:
     """Start a cluster of one node."""
     port = free_port()
-    environment = {**original.environment, **ENVIRONMENT}
+    environment = {**original.environment, **ENVIRONMENT, **HEALTH_CHECKS}
     options = [f"--port={port}", f"--ray-client-server-port={free_port()}", "--include-dashboard=false"]
     with node(environment, "--head", *options) as head:
         yield Cluster(head, {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"})
@@ -461,24 +463,15 @@ def test_killed_driver_of_a_cluster(clustered: Project, cluster: Cluster) -> Non
     assert list(table(clustered)["seed"]) == [1, 2, 3, 4]
 
 
-@slow
-def test_lost_head(small: Project) -> None:
-    """An error, and the results so far are kept."""
-    environment, port = {**small.environment, **ENVIRONMENT}, free_port()
-    options = [f"--port={port}", f"--ray-client-server-port={free_port()}", "--include-dashboard=false"]
-    write_study(small.folder, **LONG)
-    project = Project(small.folder, {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"})
-    with (
-        node(environment, "--head", *options) as head,
-        node(environment, f"--address=127.0.0.1:{port}"),
-        started(project, "sh", "-c", 'exec "$@" 2>&1', "sh", sys.executable, *STAGE) as driver,
-    ):
-        read_until(driver, "validation accuracy")
-        kill_node(head)
-        output = driver.communicate(timeout=DEADLINE)[0]
-    assert driver.returncode == 1
-    assert re.search(rf"^error: lost the head of the Ray cluster at .*:{port} \(", output, re.MULTILINE)
-    assert any((small.folder / trials.FOLDER).glob("*.json"))
+def test_lost_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        head = Head(address)
+        assert head.alive()
+    assert not head.alive()  # it may come back
+    monkeypatch.setattr("fashion.cluster.HEAD_TIMEOUT", 0)
+    with pytest.raises(UserError, match=f"^lost the head of the Ray cluster at {address} .* start a cluster and run"):
+        head.alive()
 
 
 @slow

@@ -21,19 +21,13 @@ from benchmarks.cluster import ENVIRONMENT, HOST, free_port
 from fashion.trials import FOLDER
 from tests.conftest import ROOT
 from tests.drill.row import AttemptError, Row, repeated
-from tests.ray_cluster import kill_node, node
+from tests.ray_cluster import HEALTH_CHECKS, kill_node, node
 
 TABLE = "trials.csv"
 STUDY = [sys.executable, "-m", "tests.drill.study", TABLE]
 TRIALS = 12  # of the study
 LAST = 8  # results after which the latest fault happens
 TIMEOUT = 480  # seconds in which the study must end; Ray takes 420 if a worker was just starting on a lost node
-HEALTH_CHECKS = {  # a node is lost after about five seconds; by default, after half a minute
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "5",
-}
 RESULT = re.compile(r"^(.*): validation accuracy", re.MULTILINE)
 LOST_HEAD = re.compile("^error: (lost the head of|cannot connect to) .*Ray cluster", re.MULTILINE)
 
