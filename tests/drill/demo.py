@@ -231,5 +231,5 @@ def exchange(connection: socket.socket, chunks: Iterable[bytes], interval: float
 KINDS = [*SLOW, *FAST, *HANG_UPS]
 ROWS = (
     Row("50 clients send images to the demo for a minute", 60, load),
-    Row("Slow clients, clients that hang up, oversized and chunked uploads", 4 * len(KINDS), attack),
+    Row("The demo has slow clients, clients that hang up, oversized and chunked uploads", 4 * len(KINDS), attack),
 )

@@ -31,12 +31,12 @@ TABLE = re.compile(r"(?<=<!-- drill -->\n).*?(?=<!-- /drill -->)", re.DOTALL)
 def main() -> None:
     """Run the rows and report."""
     parser = argparse.ArgumentParser(prog="python -m tests.drill.run", description=__doc__)
-    parser.add_argument("--only", metavar="TEXT", default="", help="run the rows whose names contain TEXT")
+    parser.add_argument("--only", metavar="REGEX", default="", help="run the rows whose names match REGEX")
     parser.add_argument("--share", type=float, default=1, help="fraction of the attempts to make (default: 1)")
     args = parser.parse_args()
-    rows = [row for row in ROWS if args.only in row.name]
+    rows = [row for row in ROWS if re.search(args.only, row.name)]
     if not rows:
-        raise UserError(f"no row contains {args.only!r}; the rows are:\n" + "\n".join(row.name for row in ROWS))
+        raise UserError(f"no row matches {args.only!r}; the rows are:\n" + "\n".join(row.name for row in ROWS))
     report = read_json(REPORT) if REPORT.exists() else {}
     folder = Path(tempfile.mkdtemp(prefix="fashion-drill-"))
     problems = []
