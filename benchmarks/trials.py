@@ -140,7 +140,7 @@ def transfers(data: Any, checkpoint_bytes: int) -> tuple[float, float]:
             return ray.remote(function).options(num_cpus=0, scheduling_strategy=strategy)
 
         receive, send = on(there, timed.receive), on(there, timed.send)
-        writer = on(here, trials.Recorder).remote(Path(folder))
+        writer = on(here, trials.CheckpointWriter).remote(Path(folder))
 
         def seconds(argument: Any) -> float:
             started = time.perf_counter()

@@ -7,14 +7,13 @@ import socket
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 from fashion.errors import UserError
 
 TIMEOUT = 10  # seconds to connect to a cluster
-HEAD_TIMEOUT = 30  # seconds without the head after which it is lost; after 60, Ray ends the process
+HEAD_TIMEOUT = 30  # seconds without contact after which the head counts as lost; after 60, Ray kills the process
 
 
 @contextmanager
@@ -38,6 +37,10 @@ def connect(packages: Collection[str]) -> Iterator[ModuleType]:
     os.environ.setdefault("RAY_TMPDIR", "/tmp")  # noqa: S108 - of sockets; their paths must be short, TMPDIR may be long
     if address != "local":  # Ray would otherwise retry for 15 minutes
         os.environ |= {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": str(TIMEOUT)}
+    # Ray notices after 95 seconds, not seven minutes, that a node has stopped to answer. Its servers refuse more than a
+    # request per minute.
+    os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "65000")
+    os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "30000")
     try:
         import ray
     except ImportError as error:
@@ -67,51 +70,32 @@ def connect(packages: Collection[str]) -> Iterator[ModuleType]:
         ray.shutdown()
 
 
-@dataclass
 class Head:
-    """The node of the cluster without which it cannot go on.
+    """The head node of a cluster; without it, the cluster stops."""
 
-    Attributes:
-        address: HOST:PORT.
-        seen: when it last accepted a connection (`time.monotonic`).
-    """
+    def __init__(self, address: str) -> None:
+        """Take its HOST:PORT."""
+        self._address = address
+        self._unreachable_since: float | None = None
 
-    address: str
-    seen: float = field(default_factory=time.monotonic)
-
-    def alive(self) -> bool:
-        """Return whether it accepts a connection.
+    def check(self) -> None:
+        """Connect to it.
 
         Raises:
-            UserError: it has not accepted a connection for 30 seconds.
+            UserError: it has been unreachable for `HEAD_TIMEOUT`.
         """
-        host, _, port = self.address.rpartition(":")
+        host, _, port = self._address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), TIMEOUT).close()
+            self._unreachable_since = None
         except OSError as error:
-            if time.monotonic() - self.seen > HEAD_TIMEOUT:
+            now = time.monotonic()
+            self._unreachable_since = self._unreachable_since or now
+            if now - self._unreachable_since >= HEAD_TIMEOUT:
                 raise UserError(
-                    f"lost the head of the Ray cluster at {self.address} ({error}); start a cluster and "
-                    "run this again: the results so far are kept"
+                    f"lost the head of the Ray cluster at {self._address} ({error}); start a cluster again, if "
+                    "RAY_ADDRESS is set, and run this again: the results so far are kept"
                 ) from error
-            return False
-        self.seen = time.monotonic()
-        return True
-
-
-def place() -> tuple[str, str]:
-    """Return Ray's ids of the task that calls this and of its node."""
-    import ray
-
-    context = ray.get_runtime_context()
-    return str(context.get_task_id()), context.get_node_id()
-
-
-def lost_nodes() -> set[str]:
-    """Return Ray's ids of the nodes that have been lost."""
-    import ray
-
-    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}  # type: ignore[no-untyped-call]
 
 
 def gpus(ray: ModuleType) -> int:

@@ -8,7 +8,7 @@ import inspect
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -214,13 +214,13 @@ def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int, fresh:
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        on_driver = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
-        recorder = ray.remote(Recorder).options(**on_driver).remote(FOLDER.absolute())
+        on_driver = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1}
+        writer = ray.remote(CheckpointWriter).options(**on_driver).remote(FOLDER.absolute())
         task = ray.remote(_task).options(num_cpus=cores, num_gpus=cluster.gpus(ray), max_retries=0)
         stored = ray.put(data)
 
         def start(trial: Trial) -> Any:
-            store = RemoteStore(trial.checkpoint.read(), recorder, trial.key)
+            store = RemoteStore(trial.checkpoint.read(), writer, trial.key)
             return task.remote(function, trial, stored, store, cores)
 
         for trial in trials if fresh else ():
@@ -231,14 +231,9 @@ def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int, fresh:
         with tqdm(total=len(trials), unit=" trials", dynamic_ncols=True, disable=None) as bar:
             while running:
                 done, _ = ray.wait(list(running), num_returns=1, timeout=POLL)
-                lost_tasks = _lost_tasks(ray, recorder) if head.alive() else ()
-                unreachable = {reference for reference in running if reference.task_id().hex() in lost_tasks}
-                unreachable.difference_update(done)
-                for reference in [*done, *unreachable]:
+                for reference in done:
                     trial = running.pop(reference)
                     try:
-                        if reference in unreachable:
-                            raise ray.exceptions.NodeDiedError("its node is unreachable")
                         result = ray.get(reference)
                     except ray.exceptions.RayTaskError as error:
                         failures.append(_failure(trial, error.cause))
@@ -256,20 +251,8 @@ def _run(trials: Sequence[Trial], data: Any, function: Train, cores: int, fresh:
                         print_line(f"{trial}: validation accuracy {result['val_accuracy']:.2%}")
                     bar.update()
                 parent.check()
+                head.check()
     raise_problems(failures)
-
-
-def _lost_tasks(ray: ModuleType, recorder: Any) -> Collection[str]:
-    """Return the ids of the tasks on lost nodes; none if the head does not answer.
-
-    Ray itself waits minutes for them if the connection was not closed, as when the network is cut.
-    """
-    try:
-        # Not by ray.nodes() in this process: without the head it blocks until Ray ends the process.
-        lost: Collection[str] = ray.get(recorder.lost_tasks.remote(), timeout=cluster.TIMEOUT)
-    except ray.exceptions.GetTimeoutError:
-        return ()
-    return lost
 
 
 def print_line(line: str) -> None:
@@ -278,24 +261,11 @@ def print_line(line: str) -> None:
     sys.stdout.flush()
 
 
-class Recorder:
-    """A Ray actor on the driver's node, which knows where trials run.
-
-    It writes the checkpoints of all, so that nodes need no shared disk.
-    """
+class CheckpointWriter:
+    """A Ray actor on the driver's node that writes the checkpoints of all trials, so that nodes need no shared disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.places: dict[str, str] = {}
-
-    def place(self, task: str, node: str) -> None:
-        """Remember the node of a task; both are Ray's ids."""
-        self.places[task] = node
-
-    def lost_tasks(self) -> list[str]:
-        """Return the tasks on nodes that are lost."""
-        lost = cluster.lost_nodes()
-        return [task for task, node in self.places.items() if node in lost]
 
     def write(self, key: str, content: bytes) -> None:
         """Replace the checkpoint of a trial."""
@@ -304,10 +274,10 @@ class Recorder:
 
 @dataclass(frozen=True)
 class RemoteStore:
-    """The checkpoint with which a trial starts, and the `Recorder` that writes later ones."""
+    """The checkpoint with which a trial starts, and the actor that writes later ones."""
 
     checkpoint: bytes | None
-    recorder: Any
+    writer: Any
     key: str
 
     def read(self) -> bytes | None:
@@ -317,12 +287,11 @@ class RemoteStore:
     def write(self, content: bytes) -> None:
         """Replace the checkpoint."""
         # Not awaited: while a task waits, Ray gives its core to another. So a failed write goes unreported.
-        self.recorder.write.remote(self.key, content)
+        self.writer.write.remote(self.key, content)
 
 
 def _task(function: Train, trial: Trial, data: Any, store: RemoteStore, cores: int) -> dict[str, Any]:
     """Run a trial in a Ray worker."""
-    store.recorder.place.remote(*cluster.place())
     cluster.use_cores(cores)
     return function(trial, data, store)
 

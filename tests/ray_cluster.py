@@ -14,7 +14,9 @@ from ruamel.yaml import YAML
 from tests.conftest import MODELS
 
 RAY = str(Path(sys.executable).with_name("ray"))
-HEALTH_CHECKS = {  # a node is lost after about five seconds; by default, after half a minute
+HEALTH_CHECKS = {  # a lost node is noticed in ten seconds
+    "RAY_grpc_client_keepalive_time_ms": "5000",
+    "RAY_grpc_client_keepalive_timeout_ms": "5000",
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1000",
