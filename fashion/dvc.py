@@ -59,12 +59,14 @@ class Lock:
             check_limits(content, name)
             lock = cls(dict(yaml.load(content, _Loader)["stages"]))  # noqa: S506 - a safe loader
             for stage in lock.stages:
-                lock.inputs(stage), lock.params(stage)
-            _ = lock.outputs
+                lock.params(stage)
+                for path, digest in (lock.inputs(stage) | lock._files(stage, "outs")).items():
+                    if not (isinstance(path, str) and isinstance(digest, str | None)):
+                        raise ValueError(f"stage {stage}: expected a path and an MD5, found {path!r} and {digest!r}")
         except (yaml.YAMLError, *CONVERSION_ERRORS) as error:
             raise UserError(
                 f"{name} cannot be read ({' '.join(str(error).split())}); if a merge left conflicts in it, run "
-                "`git checkout --ours` on it and `dvc repro`"
+                "`git checkout --ours` on it and `dvc repro`; if DVC was killed, run `make`"
             ) from error
         return lock
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fashion.data import about
-from fashion.dvc import Lock, md5
+from fashion.dvc import Lock, md5, read_committed
 from fashion.environment import exclusive
 from fashion.errors import STAGE_TIMES, UserError
-from fashion.files import read_json
+from fashion.files import atomic_write, read_json
 from fashion.params import Params, load_params
 from fashion.validation import read_yaml
 
@@ -19,19 +19,20 @@ from fashion.validation import read_yaml
 def run(root: Path) -> None:
     """Run `dvc repro` in the project at `root` and print how long each stage took; wait for another run to end.
 
-    Damaged files in the cache, and a broken lock of DVC, are deleted first.
+    Damaged files in the cache, and what a killed DVC left half-written, are mended first.
 
     Raises:
         UserError: there is no pipeline, params.yaml or data/about.md is wrong, or a stage failed; DVC has printed why.
     """
     params = load_params(root / "params.yaml")
-    check_networks(root, params)  # before DVC deletes the outputs of a stage that would fail
     about.load(root / about.PATH, params.dataset.name)
     stages = ", ".join(read_yaml(root / "dvc.yaml")["stages"])
     scratch = root / ".dvc" / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
     with exclusive(scratch / "make.lock", "Another `make` is running here; waiting for it"):
-        delete_broken_lock(scratch)
+        delete_broken_rwlock(scratch)
+        restore_lock(root)
+        check_networks(root, params)  # before DVC deletes the outputs of a stage that would fail
         delete_damaged(root)
         print(f"Stages: {stages}. Only the stale ones run.\n", flush=True)
         times = scratch / "stage_times.tsv"
@@ -69,7 +70,7 @@ def check_networks(root: Path, params: Params) -> None:
         networks.check(params)
 
 
-def delete_broken_lock(folder: Path) -> None:
+def delete_broken_rwlock(folder: Path) -> None:
     """Delete DVC's list of running commands, in its temporary folder, if a killed DVC left it half-written.
 
     All DVC commands would fail: https://github.com/treeverse/dvc/issues/7615.
@@ -84,6 +85,35 @@ def delete_broken_lock(folder: Path) -> None:
             pass
         except UserError:
             path.unlink()
+
+
+def restore_lock(root: Path) -> None:
+    """Restore the dvc.lock of the last commit if a killed DVC left it half-written; delete it if no commit has one.
+
+    DVC does not replace the file at once, but writes it in place. It restores what its cache has of later runs.
+
+    Raises:
+        UserError: a merge left conflicts in it.
+    """
+    from dvc.lock import make_lock
+
+    path = root / "dvc.lock"
+    with make_lock(str(root / ".dvc" / "tmp" / "lock"), wait=True):
+        try:
+            content = path.read_bytes()
+            Lock.parse(content, str(path))
+        except FileNotFoundError:
+            return
+        except UserError:
+            if b"<<<<<<<" in content:
+                raise
+            committed = read_committed(root, "HEAD", "dvc.lock")
+            if committed is None:
+                path.unlink()
+            else:
+                with atomic_write(path) as file:
+                    file.write(committed)
+            print("dvc.lock was half-written: restored from the last commit; DVC's cache has the results since then")
 
 
 def delete_damaged(root: Path) -> None:

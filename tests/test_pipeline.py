@@ -18,9 +18,10 @@ from ruamel.yaml import YAML
 
 from fashion.data import dataset
 from fashion.dvc import Lock
+from fashion.errors import UserError
 from fashion.evaluation.metrics import summary
 from fashion.evaluation.predictions import Predictions, sha256
-from fashion.pipeline import delete_broken_lock, delete_damaged
+from fashion.pipeline import delete_broken_rwlock, delete_damaged, restore_lock
 from tests.conftest import CLASSES, FASHION, MODELS, Project, clone
 
 FIRST, LAST = MODELS[0], MODELS[-1]
@@ -111,12 +112,39 @@ def test_damaged_cache(copied: Project, capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(("content", "left"), [(None, False), ("", False), ('{"write', False), ('{"write": {}}', True)])
-def test_broken_lock(tmp_path: Path, content: str | None, left: bool) -> None:
+def test_broken_rwlock(tmp_path: Path, content: str | None, left: bool) -> None:
     path = tmp_path / "rwlock"
     if content is not None:
         path.write_text(content)
-    delete_broken_lock(tmp_path)
+    delete_broken_rwlock(tmp_path)
     assert path.exists() == left
+
+
+LOCK = "schema: '2.0'\nstages:\n  fetch:\n    cmd: a\n    outs:\n    - path: b\n      md5: c\n"
+
+
+@pytest.mark.parametrize("cut", [0, LOCK.index("'2"), LOCK.index("s:\n  fetch"), LOCK.index(" b\n")])
+@pytest.mark.parametrize("committed", [False, True])
+def test_half_written_lock(tmp_path: Path, cut: int, committed: bool) -> None:
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    path = tmp_path / "dvc.lock"
+    path.write_text(LOCK)
+    if committed:
+        for command in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "lock")):
+            options = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.com"]
+            subprocess.run(["git", *options, *command], cwd=tmp_path, check=True)
+    path.write_text(LOCK[:cut])
+    restore_lock(tmp_path)
+    assert (path.read_text() if path.exists() else None) == (LOCK if committed else None)
+
+
+def test_lock_with_conflicts(tmp_path: Path) -> None:
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    path = tmp_path / "dvc.lock"
+    path.write_text(f"{LOCK}<<<<<<< HEAD\n")
+    with pytest.raises(UserError, match="git checkout --ours"):
+        restore_lock(tmp_path)
+    assert path.exists()
 
 
 NETWORK = f"fashion/models/{FIRST}.py"

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h11
 import numpy as np
 import uvicorn
 from jaxtyping import Float, Int64
@@ -185,21 +184,21 @@ class Connection(H11Protocol):
     """A connection, closed if the client takes longer than `REQUEST_SECONDS`, or to make room for a new connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Close the oldest connection without a whole request if there are more than `MAX_CONNECTIONS`."""
+        """If there are more than `MAX_CONNECTIONS`, close the one that has been idle longest."""
         super().connection_made(transport)
         self._deadline = self.loop.call_later(REQUEST_SECONDS, self._expire)
         if len(self.connections) > MAX_CONNECTIONS:
-            oldest = min(self.connections, key=Connection._priority)  # type: ignore[arg-type]
+            oldest = min(self.connections, key=lambda one: (one._busy(), one._deadline.when()))  # type: ignore[union-attr]
             self.connections.discard(oldest)
             oldest.transport.abort()
 
-    def _priority(self) -> tuple[bool, float]:
-        complete = self.cycle is not None and (self.cycle.response_complete or not self.cycle.more_body)
-        return complete, self._deadline.when()
+    def _busy(self) -> bool:
+        """Return whether the client waits for the server."""
+        return self.cycle is not None and not (self.cycle.more_body or self.cycle.response_complete)
 
     def _expire(self) -> None:
-        if self.cycle and not (self.cycle.more_body or self.cycle.response_complete or self.flow.write_paused):
-            self._deadline = self.loop.call_later(REQUEST_SECONDS, self._expire)  # the client waits for the server
+        if self._busy() and not self.flow.write_paused:
+            self._deadline = self.loop.call_later(REQUEST_SECONDS, self._expire)
         else:
             self.transport.abort()
 
@@ -223,18 +222,18 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Report an invalid request, unless the response was sent already; uvicorn would send a second one."""
         if self.cycle:
-            self.cycle.disconnected = True  # the application may not respond any more
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
-        else:
+            self.cycle.disconnected = True  # discard what the application still sends
+        if self.cycle and self.cycle.response_started:
             self.transport.abort()
+        else:
+            super().send_400_response(msg)
 
 
 class Server(uvicorn.Server):
     """A server that stops even if clients are slow."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the connections that are open after `SHUTDOWN_SECONDS`, also those accepted after the interrupt."""
+        """Close the connections still open after `SHUTDOWN_SECONDS`, including any accepted after the interrupt."""
         asyncio.get_running_loop().call_later(SHUTDOWN_SECONDS, self._close_connections)
         await super().shutdown(sockets)
 
@@ -262,7 +261,10 @@ def serve(root: Path, port: int) -> None:
     with listener:
         app = application(Demo(root))
         print(f"http://{HOST}:{listener.getsockname()[1]} (press Ctrl-C to stop)", flush=True)
-        config = uvicorn.Config(app, http=Connection, lifespan="off", log_level="error", backlog=MAX_CONNECTIONS)
+        # asyncio accepts as many connections as the backlog before it calls `connection_made`.
+        config = uvicorn.Config(
+            app, http=Connection, ws="none", lifespan="off", log_level="error", backlog=MAX_CONNECTIONS
+        )
         try:
             Server(config).run(sockets=[listener])
         except KeyboardInterrupt as interrupt:  # uvicorn raises it again after shutting down

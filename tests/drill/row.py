@@ -27,8 +27,8 @@ class Result:
 
 
 Run = Callable[[Path, int, bool], Result]
-"""Makes a number of attempts in an empty folder. If the last argument is true, it also plants a fault of the kind that
-the row looks for, so `faults` must not be empty."""
+"""Makes a number of attempts in an empty folder; raises `AttemptError` if they cannot go on. If the last argument is
+true, it also plants a fault of the kind that the row looks for, so `faults` must not be empty."""
 
 
 @dataclass(frozen=True)

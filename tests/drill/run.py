@@ -20,7 +20,7 @@ from fashion.errors import UserError, run_command
 from fashion.files import read_json, write_json, write_text
 from fashion.validation import raise_problems
 from tests.drill import cluster, demo, fuzz, pipeline, sources
-from tests.drill.row import Row
+from tests.drill.row import AttemptError, Result, Row
 
 ROWS: tuple[Row, ...] = (*pipeline.ROWS, *sources.ROWS, *cluster.ROWS, *demo.ROWS, *fuzz.ROWS)
 REPORT = Path("reports/drill.json")
@@ -63,7 +63,10 @@ def run(row: Row, tries: int, folder: Path) -> dict[str, Any]:
     results = {}
     for name, count in (("attempts", tries), ("planted", 1)):
         own = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
-        results[name] = row.run(own, count, name == "planted")
+        try:
+            results[name] = row.run(own, count, name == "planted")
+        except AttemptError as error:
+            results[name] = Result(count, [str(error)])
         if not results["attempts"].faults:
             shutil.rmtree(own)
     attempts, planted = results["attempts"], results["planted"]
