@@ -5,13 +5,14 @@
     python3 -I -X utf8 fashion/environment.py setup     set up .venv unless it is up to date
     python3 -I -X utf8 fashion/environment.py doctor    check the machine and change nothing
 
-`make test` also runs the command `check-temporary-folder`.
+`make test` also runs the command `check-temporary-folder`, and `make drill` the command `delete-damaged-bytecode`.
 """
 
 import ast
 import fcntl
 import hashlib
 import importlib.util
+import marshal
 import os
 import platform
 import re
@@ -76,7 +77,12 @@ class SetupError(Exception):
 def main() -> None:
     """Run the command; exit with 0 on success, with 1 and a message on failure."""
     try:
-        {"setup": setup, "doctor": doctor, "check-temporary-folder": check_temporary_folder}[sys.argv[1]]()
+        {
+            "setup": setup,
+            "doctor": doctor,
+            "check-temporary-folder": check_temporary_folder,
+            "delete-damaged-bytecode": delete_damaged_bytecode,
+        }[sys.argv[1]]()
     except (SetupError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -91,10 +97,20 @@ def setup() -> None:
     """
     for check in (check_python, check_folder, check_git):
         check()
+    delete_damaged_bytecode()
     with exclusive(ROOT / ".venv.lock", "Another `make` is setting up .venv; waiting for it to finish"):
         if not _is_ready():
             check_disk()
             _install()
+
+
+def delete_damaged_bytecode() -> None:
+    """Delete the .pyc files that Python left half-written on a full disk: it fails to import them, and keeps them."""
+    for path in ROOT.glob(f"[!.]*/**/__pycache__/*.{sys.implementation.cache_tag}.pyc"):
+        try:
+            marshal.loads(path.read_bytes()[16:])  # noqa: S302 - code that Python would run
+        except (EOFError, ValueError, TypeError):
+            path.unlink(missing_ok=True)
 
 
 def doctor() -> None:

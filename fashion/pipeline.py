@@ -99,21 +99,41 @@ def restore_lock(root: Path) -> None:
 
     path = root / "dvc.lock"
     with make_lock(str(root / ".dvc" / "tmp" / "lock"), wait=True):
-        try:
-            content = path.read_bytes()
-            Lock.parse(content, str(path))
-        except FileNotFoundError:
+        if not path.exists():
             return
-        except UserError:
-            if b"<<<<<<<" in content:
-                raise
-            committed = read_committed(root, "HEAD", "dvc.lock")
-            if committed is None:
-                path.unlink()
-            else:
-                with atomic_write(path) as file:
-                    file.write(committed)
-            print("dvc.lock was half-written: restored from the last commit; DVC's cache has the results since then")
+        content = path.read_bytes()
+        if b"<<<<<<<" in content:
+            Lock.parse(content, str(path))
+        if _is_whole(root, content):
+            return
+        committed = read_committed(root, "HEAD", "dvc.lock")
+        if committed is None:
+            path.unlink()
+        else:
+            with atomic_write(path) as file:
+                file.write(committed)
+    print("dvc.lock was half-written: restored from the last commit; DVC's cache has the results since then")
+
+
+def _is_whole(root: Path, content: bytes) -> bool:
+    """Return whether a dvc.lock ends with all outputs of a stage, as DVC writes it."""
+    from dvc.dvcfile import Lockfile
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        try:
+            stages = Lockfile(repo, str(root / "dvc.lock")).load().get("stages")
+        except DvcException:
+            return False
+        if not stages or not content.endswith(b"\n"):
+            return False
+        name, last = list(stages.items())[-1]
+        declared = {output.def_path for stage in repo.index.stages if stage.name == name for output in stage.outs}
+    outputs = last.get("outs", ())
+    return declared <= {output["path"] for output in outputs} and all(
+        "size" in output and ("nfiles" in output or not output["md5"].endswith(".dir")) for output in outputs
+    )
 
 
 def delete_damaged(root: Path) -> None:

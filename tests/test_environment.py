@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import py_compile
 import re
 import shutil
 import signal
@@ -296,6 +297,20 @@ def test_pinned_packages() -> None:
     assert len(requirements) > 100
     pinned = {one.name for one in requirements if one.marker is None or one.marker.evaluate()}
     assert pinned - installed == set()
+
+
+def test_damaged_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    (tmp_path / "package").mkdir()
+    for name in ("good", "damaged"):
+        source = tmp_path / "package" / f"{name}.py"
+        source.write_text("x = 1")
+        py_compile.compile(str(source))
+    good, damaged = (next(tmp_path.rglob(f"{name}.*.pyc")) for name in ("good", "damaged"))
+    os.truncate(damaged, damaged.stat().st_size - 1)
+    environment.delete_damaged_bytecode()
+    assert good.exists()
+    assert not damaged.exists()
 
 
 def test_index_of_dvc() -> None:

@@ -120,30 +120,60 @@ def test_broken_rwlock(tmp_path: Path, content: str | None, left: bool) -> None:
     assert path.exists() == left
 
 
-LOCK = "schema: '2.0'\nstages:\n  fetch:\n    cmd: a\n    outs:\n    - path: b\n      md5: c\n"
+LOCK = """schema: '2.0'
+stages:
+  fetch:
+    cmd: a
+    outs:
+    - path: data
+      hash: md5
+      md5: 0123456789abcdef0123456789abcdef.dir
+      size: 20
+      nfiles: 2
+    - path: report
+      hash: md5
+      md5: 0123456789abcdef0123456789abcdef
+      size: 10
+"""
 
 
-@pytest.mark.parametrize("cut", [0, LOCK.index("'2"), LOCK.index("s:\n  fetch"), LOCK.index(" b\n")])
-@pytest.mark.parametrize("committed", [False, True])
-def test_half_written_lock(tmp_path: Path, cut: int, committed: bool) -> None:
+@pytest.fixture
+def locked_folder(tmp_path: Path) -> Path:
+    """A DVC project whose stage has run."""
     (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
-    path = tmp_path / "dvc.lock"
-    path.write_text(LOCK)
-    if committed:
-        for command in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "lock")):
-            options = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.com"]
-            subprocess.run(["git", *options, *command], cwd=tmp_path, check=True)
-    path.write_text(LOCK[:cut])
-    restore_lock(tmp_path)
-    assert (path.read_text() if path.exists() else None) == (LOCK if committed else None)
+    (tmp_path / ".dvc" / "config").touch()
+    (tmp_path / "dvc.yaml").write_text("stages: {fetch: {cmd: a, outs: [data, report]}}")
+    (tmp_path / "dvc.lock").write_text(LOCK)
+    options = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.com"]
+    for command in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "lock")):
+        subprocess.run(["git", *options, *command], cwd=tmp_path, check=True)
+    return tmp_path
 
 
-def test_lock_with_conflicts(tmp_path: Path) -> None:
-    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
-    path = tmp_path / "dvc.lock"
+def test_half_written_lock(locked_folder: Path) -> None:
+    path = locked_folder / "dvc.lock"
+    for cut in range(len(LOCK)):
+        path.write_text(LOCK[:cut])
+        restore_lock(locked_folder)
+        assert path.read_text() == LOCK
+
+
+def test_half_written_lock_without_commit(locked_folder: Path) -> None:
+    path = locked_folder / "dvc.lock"
+    subprocess.run(["git", "update-ref", "-d", "HEAD"], cwd=locked_folder, check=True)
+    restore_lock(locked_folder)
+    assert path.read_text() == LOCK
+    path.write_text(LOCK[:-3])
+    restore_lock(locked_folder)
+    restore_lock(locked_folder)
+    assert not path.exists()
+
+
+def test_lock_with_conflicts(locked_folder: Path) -> None:
+    path = locked_folder / "dvc.lock"
     path.write_text(f"{LOCK}<<<<<<< HEAD\n")
     with pytest.raises(UserError, match="git checkout --ours"):
-        restore_lock(tmp_path)
+        restore_lock(locked_folder)
     assert path.exists()
 
 

@@ -3,6 +3,8 @@
 The model is rebuilt in float32 first: LiteRT cannot load models exported from bfloat16.
 """
 
+import errno
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,8 +88,13 @@ def _convert(model: keras.Model, **options: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         only_builtins = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
-        with silence_stderr():
-            model.export(path, format="litert", verbose=False, target_spec=only_builtins, **options)
+        try:
+            with silence_stderr():
+                model.export(path, format="litert", verbose=False, target_spec=only_builtins, **options)
+        except tf.errors.ResourceExhaustedError as error:
+            if "No space left" in error.message:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error
+            raise
         return path.read_bytes()
 
 

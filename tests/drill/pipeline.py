@@ -24,7 +24,7 @@ from tests.drill.project import DVC, REPRO, TIMEOUT, check, copy, recover, run, 
 from tests.drill.row import Attempt, AttemptError, Row, repeated
 
 MAKE = [  # what `make` does, except for the results
-    *(sys.executable, "-c"),
+    *("sh", "-c", '"$1" -I fashion/environment.py delete-damaged-bytecode && exec "$1" -c "$2"', "sh", sys.executable),
     "from fashion import errors, pipeline; errors.run_command(lambda: pipeline.run(pipeline.Path()))",
 ]
 DISK = 128  # MiB
@@ -168,7 +168,7 @@ def clock_jump(folder: Path, choices: random.Random, planted: bool) -> float:
         *("env", f"LD_PRELOAD={CLOCK_LIBRARY}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_NO_CACHE=1"),
         *("DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"),
     ]
-    project, dvc = running(folder, choices, [*faked, *REPRO])
+    project, dvc = running(folder, choices, [*faked, *REPRO], subprocess.PIPE)
     clock.write_text(choices.choice(["-10y", "-1h", "+1h", "+10y"]))
     now = int(subprocess.run([*faked, "date", "+%s"], stdout=subprocess.PIPE, check=True).stdout)
     if abs(now - time.time()) < 1800:
@@ -182,12 +182,14 @@ def clock_jump(folder: Path, choices: random.Random, planted: bool) -> float:
     return taken
 
 
-def running(folder: Path, choices: random.Random, command: list[str]) -> tuple[Project, subprocess.Popen[str]]:
+def running(
+    folder: Path, choices: random.Random, command: list[str], stdout: int = subprocess.DEVNULL
+) -> tuple[Project, subprocess.Popen[str]]:
     """Start a command in an unfinished project, and wait until a random moment of the pipeline."""
     seconds = drill.template().seconds
     before = choices.choices(range(len(seconds)), seconds)[0]
     project = copy(folder, before)
-    process = started(project, *command)
+    process = started(project, *command, stdout=stdout)
     with suppress(subprocess.TimeoutExpired):
         process.wait(choices.uniform(0, seconds[before]))
     return project, process
