@@ -37,8 +37,8 @@ def connect(packages: Collection[str]) -> Iterator[ModuleType]:
     os.environ.setdefault("RAY_TMPDIR", "/tmp")  # noqa: S108 - of sockets; their paths must be short, TMPDIR may be long
     if address != "local":  # Ray would otherwise retry for 15 minutes
         os.environ |= {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": str(TIMEOUT)}
-    # Ray notices after 95 seconds, not seven minutes, that a node has stopped to answer. Its servers refuse more than a
-    # request per minute.
+    # Detect an unresponsive node after 95 seconds instead of seven minutes. Ray's servers reject more than one ping per
+    # minute.
     os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "65000")
     os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "30000")
     try:

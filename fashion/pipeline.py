@@ -19,7 +19,7 @@ from fashion.validation import read_yaml
 def run(root: Path) -> None:
     """Run `dvc repro` in the project at `root` and print how long each stage took; wait for another run to end.
 
-    Damaged files in the cache, and what a killed DVC left half-written, are mended first.
+    Damaged files in the cache, and files that a killed DVC left incomplete, are repaired first.
 
     Raises:
         UserError: there is no pipeline, params.yaml or data/about.md is wrong, or a stage failed; DVC has printed why.
@@ -88,9 +88,9 @@ def delete_broken_rwlock(folder: Path) -> None:
 
 
 def restore_lock(root: Path) -> None:
-    """Restore the dvc.lock of the last commit if a killed DVC left it half-written; delete it if no commit has one.
+    """Restore the dvc.lock of the last commit if a killed DVC left it incomplete; delete it if no commit has one.
 
-    DVC does not replace the file at once, but writes it in place. It restores what its cache has of later runs.
+    DVC does not replace the file atomically. It restores later results from its run cache.
 
     Raises:
         UserError: a merge left conflicts in it.
@@ -106,13 +106,13 @@ def restore_lock(root: Path) -> None:
             Lock.parse(content, str(path))
         if _is_whole(root, content):
             return
-        committed = read_committed(root, "HEAD", "dvc.lock")
-        if committed is None:
-            path.unlink()
-        else:
+        moved = path.replace(root / ".dvc" / "tmp" / "dvc.lock")
+        action = "no commit has one, so DVC starts anew from its run cache"
+        if (committed := read_committed(root, "HEAD", "dvc.lock")) is not None:
             with atomic_write(path) as file:
                 file.write(committed)
-    print("dvc.lock was half-written: restored from the last commit; DVC's cache has the results since then")
+            action = "restored the last committed version"
+    print(f"dvc.lock was incomplete (moved to {moved}): {action}")
 
 
 def _is_whole(root: Path, content: bytes) -> bool:

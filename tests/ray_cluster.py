@@ -64,7 +64,7 @@ def kill_node(process: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def node(environment: Mapping[str, str], *options: str, prefix: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
-    """Start a node with one core; yield its first process, which leads the session of all; kill it in the end.
+    """Start a node with one core; yield its session leader; then kill the session.
 
     `prefix` precedes its command, such as `ip netns exec NAME`.
     """

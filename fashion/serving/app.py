@@ -184,7 +184,7 @@ class Connection(H11Protocol):
     """A connection, closed if the client takes longer than `REQUEST_SECONDS`, or to make room for a new connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """If there are more than `MAX_CONNECTIONS`, close the one that has been idle longest."""
+        """If there are more than `MAX_CONNECTIONS`, close the oldest one that does not wait for a response."""
         super().connection_made(transport)
         self._deadline = self.loop.call_later(REQUEST_SECONDS, self._expire)
         if len(self.connections) > MAX_CONNECTIONS:

@@ -1,4 +1,4 @@
-"""A study on a Ray cluster whose node or head is killed, or whose network is cut; no trial is lost or runs twice."""
+"""A study on a Ray cluster whose node or head is killed, or whose network is cut; every trial finishes exactly once."""
 
 import os
 import random
@@ -24,7 +24,7 @@ from tests.ray_cluster import HEALTH_CHECKS, kill_node, node
 
 TABLE = "trials.csv"
 STUDY = [sys.executable, "-m", "tests.drill.study"]
-LAST = 8  # results after which the latest fault happens
+LAST = 8  # the fault happens after at most this many results
 TIMEOUT = 240  # seconds in which the study must end
 RESULT = re.compile(r"^(.*): validation accuracy", re.MULTILINE)
 LOST_HEAD = re.compile("^error: (lost the head of|cannot connect to) .*Ray cluster", re.MULTILINE)
@@ -177,7 +177,7 @@ def check(folder: Path, output: str, choices: random.Random, planted: bool) -> N
 
 @contextmanager
 def disturbed(driver: Driver, choices: random.Random, fault: Callable[[], object]) -> Iterator[float]:
-    """Cause a fault at a random moment of a study; yield the time (`time.monotonic`). Kill the study in the end."""
+    """Cause a fault at a random moment of a study; yield the time (`time.monotonic`). Then kill the study."""
     try:
         driver.wait_for(choices.randint(0, LAST))
         time.sleep(choices.random())

@@ -184,7 +184,7 @@ def _load(folder: Path, seconds: float, planted: str) -> Result:
 def attack(folder: Path, tries: int, planted: bool) -> Result:
     """Be `tries` hostile clients, and then more than the server accepts, while other clients send photos."""
     with served(folder, PLANTED_ATTACK if planted else "") as demo:
-        tried = tries + demo.load(min(tries, WARM_UP), GOOD_CLIENTS)
+        demo.load(min(tries, WARM_UP), GOOD_CLIENTS)
         with flat_memory(demo, ATTACK_GROWTH), ThreadPoolExecutor() as pool:
             load = pool.submit(demo.load, min(tries, 60), GOOD_CLIENTS)
             with ThreadPoolExecutor(64) as clients:
@@ -193,13 +193,12 @@ def attack(folder: Path, tries: int, planted: bool) -> Result:
             with ExitStack() as stack:
                 idle = [stack.enter_context(demo.connect()) for _ in range(2 * app.MAX_CONNECTIONS)]
                 for connection in idle[: app.MAX_CONNECTIONS]:
-                    connection.settimeout(5)
-                    demo.faults += filter(None, [exchange(connection, [], 0)])
+                    demo.faults += filter(None, [exchange(connection, [], 0, seconds=5)])
                 image, expected = next(iter(demo.expected.items()))
                 if requests.post(f"http://{demo.host}/predict", image, timeout=60).content != expected:
                     demo.faults.append("the response after the attack is wrong")
-            tried += load.result() + len(idle)
-    return Result(tried, demo.faults)
+            load.result()
+    return Result(tries + len(idle), demo.faults)
 
 
 def hostile(demo: Demo, kind: str) -> str:
@@ -217,9 +216,9 @@ def hostile(demo: Demo, kind: str) -> str:
     return fault and f"{kind}: {fault}"
 
 
-def exchange(connection: socket.socket, chunks: Iterable[bytes], interval: float) -> str:
+def exchange(connection: socket.socket, chunks: Iterable[bytes], interval: float, seconds: float = MAX_CLOSING) -> str:
     """Send chunks until the server closes the connection; return what was wrong with that or with the response."""
-    end = time.monotonic() + MAX_CLOSING
+    end = time.monotonic() + seconds
     response = b""
     try:
         for chunk in chunks:
@@ -227,6 +226,7 @@ def exchange(connection: socket.socket, chunks: Iterable[bytes], interval: float
             time.sleep(interval)
             if time.monotonic() > end:
                 raise TimeoutError
+        connection.settimeout(max(1, end - time.monotonic()))
         while received := connection.recv(2**16):
             response += received
     except TimeoutError:

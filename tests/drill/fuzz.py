@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of every reader of untrusted files, with atheris.
+"""Coverage-guided fuzzing of eight readers of untrusted files, with atheris.
 
 A reader must return or raise a `UserError`, within `SECONDS` of processor time and `MEMORY` bytes. Each runs in its own
 process, so that a crash is reported, too. An input that fails is added to tests/corpus/READER, which is run first.
@@ -139,7 +139,7 @@ def row(reader: str) -> Run:
     return lambda folder, inputs, planted: fuzz(folder, inputs, "error" if planted else "", reader)
 
 
-ROWS = tuple(Row(f"Altered at random: {name}", INPUTS, row(reader)) for reader, name in READERS.items())
+ROWS = tuple(Row(f"Fuzzed: {name}", INPUTS, row(reader)) for reader, name in READERS.items())
 
 if __name__ == "__main__":
     main()

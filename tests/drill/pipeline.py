@@ -1,4 +1,4 @@
-"""Faults of the pipeline: killed processes, full disks, damaged files, and commands that collide.
+"""Faults of the pipeline: killed processes, full disks, damaged files, and concurrent commands.
 
 Each attempt breaks a copy of the small project, lets it recover, and compares every file with the undisturbed run.
 """
@@ -49,7 +49,7 @@ def killed(with_stage: bool) -> Attempt:
 
 
 def full_disk(place: str) -> Attempt:
-    """Return an attempt with too little space in a folder, at one stage after the other."""
+    """Return an attempt with too little space in a folder, at a different stage each."""
 
     def attempt(folder: Path, choices: random.Random, planted: bool) -> float:
         with small_disk(folder / place):
@@ -70,7 +70,7 @@ def full_disk(place: str) -> Attempt:
 
 
 def read_only_cache(folder: Path, _choices: random.Random, planted: bool) -> float:
-    """Make the cache read-only at one stage after the other, then writable again."""
+    """Make the cache read-only, at a different stage each time, then writable again."""
     cache = folder / "project" / ".dvc" / "cache"
     with small_disk(cache):
         project = copy(folder, int(folder.name) % len(drill.template().stages))
@@ -266,7 +266,7 @@ ROWS = (
     Row("The cache is read-only", 7, repeated(read_only_cache, 2), SKIP),
     Row("A file in the cache is truncated, altered or deleted", 10, repeated(damaged_cache, 2)),
     Row("A file in the DVC remote is truncated, altered or deleted", 10, repeated(damaged_remote, 2)),
-    Row("dvc.lock is cut at a random byte", 10, repeated(cut_lock, 2)),
+    Row("dvc.lock is truncated at a random byte", 10, repeated(cut_lock, 2)),
     Row("An output is edited by hand", 20, repeated(edited_output, 2)),
     Row(
         "The clock jumps by an hour or ten years, and back",

@@ -48,7 +48,7 @@ class Template:
 
 @cache
 def template(last: str | None = None) -> Template:
-    """Run the pipeline once in one go for the order of the stages, and once stage by stage for the copies.
+    """Run the pipeline once as a whole for the order of the stages, and once stage by stage for the copies.
 
     Args:
         last: the last stage to keep; by default all.

@@ -1,4 +1,4 @@
-"""Rows of the drill's table: what is tried, how often, and with which result."""
+"""Rows of the drill's table: what each row tries, how often, and the result."""
 
 import random
 from collections.abc import Callable

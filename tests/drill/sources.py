@@ -1,6 +1,6 @@
 """Faults of the sources of the data set: each kind of source fails in ten ways, and the fetch is killed.
 
-Each attempt runs the stage fetch with little memory and disk space; checks what it reports, writes and leaves behind.
+Each attempt runs the stage fetch with limited memory and file size; checks what it reports, writes and leaves behind.
 """
 
 import gzip
