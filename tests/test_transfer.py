@@ -421,6 +421,7 @@ def test_params() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # it starts Ray twice and trains on one core
 def test_study(tmp_path: Path, raw_folder: Path) -> None:
     """The stage trains all variants on Ray; run again, it trains nothing."""
     for name, current in {**SPLITS, "train": Split(*draw_lines(330, 1))}.items():
