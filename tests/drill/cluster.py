@@ -19,6 +19,7 @@ import psutil
 
 from benchmarks.cluster import ENVIRONMENT, HOST, free_port
 from tests.conftest import ROOT
+from tests.drill.project import matching_processes
 from tests.drill.row import AttemptError, Row, repeated
 from tests.ray_cluster import HEALTH_CHECKS, kill_node, node
 
@@ -61,23 +62,13 @@ def cluster(machines: Sequence[Machine]) -> Iterator[tuple[list[subprocess.Popen
                 options = (*role, f"--node-ip-address={machine.address}", "--dashboard-agent-listen-port=0")
                 nodes.append(stack.enter_context(node(environment, *options, prefix=machine.prefix)))
             yield nodes, {**environment, "RAY_ADDRESS": address}
-        _, alive = psutil.wait_procs(processes(scratch), timeout=60)
+        _, alive = psutil.wait_procs(
+            matching_processes(lambda process: process.environ().get("RAY_TMPDIR") == scratch), timeout=60
+        )
         for process in alive:
             process.kill()
         if alive:
             raise AttemptError(f"still running: {alive}")
-
-
-def processes(scratch: str) -> list[psutil.Process]:
-    """Return Ray's processes that use a folder for their sockets."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("RAY_TMPDIR") == scratch:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended, or is another user's
-            continue
-    return found
 
 
 class Driver:

@@ -272,7 +272,7 @@ ROWS = (
         "The clock jumps by an hour or ten years, and back",
         6,
         repeated(clock_jump, 2),
-        "" if CLOCK_LIBRARY else NO_CLOCK,
+        NO_CLOCK,
     ),
     Row("Two `dvc repro` at the same time", 3, repeated(twice(REPRO))),
     Row("Two `make` at the same time", 3, repeated(twice(MAKE))),

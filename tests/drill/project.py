@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -156,10 +157,15 @@ def check(project: Project) -> None:
 
 def processes(folder: Path) -> list[psutil.Process]:
     """Return the processes whose working folder is a folder or below it."""
+    return matching_processes(lambda process: Path(process.cwd()).is_relative_to(folder))
+
+
+def matching_processes(matches: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    """Return the processes for which `matches` is true, without those that it may not inspect."""
     found = []
     for process in psutil.process_iter():
         try:
-            if Path(process.cwd()).is_relative_to(folder):
+            if matches(process):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended, or is another user's
             continue
