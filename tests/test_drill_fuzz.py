@@ -1,6 +1,8 @@
 """The readers survive the inputs that ever failed and a hundred mutated ones; the drill reports planted faults."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,10 @@ def test_planted_fault(planted: str, message: str, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(fuzz, "MAX_FAULTS", 1)
     (fault,) = fuzz.fuzz(tmp_path, 1, planted, "idx").faults
     assert re.search(message, fault)
+
+
+def test_peak_memory_is_not_the_parents() -> None:
+    block = b"1" * 2**28
+    command = [sys.executable, "-c", "from tests.drill import fuzz; print(fuzz.peak_memory())"]
+    peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert 2**20 < peak < len(block)
