@@ -262,11 +262,11 @@ def no_namespaces() -> str:
 
 
 ROWS = (
-    Row("A node of the cluster is killed at a random moment of a study", 7, repeated(node_killed)),
-    Row("The cluster's head is killed at a random moment of a study", 6, repeated(head_killed)),
+    Row("A node of the cluster is killed at a random moment of a study", 8, repeated(node_killed)),
+    Row("The cluster's head is killed at a random moment of a study", 4, repeated(head_killed)),
     Row(
         "The network between the cluster's nodes is cut, for good or for a while",
-        7,
+        8,
         repeated(network_cut),
         no_namespaces(),
     ),

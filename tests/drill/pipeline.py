@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -28,6 +28,7 @@ MAKE = [  # what `make` does, except for the results
     "from fashion import errors, pipeline; errors.run_command(lambda: pipeline.run(pipeline.Path()))",
 ]
 DISK = 128  # MiB
+CLOCK_JUMPS = "-10y", "-1h", "+1h", "+10y"
 CLOCK_LIBRARY = next(Path(sysconfig.get_path("purelib")).glob("libfaketime/**/libfaketime.so.1"), None)
 
 
@@ -36,8 +37,7 @@ def killed(with_stage: bool) -> Attempt:
 
     def attempt(folder: Path, choices: random.Random, planted: bool) -> float:
         project, dvc = running(folder, choices, REPRO)
-        if dvc.poll() is None:
-            (os.killpg if with_stage else os.kill)(dvc.pid, signal.SIGKILL)
+        (os.killpg if with_stage else os.kill)(dvc.pid, signal.SIGKILL)
         dvc.wait()
         taken = recover(project, *MAKE)
         if planted:
@@ -169,7 +169,7 @@ def clock_jump(folder: Path, choices: random.Random, planted: bool) -> float:
         *("DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"),
     ]
     project, dvc = running(folder, choices, [*faked, *REPRO], subprocess.PIPE)
-    clock.write_text(choices.choice(["-10y", "-1h", "+1h", "+10y"]))
+    clock.write_text(CLOCK_JUMPS[int(folder.name)])
     now = int(subprocess.run([*faked, "date", "+%s"], stdout=subprocess.PIPE, check=True).stdout)
     if abs(now - time.time()) < 1800:
         raise AttemptError("the clock did not jump")
@@ -185,14 +185,17 @@ def clock_jump(folder: Path, choices: random.Random, planted: bool) -> float:
 def running(
     folder: Path, choices: random.Random, command: list[str], stdout: int = subprocess.DEVNULL
 ) -> tuple[Project, subprocess.Popen[str]]:
-    """Start a command in an unfinished project, and wait until a random moment of the pipeline."""
+    """Start a command in an unfinished project; return at a random moment of the pipeline, while the command runs."""
     seconds = drill.template().seconds
-    before = choices.choices(range(len(seconds)), seconds)[0]
-    project = copy(folder, before)
-    process = started(project, *command, stdout=stdout)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(choices.uniform(0, seconds[before]))
-    return project, process
+    while True:
+        before = choices.choices(range(len(seconds)), seconds)[0]
+        project = copy(folder, before)
+        process = started(project, *command, stdout=stdout)
+        try:
+            process.wait(choices.uniform(0, seconds[before]))
+        except subprocess.TimeoutExpired:
+            return project, process
+        shutil.rmtree(project.folder)  # the command has ended already
 
 
 @contextmanager
@@ -270,7 +273,7 @@ ROWS = (
     Row("An output is edited by hand", 20, repeated(edited_output, 2)),
     Row(
         "The clock jumps by an hour or ten years, and back",
-        6,
+        len(CLOCK_JUMPS),
         repeated(clock_jump, 2),
         NO_CLOCK,
     ),
