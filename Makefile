@@ -1,6 +1,6 @@
 # make               set up, run the stale stages, show the results
 # make test          set up, lint, check types, run the tests
-# make test-slow     the tests that need servers or minutes
+# make test-slow     the slow tests: whole pipelines, servers and clusters
 # make test-browser  `make`, then the tests of `fashion demo`'s page in Chromium or Chrome, which must be installed;
 #                    SCREENSHOTS=reports/demo updates the README's screenshots
 # make setup         set up .venv only

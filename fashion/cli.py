@@ -7,7 +7,7 @@ from base64 import b64encode
 from pathlib import Path
 
 from fashion.data import FORMAT_LIST
-from fashion.errors import UserError, run_command
+from fashion.errors import UserError, print_error, run_command
 
 BATCH_SIZE = 500  # images; large batches are fast, small ones show progress
 
@@ -188,14 +188,14 @@ def show_predictions(args: argparse.Namespace) -> None:
         classifier = Classifier(root, Lock.read(root), args.model)
         images = load_test_images(root, args.test_index, classifier)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(str(error))
         sys.exit(2)
     for start in range(0, max(1, len(args.images)), BATCH_SIZE):
         for name in args.images[start : start + BATCH_SIZE]:
             try:
                 images.append(load_image(name, classifier, args.background))
             except UserError as error:
-                print(f"error: {error}", file=sys.stderr)
+                print_error(str(error))
                 failed = True
         batch = predict(classifier, images) if images else []
         for prediction in batch:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -21,7 +22,7 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     """Run `main` and exit with 0 on success, 1 after a `UserError` or `OSError`, 128 + N after signal N.
 
     SIGTERM unwinds the stack as Ctrl-C does, so both remove temporary files. Characters outside the terminal's encoding
-    are printed as escape sequences.
+    are printed as escape sequences, as are control characters in errors.
     """
     signal.signal(signal.SIGTERM, _raise_interrupt)
     for stream in (sys.stdout, sys.stderr):
@@ -35,19 +36,25 @@ def run_command(main: Callable[[], None]) -> NoReturn:
             sys.stdout.flush()
         _record_time(time.monotonic() - started)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(str(error))
         sys.exit(1)
     except BrokenPipeError:  # the process that reads the output, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        print(f"error: {error.filename or 'I/O'}: {error.strerror or error}", file=sys.stderr)
+        print_error(f"{error.filename or 'I/O'}: {error.strerror or error}")
         sys.exit(1)
     except KeyboardInterrupt as interrupt:
         signum = interrupt.args[0] if interrupt.args else signal.SIGINT
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signum)
     sys.exit(0)
+
+
+def print_error(message: str) -> None:
+    """Print an error, with control characters as escape sequences: the terminal would obey those in a name."""
+    shown = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], message)
+    print(f"error: {shown}", file=sys.stderr)
 
 
 def _raise_interrupt(signum: int, _frame: FrameType | None) -> None:

@@ -245,6 +245,11 @@ def test_terminal_encoding() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\xb1\n", "")
 
 
+def test_control_characters_in_errors() -> None:
+    done = subprocess.run(command("open('\\x1b[2J\\nb\xe9')"), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: \\x1b[2J\nb\xe9: No such file or directory\n")
+
+
 def test_stage_duration(tmp_path: Path) -> None:
     times = tmp_path / "times.tsv"
     variables = {**os.environ, "DVC_STAGE": "fetch", errors.STAGE_TIMES: str(times)}

@@ -239,7 +239,7 @@ def _inspect_idx(path: Path, files: Mapping[str, list[Path]]) -> Found:
     fetch = (
         f"fetch:\n  sources: # tried in this order\n    - env:{VARIABLE} # the folder that this environment variable "
         "names\n  timeout: 20 # seconds without a response\n  retries: 1 # per file, after the first attempt\n"
-        "  deadline: 1800 # seconds after which a source is given up\n"
+        "  deadline: 1800 # seconds for all files of a source\n"
         "  files: # length in bytes and SHA-256 of the uncompressed files\n"
     )
     for key in RawFiles.model_fields:
