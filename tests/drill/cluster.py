@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -213,7 +214,8 @@ def network() -> Iterator[tuple[list[Machine], Callable[[str], None]]]:
 
     Yield the machines, and a function that sets the connection of the second one "up" or "down".
     """
-    names = [f"drill{os.getpid()}-{part}" for part in ("bridge", "0", "1")]
+    own = secrets.token_hex(4)
+    names = [f"drill-{own}-{part}" for part in ("bridge", "0", "1")]
     switch, machines = names[0], []
 
     def ip(*command: str) -> None:
@@ -262,12 +264,12 @@ def no_namespaces() -> str:
 
 
 ROWS = (
-    Row("A node of the cluster is killed at a random moment of a study", 8, repeated(node_killed)),
-    Row("The cluster's head is killed at a random moment of a study", 4, repeated(head_killed)),
+    Row("A node of the cluster is killed at a random moment of a study", 8, repeated(node_killed, 2)),
+    Row("The cluster's head is killed at a random moment of a study", 4, repeated(head_killed, 2)),
     Row(
         "The network between the cluster's nodes is cut, for good or for a while",
         8,
-        repeated(network_cut),
+        repeated(network_cut, 2),
         no_namespaces(),
     ),
 )

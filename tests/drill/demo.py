@@ -239,5 +239,5 @@ def exchange(connection: socket.socket, chunks: Iterable[bytes], interval: float
 KINDS = [*SLOW, *FAST, *HANG_UPS]
 ROWS = (
     Row("50 clients send images to the demo for a minute", 60, load),
-    Row("Hostile clients of the demo: slow, hanging up, oversized or malformed requests", 4 * len(KINDS), attack),
+    Row("Hostile clients of the demo: slow, hanging up, oversized or malformed requests", 2 * len(KINDS), attack),
 )

@@ -49,32 +49,27 @@ class Template:
 
 @cache
 def template(last: str | None = None) -> Template:
-    """Run the pipeline once as a whole for the order of the stages, and once stage by stage for the copies.
+    """Run the pipeline stage by stage.
 
     Args:
         last: the last stage to keep; by default all.
     """
     base = Path(tempfile.mkdtemp(prefix="fashion-drill-template-"))
     atexit.register(shutil.rmtree, base, ignore_errors=True)
-    for name in ("raw", "whole", "steps"):
+    for name in ("raw", "project"):
         (base / name).mkdir()
-    raw = write_raw(base / "raw")
-    whole, steps = clone(base / "whole", raw), clone(base / "steps", raw)
-    for project in (whole, steps):
-        shorten(project, last)
-    whole.run(*REPRO)
-    stages = list(yaml.safe_load((whole.folder / "dvc.lock").read_bytes())["stages"])
+    project = clone(base / "project", write_raw(base / "raw"))
+    shorten(project, last)
+    stages = project.run(*DVC, "stage", "list", "--name-only", "dvc.yaml").stdout.split()
     seconds, copies = list[float](), list[Project]()
     for stage in [*stages, None]:
-        folder = shutil.copytree(steps.folder, base / str(len(copies)), symlinks=True)
-        copies.append(Project(folder, steps.environment))
+        folder = shutil.copytree(project.folder, base / str(len(copies)), symlinks=True)
+        copies.append(Project(folder, project.environment))
         if stage:
             started = time.monotonic()
-            steps.run(*REPRO, stage)
+            project.run(*REPRO, stage)
             seconds.append(time.monotonic() - started)
-    finished = Template(stages, seconds, copies)
-    compare(whole.folder, finished.files)
-    return finished
+    return Template(stages, seconds, copies)
 
 
 def shorten(project: Project, last: str | None) -> None:
