@@ -187,7 +187,8 @@ def test_permissions(path: Path) -> None:
 
 
 @pytest.mark.parametrize("installed", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_action(hub: Hub, tmp_path: Path, installed: bool) -> None:
+@pytest.mark.timeout(900)  # downloads packages
+def test_action(hub: Hub, original_flowers: Flowers, tmp_path: Path, installed: bool) -> None:
     """The scripts of the action's steps, in a project that has the command already and in one that has not."""
     action = yaml.safe_load((ROOT / "action.yml").read_text())
     hub.propose(lambda author: author.change(columns=1))
@@ -209,6 +210,22 @@ def test_action(hub: Hub, tmp_path: Path, installed: bool) -> None:
     assert "<img" not in summary.read_text()
     assert (runner.folder / "review" / "index.html").exists()
     assert (tmp_path / "fashion" / "bin" / "fashion").exists() != installed
+    if not installed:
+        check_without_extras(tmp_path / "fashion" / "bin", original_flowers.copy(tmp_path / "project"))
+
+
+def check_without_extras(programs: Path, project: Flowers) -> None:
+    """The package without extras reviews another project."""
+    project.commit_predictions()
+    project.git("checkout", "-b", "work")
+    project.change(columns=1)
+    assert "tensorflow" not in project.run(str(programs / "python"), "-m", "pip", "list").stdout
+    fashion = str(programs / "fashion")
+    assert "**flowers: worse.**" in project.run(fashion, "review", "--html", "review.html").stdout
+    assert "data:image/png;base64," in (project.folder / "review.html").read_text()
+    error = project.run(fashion, "demo", check=False).stderr
+    assert "error: the package " in error
+    assert "pip install 'fashion[train,serve,cluster]'" in error
 
 
 def test_review_of_a_failing_pipeline(hub: Hub) -> None:

@@ -18,6 +18,7 @@ from fashion.errors import UserError
 from fashion.params import check_params, load_params
 from fashion.validation import parse_yaml, read_yaml
 from tests.conftest import FASHION, ROOT, SMALL_NETWORKS, SMALL_TRAINING, Project, idx_params
+from tests.drill import project as drill
 from tests.test_folder import CLASSES, write_images
 
 
@@ -373,7 +374,7 @@ def test_pipeline(copied: Project, colours: Path) -> None:
             model["batch_size"] = 10
 
     copied.edit_params(shorten)
-    copied.run(sys.executable, "-m", "fashion.dvc_deps")
+    drill.shorten(copied, last=None)
     copied.run("dvc", "repro")
     assert dataset.load(copied.folder / "data" / "test").images.shape == (13, 16, 16, 3)
     for page in ("reports/index.html", "reports/MODEL_CARD.md"):

@@ -58,6 +58,13 @@ def texts_of(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
 
 
+@pytest.fixture
+def few_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw few images, which takes the longest."""
+    monkeypatch.setattr(report, "SHOWN_PREDICTIONS", 2)
+
+
+@pytest.mark.usefixtures("few_predictions")
 def test_deterministic() -> None:
     first, second = (report.draw(DATA, models("cnn"), bins=5) for _ in range(2))
     assert {name: figures.png(figure) for name, figure in first.items()} == {
@@ -133,6 +140,7 @@ def test_confusion() -> None:
     assert [text.get_text() for text in figure.axes[0].texts] == ["1,234", "5", "7"]
 
 
+@pytest.mark.usefixtures("few_predictions")
 @pytest.mark.parametrize("names", [("one",), tuple(f"model{n}" for n in range(5))])
 def test_any_number_of_models(names: tuple[str, ...]) -> None:
     drawn = report.draw(DATA, models(*names), bins=5)

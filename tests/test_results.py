@@ -66,11 +66,13 @@ def test_deletion(copied: Project) -> None:
     assert blocks[0] == f"git rm -rq {inspection.RESULTS}\n"
     (copied.folder / "reports" / "benchmarks.json").touch()
     copied.run("git", "add", "reports/benchmarks.json")
-    for commands in blocks:
+    collect = ["pytest", "--collect-only", "-qm", ""]
+    checks = [[collect], [["ruff", "check"], ["lint-imports", "--no-logo"], collect]]
+    for commands, block_checks in zip(blocks, checks, strict=True):
         copied.run("sh", "-euc", commands.replace("git rm -rq", "git rm -rqf"))  # the file is not committed
-        for check in (["ruff", "check"], ["lint-imports", "--no-logo"], ["pytest", "--collect-only", "-qm", ""]):
+        for check in block_checks:
             copied.run(*check)
-        assert copied.run("python", "-m", "fashion.dvc_deps").stdout == ""
+    assert copied.run("python", "-m", "fashion.dvc_deps").stdout == ""
     assert not (copied.folder / "studies" / "seeds").exists()
 
 

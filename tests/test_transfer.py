@@ -1,8 +1,9 @@
 """The transfer study, with a small network and small images."""
 
 import os
+import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +19,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from fashion import trials
 from fashion.data import dataset
 from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.evaluation.significance import mcnemar
-from fashion.files import read_json
+from fashion.files import read_json, write_json
 from fashion.models import training
 from fashion.models.layers import FusedBatchNormalization
 from fashion.params import load_params
@@ -421,32 +423,42 @@ def test_params() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # it starts Ray twice and trains on one core
-def test_study(tmp_path: Path, raw_folder: Path) -> None:
-    """The stage trains all variants on Ray; run again, it trains nothing."""
+@pytest.mark.usefixtures("folder")  # for what it sets
+def test_study(
+    tmp_path: Path, raw_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stage trains all variants; run again, it trains nothing. Without Ray, on which studies/ladder is tested."""
     for name, current in {**SPLITS, "train": Split(*draw_lines(330, 1))}.items():
         dataset.save(current, tmp_path / "data" / name)
     YAML().dump(small_params(raw_folder), tmp_path / "params.yaml")
     variants: dict[str, Any] = {f"{method}-100": {"method": method, "images": 100} for method in ("cnn", "finetuned")}
     variants |= {f"{method}-all": {"method": method, "images": "all", "seeds": [1]} for method in ("probe", "random")}
-    changes = {"backbone": "efficientnet_lite0", "finetuned": {"epochs": 1}}
-    YAML().dump({**merged(SMALL, changes), "variants": variants}, tmp_path / "study.yaml")
+    YAML().dump({**merged(SMALL, {"finetuned": {"epochs": 1}}), "variants": variants}, tmp_path / "study.yaml")
     (tmp_path / "seeds.csv").write_text("model,seed,accuracy,seconds\ncnn,1,0.9,10\ndnn,1,0.8,5\n")
 
-    def run(module: str, *words: str) -> str:
-        project = Project(tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)})
-        return project.run(sys.executable, "-m", f"studies.transfer.{module}", *words).stdout
+    def run_here(missing: Collection[Trial], inputs: Inputs, function: Any, *_: Any) -> None:
+        pickle.dumps((function, inputs))  # as Ray does
+        for one in missing:
+            write_json(one.result, function(one, inputs, STORE))
 
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trials, "_run", run_here)
+    monkeypatch.setattr(methods, "MIN_IMAGES", 100)
     stage = ["study.yaml", *(f"data/{name}" for name in SPLITS), "results.csv", "comparison.json"]
-    run("train", *stage)
+    monkeypatch.setattr(sys, "argv", ["train", *stage])
+    train.main()
     first = (tmp_path / "results.csv").read_bytes()
     (tmp_path / ".dvc" / "tmp" / "transfer").rename(tmp_path / "scratch")  # needed by missing trials only
-    assert "6 of 6 trials already have results" in run("train", *stage)
+    capsys.readouterr()
+    train.main()
+    assert "6 of 6 trials already have results" in capsys.readouterr().out
     assert (tmp_path / "results.csv").read_bytes() == first
     results = pd.read_csv(tmp_path / "results.csv")
     assert list(results) == ["method", "images", "seed", "val_accuracy", "accuracy", "seconds"]
     assert list(results["method"]) == ["cnn", "cnn", "finetuned", "finetuned", "probe", "random"]
     assert (results["seconds"] > 0).all()
     assert list(read_json(tmp_path / "comparison.json")["seeds"]) == ["1", "2"]
-    table = run("summary", "results.csv", "comparison.json", "seeds.csv", "table.csv", "curves.png", "costs.png")
+    project = Project(tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)})
+    words = ("results.csv", "comparison.json", "seeds.csv", "table.csv", "curves.png", "costs.png")
+    table = project.run(sys.executable, "-m", "studies.transfer.summary", *words).stdout
     assert "| CNN | 90.00% | 1 | 1.00 |" in table

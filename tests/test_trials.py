@@ -33,6 +33,7 @@ from fashion.locks import locked
 from fashion.params import load_params
 from fashion.study import Study
 from fashion.trials import Trial
+from stages import study as stage
 from tests.conftest import MODELS, ROOT, Project, clone, draw_lines
 from tests.ray_cluster import HEALTH_CHECKS, in_session, kill_node, node, read_until, write_study
 from tests.trainings import PAUSES
@@ -271,48 +272,48 @@ def failed(project: Project, **variables: str) -> tuple[str, str]:
 
 @slow
 def test_resumed(small: Project) -> None:
-    """Known trials are not trained again, a changed variant is; the rows are in the order of the study.
+    """Trials finish although others fail; they are not trained again; the rows are in the order of the study.
 
-    A terminal shows a bar with the time left.
+    A terminal shows a bar with the time left. The error of a failed trial names the trial and its params.
     """
-    write_study(small.folder, variants={"b": {}, "a": {"epochs": 1}})
-    first = small.run(*IN_TERMINAL, sys.executable, *STAGE, "--test", "data/test")
-    assert first.stdout.count("validation accuracy") == 4
-    assert re.search(r"[1-3]/4 \[\d\d:\d\d<\d\d:\d\d, ", first.stdout)
-    before = table(small)
-    assert list(zip(before["variant"], before["seed"], strict=True)) == [("b", 1), ("b", 2), ("a", 1), ("a", 2)]
-    assert before["accuracy"].between(0, 1, inclusive="right").all()
-    wrong = before["errors"].fillna("").str.split().map(len)
-    np.testing.assert_allclose(1 - wrong / 90, before["accuracy"], atol=1e-6)
-
-    write_study(small.folder, variants={"b": {}, "a": {"epochs": 3}})
-    second = small.run(sys.executable, *STAGE, "--test", "data/test")
-    assert "2 of 4 trials already have results" in second.stdout
-    assert second.stdout.count("validation accuracy") == 2
-    pd.testing.assert_frame_equal(table(small)[:2], before[:2])
-
-    write_study(small.folder, seeds=[1], variants={"b": {}})
-    third = small.run(sys.executable, *STAGE, "--test", "data/test", "--fresh")
-    assert third.stdout.count("validation accuracy") == 1
-    pd.testing.assert_frame_equal(table(small), before[:1])
-
-
-@slow
-def test_failed_trial(small: Project) -> None:
-    """The other trials finish; the error names the trial and its params."""
-    write_study(small.folder, seeds=[1], variants={"bad": {"augmentation": {"translate": 200}}, "good": {}})
-    output, errors = failed(small)
-    assert re.search("^good, seed 1: validation accuracy", output, re.MULTILINE)
-    assert re.search("^bad, seed 1: failed$", output, re.MULTILINE)
-    message = errors.splitlines()[-1]
-    assert message.startswith(
-        "error: bad, seed 1: augmentation.translate: 200 pixels can move images of 20 x 24 pixels"
+    command = [sys.executable, *STAGE, "--test", "data/test"]
+    write_study(small.folder, variants={"b": {}, "bad": {"augmentation": {"translate": 200}}})
+    first = subprocess.run(
+        [*IN_TERMINAL, *command], cwd=small.folder, env=small.environment, capture_output=True, text=True, check=False
     )
-    assert "translate=200" in message.partition("; its params: ")[2]
+    assert first.returncode == 1
+    assert "Traceback" not in first.stdout
+    assert first.stdout.count("validation accuracy") == 2
+    assert re.search(r"[1-3]/4 \[\d\d:\d\d<\d\d:\d\d, ", first.stdout)
+    assert re.search("bad, seed 1: failed$", first.stdout, re.MULTILINE)
+    message = r"^error: bad, seed 1: augmentation\.translate: 200 pixels can move images of 20 x 24 pixels"
+    assert re.search(message + ".*; its params: .*translate=200", first.stdout, re.MULTILINE)
     assert not (small.folder / "study" / "trials.csv").exists()
 
+    write_study(small.folder, variants={"b": {}, "a": {"epochs": 1}})
+    second = small.run(*command)
+    assert "2 of 4 trials already have results" in second.stdout
+    assert second.stdout.count("validation accuracy") == 2
+    rows = table(small)
+    assert list(zip(rows["variant"], rows["seed"], strict=True)) == [("b", 1), ("b", 2), ("a", 1), ("a", 2)]
+    assert rows["accuracy"].between(0, 1, inclusive="right").all()
+    wrong = rows["errors"].fillna("").str.split().map(len)
+    np.testing.assert_allclose(1 - wrong / 90, rows["accuracy"], atol=1e-6)
 
-LONG = {"seeds": [1, 2, 3, 4], "all": {"model": MODELS[0], "epochs": 60}, "variants": {"some": {}}}
+
+def test_stage(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage trains known trials again with --fresh only."""
+    write_study(small.folder, seeds=[1], variants={"b": {}})
+    monkeypatch.chdir(small.folder)
+    monkeypatch.setattr(trials, "_run", runner := Runner())
+    for options in ([], [], ["--fresh"]):
+        monkeypatch.setattr(sys, "argv", ["study", *STAGE[2:], *options])
+        stage.main()
+    assert runner.ran == ["b", "b"]
+    assert list(pd.read_csv("study/trials.csv")["variant"]) == ["b"]
+
+
+LONG = {"seeds": [1, 2, 3], "all": {"model": MODELS[0], "epochs": 60}, "variants": {"some": {}}}
 
 
 def name(process: psutil.Process) -> str:
@@ -436,18 +437,6 @@ def test_lost_trial(clustered: Project, second: subprocess.Popen[str], tmp_path:
 
 
 @slow
-def test_study_on_a_cluster(clustered: Project, second: subprocess.Popen[str]) -> None:
-    """A study runs to its end although a node is killed."""
-    write_study(clustered.folder, **LONG)
-    with started(clustered, sys.executable, *STAGE) as driver:
-        read_until(driver, "validation accuracy")
-        kill_node(second)
-        driver.communicate(timeout=DEADLINE)
-    assert driver.returncode == 0
-    assert list(table(clustered)["seed"]) == [1, 2, 3, 4]
-
-
-@slow
 def test_killed_driver_of_a_cluster(clustered: Project, cluster: Cluster) -> None:
     """No worker keeps running; the next run resumes."""
     write_study(clustered.folder, **LONG)
@@ -459,8 +448,8 @@ def test_killed_driver_of_a_cluster(clustered: Project, cluster: Cluster) -> Non
         driver.kill()
     assert_ended(workers)
     done = clustered.run(sys.executable, *STAGE)
-    assert "of 4 trials already have results" in done.stdout
-    assert list(table(clustered)["seed"]) == [1, 2, 3, 4]
+    assert "of 3 trials already have results" in done.stdout
+    assert list(table(clustered)["seed"]) == [1, 2, 3]
 
 
 def test_lost_head(monkeypatch: pytest.MonkeyPatch) -> None:
