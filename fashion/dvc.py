@@ -15,6 +15,8 @@ from fashion.errors import UserError
 from fashion.files import list_folder
 from fashion.yaml_limits import CONVERSION_ERRORS, check_limits
 
+MAX_COMMITTED = 64 * 2**20  # bytes of a file in Git
+
 
 class _Loader(yaml.CSafeLoader):
     """PyYAML's fast loader, with 1e-05 a number as in YAML 1.2, which DVC writes."""
@@ -59,10 +61,15 @@ class Lock:
             check_limits(content, name)
             lock = cls(dict(yaml.load(content, _Loader)["stages"]))  # noqa: S506 - a safe loader
             for stage in lock.stages:
+                if not isinstance(stage, str):
+                    raise ValueError(f"expected the name of a stage, found {stage!r}")
                 lock.params(stage)
                 for path, digest in (lock.inputs(stage) | lock._files(stage, "outs")).items():
                     if not (isinstance(path, str) and isinstance(digest, str | None)):
                         raise ValueError(f"stage {stage}: expected a path and an MD5, found {path!r} and {digest!r}")
+            for path, (digest, count) in lock.folders.items():
+                if not (isinstance(digest, str) and isinstance(count, int)):
+                    raise ValueError(f"{path}: expected an MD5 and a number of files, found {digest!r} and {count!r}")
         except (yaml.YAMLError, *CONVERSION_ERRORS) as error:
             raise UserError(
                 f"{name} cannot be read ({' '.join(str(error).split())}); if a merge left conflicts in it, run "
@@ -203,10 +210,17 @@ def read_committed(root: Path, commit: str, path: str) -> bytes | None:
     """Return the content of a file in a commit, None if it has none; `path` is relative to `root`.
 
     Raises:
-        UserError: Git is missing.
+        UserError: the file is longer than `MAX_COMMITTED`, or Git is missing.
     """
-    done = _run_git(root, "show", f"{commit}:./{path}")
-    return None if done.returncode else done.stdout
+    name = f"{commit}:./{path}"
+    size = _run_git(root, "cat-file", "-s", name)
+    if size.returncode:
+        return None
+    if int(size.stdout) > MAX_COMMITTED:
+        raise UserError(
+            f"{path} of {commit}: {int(size.stdout):,} bytes; the limit for files in Git is {MAX_COMMITTED:,}"
+        )
+    return _run_git(root, "show", name).stdout
 
 
 def _run_git(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:

@@ -52,9 +52,13 @@ def run_command(main: Callable[[], None]) -> NoReturn:
 
 
 def print_error(message: str) -> None:
-    """Print an error, with control characters as escape sequences: the terminal would obey those in a name."""
-    shown = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], message)
-    print(f"error: {shown}", file=sys.stderr)
+    """Print an error, as `escaped` returns it."""
+    print(f"error: {escaped(message)}", file=sys.stderr)
+
+
+def escaped(text: str) -> str:
+    """Return `text` with control characters other than newlines as escape sequences; a terminal would obey them."""
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
 
 
 def _raise_interrupt(signum: int, _frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -180,6 +181,13 @@ def test_unreadable_and_duplicates(root: Path, colours: Path) -> None:
     assert any(line.startswith("  in more than one class: 1, such as ") for line in lines)
     assert f"  {colours}/red/000.png: not a PNG, JPEG or WebP image" in lines
     assert "params.yaml: fetch.unreadable: 1" in lines
+
+
+def test_large_file(root: Path, colours: Path) -> None:
+    os.truncate(colours / "red" / "000.png", 2**36)
+    message = "/red/000.png: more than 33,554,432 bytes, the limit for an image; remove the file"
+    assert error_of(root, colours).endswith(message)
+    assert [path for path in root.iterdir() if "images" in path.name] == []
 
 
 def test_small_greyscale_images(root: Path, tmp_path: Path) -> None:

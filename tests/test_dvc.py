@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fashion.dvc import Lock, git, md5, read_committed, read_output
+from fashion.dvc import MAX_COMMITTED, Lock, git, md5, read_committed, read_output
 from fashion.errors import UserError
 
 LOCK = """
@@ -76,7 +76,11 @@ def test_no_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"stages: 1", b"stages: {a: 1}", b"stages: {a: {outs: [1]}}", b"<<<<<<< ours", b"stages: \xff"]
+    "content",
+    [
+        *(b"", b"stages: 1", b"stages: {1: {}}", b"stages: {a: 1}", b"stages: {a: {outs: [1]}}", b"stages: \xff"),
+        *(b"stages: {a: {deps: [{path: b, md5: c, nfiles: d}]}}", b"<<<<<<< ours"),
+    ],
 )
 def test_bad_lock(content: bytes) -> None:
     with pytest.raises(UserError, match=r"^dvc\.lock of main cannot be read \(.*git checkout --ours") as caught:
@@ -92,6 +96,10 @@ def test_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert git(tmp_path, "log", "--format=%s") == "message"
     assert read_committed(tmp_path, "HEAD", "file") == b"\x00\xff\n"
     assert read_committed(tmp_path, "HEAD", "other") is None
+    (tmp_path / "file").write_bytes(bytes(MAX_COMMITTED + 1))
+    git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-aqm", "a long file")
+    with pytest.raises(UserError, match=r"^file of HEAD: 67,108,865 bytes; the limit for files in Git is 67,108,864$"):
+        read_committed(tmp_path, "HEAD", "file")
     with pytest.raises(UserError, match=r"^fatal: "):
         git(tmp_path, "rev-parse", "--verify", "nowhere")
     with pytest.raises(UserError, match=r"^no such commit$"):

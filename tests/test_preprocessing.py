@@ -243,6 +243,8 @@ def png_of_size(width: int, height: int) -> bytes:
 
 
 SCANS = encode(NEGATIVE, "JPEG", progressive=True)
+EXIF = b"\xff\xe1\0\x0a" + b"Exif\0\0" + bytes(2)
+PROFILE = b"name\0\0" + zlib.compress(bytes(2**20))
 WITHOUT_PALETTE = (
     b"\x89PNG\r\n\x1a\n"
     + chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 40, 8, 3, 0, 0, 0))
@@ -270,7 +272,9 @@ FRAMES = {"save_all": True, "append_images": [enlarged()], "duration": 100}
         (png_of_size(16_000, 16_000), "16,000 x 16,000 pixels; the limits"),
         (png_of_size(2**31 - 1, 1), "2,147,483,647 x 1 pixels; the limits"),
         (WITHOUT_PALETTE, "damaged image ("),
-        (SCANS[:-2] + 200 * SCANS[SCANS.rfind(b"\xff\xda") : -2], "206 JPEG scans and Exif segments; the limit is 100"),
+        (SCANS[:-2] + 200 * SCANS[SCANS.rfind(b"\xff\xda") : -2], "206 scans or blocks of metadata; the limit is 100"),
+        (encode(NEGATIVE, "JPEG")[:2] + 101 * EXIF + encode(NEGATIVE, "JPEG")[2:], "101 scans or blocks of metadata"),
+        (PNG[:33] + 101 * chunk(b"iCCP", PROFILE) + PNG[33:], "101 scans or blocks of metadata; the limit is 100"),
         (bytes(images.MAX_BYTES + 1), "33,554,433 bytes; the limit is 33,554,432: use a smaller file"),
     ],
 )

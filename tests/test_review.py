@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fashion.data.dataset import npy_header
-from fashion.dvc import Lock
+from fashion.dvc import Lock, md5
 from fashion.errors import UserError
 from fashion.review.revision import working_tree
 from fashion.review.rules import load_rules
@@ -381,6 +381,32 @@ def test_nested_metrics(flowers: Flowers) -> None:
 def test_long_metrics(flowers: Flowers) -> None:
     (flowers.folder / "metrics.json").write_text("{}" + MAX_JSON_BYTES * " ")
     assert "1,048,578 bytes of JSON; the limit is 1,048,576" in flowers.review().stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{}" + MAX_JSON_BYTES * " ", "1,048,578 bytes of JSON; the limit"), ("{", "Expecting")]
+)
+def test_bad_audit(flowers: Flowers, text: str, message: str) -> None:
+    (flowers.folder / "reports").mkdir()
+    (flowers.folder / "reports" / "audit.json").write_text(text)
+    expected = f"error: cannot read reports/audit.json of the working tree: {message}"
+    assert flowers.review().stderr.startswith(expected)
+
+
+def test_file_as_folder(flowers: Flowers) -> None:
+    """A dvc.lock names a cached file as a folder of images."""
+    digest = md5(content := b"[1]")
+    cached = flowers.folder / ".dvc" / "cache" / "files" / "md5" / digest[:2] / f"{digest[2:]}.dir"
+    cached.parent.mkdir(exist_ok=True)
+    cached.write_bytes(content)
+    (flowers.folder / "images.dvc").touch()
+    lock = yaml.safe_load((flowers.folder / "dvc.lock").read_text())
+    lock["stages"]["train"]["deps"].append({"path": "images", "md5": f"{digest}.dir", "nfiles": 1})
+    (flowers.folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+    flowers.git("add", ".")
+    flowers.git("commit", "-m", "not what DVC writes")
+    done = flowers.review("--base", "HEAD~1", "--head", "HEAD")
+    assert f"{digest}.dir is not the MD5 of a folder; run `dvc repro`" in done.stderr
 
 
 def test_path_as_md5(flowers: Flowers) -> None:

@@ -137,6 +137,12 @@ def test_no_table(tmp_path: Path, table: str, message: str) -> None:
     assert message in str(error.value)
 
 
+def test_too_many_results() -> None:
+    table = ("variant,accuracy,errors\n" + 101 * "a,1,\n").encode()
+    with pytest.raises(UserError, match="101,000,000 results of trials of a; the limit is 100,000,000"):
+        trials.parse(table, "trials.csv", "main", "a", 1_000_000)
+
+
 def test_no_trials(tmp_path: Path) -> None:
     edited = read(tmp_path, PIPELINE, study(), TABLE.replace("a,3", "a,4"))
     assert edited.problem == "trials.csv is not what dvc.lock records"

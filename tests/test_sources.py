@@ -57,7 +57,7 @@ class Server(BaseHTTPRequestHandler):
                 self.respond_endlessly(kind)
             return
         if body is None:
-            self.send_error(503 if kind == "flaky" else 404)
+            self.send_error(503 if kind == "flaky" else 404, "\x1b[2J")
             return
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -145,7 +145,7 @@ FAULTS = {
     "cut": "corrupt: Compressed file ended before the end-of-stream marker",
     "endless": "corrupt: Not a gzipped file",
     "loop": "HTTP Error 302: The HTTP server returned a redirect error that would lead to an infinite loop.",
-    "missing": "404",
+    "missing": r"HTTP Error 404: \x1b[2J",
 }
 
 

@@ -19,7 +19,8 @@ MAX_BYTES = 32 * 2**20
 MIN_SIDE = 8  # pixels
 MAX_SIDE = 16_000
 MAX_PIXELS = 64_000_000
-COSTLY = re.compile(rb"\xff(?:\xda\0[\x08\x0a\x0c\x0e]|\xe1..Exif\0\0)", re.DOTALL)  # JPEG scans and Exif segments
+# JPEG scans, Exif segments and compressed metadata of PNG files
+COSTLY = re.compile(rb"\xff(?:\xda\0[\x08\x0a\x0c\x0e]|\xe1..Exif\0\0)|iCCP|[iz]TXt", re.DOTALL)
 MAX_COSTLY = 100  # a normal file has a dozen; a file full of them would take an hour to decode
 TRANSPOSITIONS = {  # that undo an Exif orientation; Pillow's exif_transpose also rewrites the Exif data and may fail
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -75,7 +76,7 @@ def decode(content: bytes, on_black: Callable[[Image.Image], bool] = lambda _ima
     if len(content) > MAX_BYTES:
         raise UserError(f"{len(content):,} bytes; the limit is {MAX_BYTES:,}: use a smaller file")
     if (count := len(COSTLY.findall(content))) > MAX_COSTLY:
-        raise UserError(f"{count:,} JPEG scans and Exif segments; the limit is {MAX_COSTLY}: save the image again")
+        raise UserError(f"{count:,} scans or blocks of metadata; the limit is {MAX_COSTLY}: save the image again")
     try:
         with warnings.catch_warnings(action="ignore"):  # about metadata, such as damaged Exif data
             image = Image.open(io.BytesIO(content), formats=[name.upper() for name in FORMATS])

@@ -20,6 +20,7 @@ from PIL import Image
 
 from fashion.data import about, folder, idx
 from fashion.data.dataset import Shape
+from fashion.data.images import MAX_BYTES
 from fashion.data.resizing import resize
 from fashion.errors import UserError
 from fashion.files import write_text
@@ -196,6 +197,9 @@ def _add_images(root: Path, path: Path) -> Iterator[str]:
     """Copy a folder to `images/`, unless it is there, and track it with DVC."""
     target = root / IMAGES
     copied = path.resolve() != target.resolve()
+    files = folder.scan(path).files
+    if large := [file.path for file in files if file.path.stat().st_size > MAX_BYTES]:
+        raise UserError(f"{large[0]}: more than {MAX_BYTES:,} bytes, the limit for an image; remove the file")
     if copied:
         if target.exists() or target.is_symlink():
             raise UserError(
@@ -204,7 +208,7 @@ def _add_images(root: Path, path: Path) -> Iterator[str]:
         temporary = root / f".{IMAGES}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            for file in folder.scan(path).files:
+            for file in files:
                 copy = temporary / file.path.relative_to(path)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file.path, copy)

@@ -30,7 +30,7 @@ import psutil
 import truststore
 from tqdm import tqdm
 
-from fashion.errors import UserError
+from fashion.errors import UserError, escaped
 from fashion.files import atomic_write
 from fashion.params import RawFile
 
@@ -83,7 +83,7 @@ def fetch(
                     print(f"{file.name}: {file.length:,} bytes from {source}, SHA-256 verified", flush=True)
         except (SourceError, DeadlineError, OSError) as error:
             failures.append(f"{source}: {error}")
-            print(failures[-1], flush=True)
+            print(escaped(failures[-1]), flush=True)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         if len(payloads) == len(files):

@@ -46,9 +46,16 @@ class Revision:
         return self.cached_listing(digest) if digest and digest.endswith(".dir") else None
 
     def cached_listing(self, digest: str) -> dict[str, str] | None:
-        """Return the MD5 of each file in the folder with this MD5; None if the cache lacks it."""
+        """Return the MD5 of each file in the folder with this MD5; None if the cache lacks it.
+
+        Raises:
+            UserError: dvc.lock names something else.
+        """
         content = self._cached(digest)
-        return None if content is None else {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
+        try:
+            return None if content is None else {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(f"dvc.lock of {self.name}: {digest} is not the MD5 of a folder; run `dvc repro`") from error
 
     def file(self, path: str) -> bytes | None:
         """Return the content of a file in the working tree or in Git; None if there is none."""

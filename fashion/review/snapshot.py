@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from fashion.dvc import Lock, folder_md5, git
 from fashion.errors import UserError
 from fashion.evaluation import metrics
-from fashion.evaluation.predictions import Labels, Predictions
+from fashion.evaluation.predictions import MAX_EXAMPLES, Labels, Predictions
 from fashion.evaluation.tables import read_csv
 from fashion.review import revision, trials
 from fashion.review.data_changes import Data, Folder
@@ -212,8 +212,12 @@ def _data(source: Revision) -> Data:
         images: dict[str, dict[str, int]] = {}
 
     try:
-        audit = Audit.model_validate_json(_json(source.file(AUDIT)))
-    except ValueError:  # of another project, or written by another version of this package
+        content = json.loads(_json(source.file(AUDIT)))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {AUDIT} of {source.name}: {error}") from error
+    try:
+        audit = Audit.model_validate(content)
+    except ValidationError:  # of another project, or written by another version of this package
         audit = Audit()
     folders = {
         path: Folder(md5, count, source.cached_listing(md5))
@@ -238,12 +242,13 @@ def _test_set(source: Revision, rules: Rules) -> TestSet:
     classes = len(rules.classes)
     if (
         labels.ndim != 1
-        or not len(labels)
+        or not 0 < len(labels) <= MAX_EXAMPLES
         or labels.dtype.kind not in "ui"
         or not (0 <= labels.min() <= labels.max() < classes)
     ):
         raise UserError(
-            f"{rules.test_set}/labels.npy of {source.name}: expected shape (n,) and integers from 0 to {classes - 1}, "
+            f"{rules.test_set}/labels.npy of {source.name}: expected shape (n,) with n up to {MAX_EXAMPLES:,} and "
+            f"integers from 0 to {classes - 1}, "
             f"found {labels.dtype} of shape {labels.shape}"
             + (f" from {labels.min()} to {labels.max()}" if labels.size else "")
         )
