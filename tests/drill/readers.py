@@ -132,19 +132,25 @@ def read_params(scratch: Path) -> Reader:
 
 
 def read_lock(_scratch: Path) -> Reader:
-    """dvc.lock: its first stages."""
+    """dvc.lock: its first stages, alone and compared with the original."""
     from fashion.dvc import Lock
+    from fashion.evaluation.markdown import escape
+    from fashion.review import lock_diff
 
     stages = re.split(rb"\n(?=  \w)", Path("dvc.lock").read_bytes())
+    seed = b"\n".join(stages[:4]) + b"\n"
+    original = Lock.parse(seed, "dvc.lock")
 
     def read(content: bytes) -> None:
         lock = Lock.parse(content, "dvc.lock")
         for path in lock.outputs:
             lock.maker(path)
             lock.upstream(path)
-        _ = lock.folders
+        diff = lock_diff.compare(original, lock)
+        "".join(map(escape, (*diff.code, *diff.commands, *diff.outputs, *diff.rerun, *diff.unchanged, *diff.removed)))
+        "".join(f"{count:,}" for _, count in lock.folders.values())
 
-    return [b"\n".join(stages[:4]) + b"\n"], read
+    return [seed], read
 
 
 def read_predictions(_scratch: Path) -> Reader:
