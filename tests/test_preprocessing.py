@@ -273,7 +273,7 @@ FRAMES = {"save_all": True, "append_images": [enlarged()], "duration": 100}
         (png_of_size(2**31 - 1, 1), "2,147,483,647 x 1 pixels; the limits"),
         (WITHOUT_PALETTE, "damaged image ("),
         (SCANS[:-2] + 200 * SCANS[SCANS.rfind(b"\xff\xda") : -2], "206 scans or blocks of metadata; the limit is 100"),
-        (encode(NEGATIVE, "JPEG")[:2] + 101 * EXIF + encode(NEGATIVE, "JPEG")[2:], "101 scans or blocks of metadata"),
+        (encode(NEGATIVE, "JPEG")[:2] + 100 * EXIF + encode(NEGATIVE, "JPEG")[2:], "101 scans or blocks of metadata"),
         (PNG[:33] + 101 * chunk(b"iCCP", PROFILE) + PNG[33:], "101 scans or blocks of metadata; the limit is 100"),
         (bytes(images.MAX_BYTES + 1), "33,554,433 bytes; the limit is 33,554,432: use a smaller file"),
     ],

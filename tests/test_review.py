@@ -346,6 +346,9 @@ def test_no_project(tmp_path: Path) -> None:
     assert done.stderr == f"error: {tmp_path} has no params.yaml; run this in the project's folder\n"
 
 
+MODEL = {"predictions": "probabilities.npy", "metrics": "metrics.json"}
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -354,6 +357,7 @@ def test_no_project(tmp_path: Path) -> None:
         (np.zeros(75), "found float64 of shape (75,)"),
         (np.zeros(0, int), "found int64 of shape (0,)"),
         (np.zeros(9, int), "expected probabilities of shape (9, 3)"),
+        (np.zeros(1_000_001, np.uint8), "test_set of the working tree: 1,000,001 examples; the limit is 1,000,000"),
     ],
 )
 def test_bad_labels(flowers: Flowers, labels: np.ndarray, message: str) -> None:
@@ -436,6 +440,8 @@ def test_path_as_md5(flowers: Flowers) -> None:
         ("base_branch", "nowhere", "there is no branch nowhere or origin/nowhere"),
         ("min_accuracy", {"roses": 0.5}, "params.yaml of the working tree: review.min_accuracy.roses: no such model"),
         ("significance", 5, "params.yaml of the working tree: review.significance: "),
+        ("models", {f"m{n}": MODEL for n in range(51)}, "params.yaml of the working tree: review.models: "),
+        ("calibration_bins", 101, "params.yaml of the working tree: review.calibration_bins: "),
     ],
 )
 def test_bad_rules(flowers: Flowers, key: str, value: Any, message: str) -> None:

@@ -242,16 +242,17 @@ def _test_set(source: Revision, rules: Rules) -> TestSet:
     classes = len(rules.classes)
     if (
         labels.ndim != 1
-        or not 0 < len(labels) <= MAX_EXAMPLES
+        or not len(labels)
         or labels.dtype.kind not in "ui"
         or not (0 <= labels.min() <= labels.max() < classes)
     ):
         raise UserError(
-            f"{rules.test_set}/labels.npy of {source.name}: expected shape (n,) with n up to {MAX_EXAMPLES:,} and "
-            f"integers from 0 to {classes - 1}, "
+            f"{rules.test_set}/labels.npy of {source.name}: expected shape (n,) and integers from 0 to {classes - 1}, "
             f"found {labels.dtype} of shape {labels.shape}"
             + (f" from {labels.min()} to {labels.max()}" if labels.size else "")
         )
+    if len(labels) > MAX_EXAMPLES:
+        raise UserError(f"{rules.test_set} of {source.name}: {len(labels):,} examples; the limit is {MAX_EXAMPLES:,}")
     return TestSet(digest, None, labels, images)
 
 
