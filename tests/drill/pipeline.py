@@ -28,6 +28,7 @@ MAKE = [  # what `make` does, except for the results
     "from fashion import errors, pipeline; errors.run_command(lambda: pipeline.run(pipeline.Path()))",
 ]
 DISK = 128  # MiB
+PAGE = 4096  # bytes, by which a file system in memory allocates
 CLOCK_JUMPS = "-10y", "-1h", "+1h", "+10y"
 CLOCK_LIBRARY = next(Path(sysconfig.get_path("purelib")).glob("libfaketime/**/libfaketime.so.1"), None)
 
@@ -39,24 +40,51 @@ def killed(with_stage: bool) -> Attempt:
         project, dvc = running(folder, choices, REPRO)
         (os.killpg if with_stage else os.kill)(dvc.pid, signal.SIGKILL)
         dvc.wait()
-        taken = recover(project, *MAKE)
-        if planted:
-            (project.folder / "reports" / ".audit.json.1.tmp").touch()
+        if planted:  # a lock that is not repaired
+            (project.folder / ".dvc" / "tmp" / "rwlock").write_text("{")
+        taken = recover(project, *(REPRO if planted else MAKE))
         check(project)
         return taken
 
     return attempt
 
 
+def orphaned(folder: Path, choices: random.Random, planted: bool) -> float:
+    """Kill DVC alone during a training of many epochs, which must then end, too."""
+    number, stage = next((n, name) for n, name in enumerate(drill.template().stages) if name.startswith("train_"))
+    project = copy(folder, number)
+    project.edit_params(lambda params: params["training"].update(epochs=10_000))
+    if planted:
+        (project.folder / "fashion" / "parent.py").write_text("def check():\n    pass\n")
+    dvc = started(project, *REPRO)
+    end = time.monotonic() + TIMEOUT
+    while not (project.folder / "reports" / stage.removeprefix("train_") / "history.csv").exists():
+        if dvc.poll() is not None or time.monotonic() > end:
+            raise AttemptError("the training did not start")
+        time.sleep(0.1)
+    time.sleep(choices.random())
+    dvc.kill()
+    dvc.wait()
+    drill.check_ended(project)
+    project.run("git", "checkout", "params.yaml")
+    taken = recover(project, *MAKE)
+    check(project)
+    return taken
+
+
 def full_disk(place: str) -> Attempt:
-    """Return an attempt with too little space in a folder, at a different stage each."""
+    """Return an attempt whose stage, each time another one, has too little space in a folder of the project."""
 
     def attempt(folder: Path, choices: random.Random, planted: bool) -> float:
-        with small_disk(folder / place):
-            project = copy(folder, int(folder.name) % len(drill.template().stages))
-            ballast = folder / place / "ballast"
-            fill(ballast, choices.randrange(300_000))
+        before = int(folder.name) % len(drill.template().stages)
+        size, after = (disk_usage(project.folder / place) for project in drill.template().copies[before : before + 2])
+        with small_disk(folder / "project" / place):
+            project = copy(folder, before)
+            ballast = project.folder / place / "ballast"
+            fill(ballast, choices.randrange(max(after - size, PAGE)))
             done = run(project, *REPRO)
+            if not (done.returncode or size == after):
+                raise AttemptError("the disk was not full")
             if done.returncode and not re.search("No space left on device|disk is full", done.stdout):
                 raise AttemptError(f"failed without an error about the full disk:\n{done.stdout}")
             ballast.unlink()
@@ -76,8 +104,8 @@ def read_only_cache(folder: Path, _choices: random.Random, planted: bool) -> flo
         project = copy(folder, int(folder.name) % len(drill.template().stages))
         subprocess.run(["mount", "-o", "remount,ro", cache], check=True)
         done = run(project, *REPRO)
-        if done.returncode and "Read-only file system" not in done.stdout:
-            raise AttemptError(f"failed without an error about the read-only cache:\n{done.stdout}")
+        if not done.returncode or "Read-only file system" not in done.stdout:
+            raise AttemptError(f"expected an error about the read-only cache, found:\n{done.stdout}")
         subprocess.run(["mount", "-o", "remount,rw", cache], check=True)
         taken = recover(project)
         if planted:
@@ -91,9 +119,7 @@ def damaged_cache(folder: Path, choices: random.Random, planted: bool) -> float:
     project = copy(folder)
     damage(project.folder / ".dvc" / "cache" / "files", choices)
     delete_outputs(project)
-    taken = recover(project, *MAKE)
-    if planted:
-        damage(project.folder / ".dvc" / "cache" / "files", choices)
+    taken = recover(project, *(REPRO if planted else MAKE))
     check(project)
     return taken
 
@@ -126,9 +152,7 @@ def cut_lock(folder: Path, choices: random.Random, planted: bool) -> float:
     project = copy(folder)
     path = project.folder / "dvc.lock"
     os.truncate(path, choices.randrange(path.stat().st_size))
-    taken = recover(project, *MAKE)
-    if planted:
-        alter(path, choices)
+    taken = recover(project, *(REPRO if planted else MAKE))
     check(project)
     return taken
 
@@ -216,6 +240,11 @@ def fill(ballast: Path, left: int) -> None:
         os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - left)
 
 
+def disk_usage(folder: Path) -> int:
+    """Return the bytes that the files below a folder take up, in whole pages."""
+    return sum(-(-path.stat().st_size // PAGE) * PAGE for path in folder.rglob("*") if path.is_file())
+
+
 def damage(folder: Path, choices: random.Random) -> None:
     """Truncate, alter or delete one of the files below a folder."""
     path = choices.choice(sorted(path for path in folder.rglob("*") if path.is_file() and "runs" not in path.parts))
@@ -262,10 +291,11 @@ ROWS = (
         25,
         repeated(killed(with_stage=True), 2),
     ),
-    Row("DVC alone is killed at a random moment; its stage runs on", 25, repeated(killed(with_stage=False), 2)),
-    Row("No space is left in the project's folder", 7, repeated(full_disk("project"), 2), SKIP),
-    Row("No space is left for the cache", 7, repeated(full_disk("project/.dvc/cache"), 2), SKIP),
-    Row("No space is left for temporary files", 7, repeated(full_disk("tmp"), 2), SKIP),
+    Row("DVC alone is killed at a random moment; its stage runs on", 20, repeated(killed(with_stage=False), 2)),
+    Row("DVC alone is killed during a training, which must end, too", 5, repeated(orphaned, 2)),
+    Row("No space is left in the project's folder", 7, repeated(full_disk(""), 2), SKIP),
+    Row("No space is left for the cache", 7, repeated(full_disk(".dvc/cache"), 2), SKIP),
+    Row("No space is left for temporary files", 7, repeated(full_disk(".dvc/tmp"), 2), SKIP),
     Row("The cache is read-only", 7, repeated(read_only_cache, 2), SKIP),
     Row("A file in the cache is truncated, altered or deleted", 10, repeated(damaged_cache, 2)),
     Row("A file in the DVC remote is truncated, altered or deleted", 10, repeated(damaged_remote, 2)),

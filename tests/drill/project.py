@@ -145,7 +145,18 @@ def check(project: Project) -> None:
     left += [path for pattern in ("*.tmp", "*.npz") for path in (project.folder / ".dvc" / "tmp").rglob(pattern)]
     if left:
         raise AttemptError(f"left over: {', '.join(path.name for path in left)}")
+    check_ended(project)
+
+
+def check_ended(project: Project) -> None:
+    """Wait until no process runs in a project.
+
+    Raises:
+        AttemptError: one runs on for more than `ORPHAN` seconds; it is killed.
+    """
     _, alive = psutil.wait_procs(processes(project.folder), timeout=ORPHAN)
+    for process in alive:
+        process.kill()
     if alive:
         raise AttemptError(f"still running: {alive}")
 
