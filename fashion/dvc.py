@@ -216,10 +216,8 @@ def read_committed(root: Path, commit: str, path: str) -> bytes | None:
     size = _run_git(root, "cat-file", "-s", name)
     if size.returncode:
         return None
-    if int(size.stdout) > MAX_COMMITTED:
-        raise UserError(
-            f"{path} of {commit}: {int(size.stdout):,} bytes; the limit for files in Git is {MAX_COMMITTED:,}"
-        )
+    if (length := int(size.stdout)) > MAX_COMMITTED:
+        raise UserError(f"{path} of {commit}: {length:,} bytes; the limit for files in Git is {MAX_COMMITTED:,}")
     return _run_git(root, "show", name).stdout
 
 

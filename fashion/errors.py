@@ -52,7 +52,7 @@ def run_command(main: Callable[[], None]) -> NoReturn:
 
 
 def print_error(message: str) -> None:
-    """Print an error, as `escaped` returns it."""
+    """Print an error message to standard error, with control characters escaped."""
     print(f"error: {escaped(message)}", file=sys.stderr)
 
 

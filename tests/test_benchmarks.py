@@ -4,6 +4,7 @@ import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock, call
 
 import numpy as np
 import pytest
@@ -232,17 +233,20 @@ def test_dvc_commands(copied: Project, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
 def test_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All on one cluster, of two nodes."""
+    """The measurements run, on one cluster of two nodes, and ask for the right ones."""
     monkeypatch.setattr(trials, "COUNTS", (3,))
     monkeypatch.setattr(trials, "EMPTY_TRIALS", 20)
     cores = sorted(os.sched_getaffinity(0))
     settings = networks.params_of("dnn", PARAMS, {"epochs": 3, "hidden_units": [8]})
     few = ("dnn", settings, {"train": TRAIN, "validation": TRAIN}, [cores[0], cores[-1]])
     with cluster([[cores[0]], [cores[-1]]]):
-        monkeypatch.setattr(trials, "cluster", lambda _nodes: nullcontext())
+        cluster_of = MagicMock(return_value=nullcontext())
+        monkeypatch.setattr(trials, "cluster", cluster_of)
         runs = trials.growth(*few)
         costs = trials.costs(*few)
     assert [run["nodes"] for run in runs] == [1, 2]
+    one, two = [[cores[0]]], [[cores[0]], [cores[-1]]]
+    assert cluster_of.call_args_list == [call(one), call(two), call(two)]
     for run in runs:
         assert run["seconds"] > run["start_seconds"] > 0
         assert 1 <= len(run["gap_seconds"]) <= 2  # three trials in two processes, or in one

@@ -186,8 +186,7 @@ def test_permissions(path: Path) -> None:
             assert "ref" not in checkout or checkout["ref"] == "${{ github.event.repository.default_branch }}"
 
 
-@pytest.mark.parametrize("installed", [True, pytest.param(False, marks=pytest.mark.slow)])
-@pytest.mark.timeout(900)  # downloads packages
+@pytest.mark.parametrize("installed", [True, pytest.param(False, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_action(hub: Hub, original_flowers: Flowers, tmp_path: Path, installed: bool) -> None:
     """The scripts of the action's steps, in a project that has the command already and in one that has not."""
     action = yaml.safe_load((ROOT / "action.yml").read_text())

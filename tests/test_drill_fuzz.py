@@ -25,12 +25,12 @@ def test_mutated_inputs(reader: str, tmp_path: Path) -> None:
         ("error", "ValueError: invalid literal for int"),
         ("processor", "TimeoutError: .* seconds of processor time, expected at most 1"),
         ("hang", "timeout after"),
-        ("memory", "MemoryError: .* bytes, expected at most 1,073,741,824"),
+        ("memory", "MemoryError: .* bytes, expected at most 67,108,864"),
     ],
 )
 def test_planted_fault(planted: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz, "MAX_FAULTS", 1)
-    (fault,) = fuzz.fuzz(tmp_path, 1, planted, "idx").faults
+    (fault,) = fuzz.fuzz(tmp_path, 1, planted, "idx", memory=2**26).faults
     assert re.search(message, fault)
 
 

@@ -60,7 +60,7 @@ def texts_of(figure: Figure) -> list[str]:
 
 @pytest.fixture
 def few_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw few images, which takes the longest."""
+    """Draw few images: that takes most of the time."""
     monkeypatch.setattr(report, "SHOWN_PREDICTIONS", 2)
 
 

@@ -55,7 +55,7 @@ def test_without_probabilities() -> None:
         (f"actual,predicted{20_000 * ',a'}\n", "the first line is not a header of at most 100 columns"),
         ('"a\n",' * 20_000, "the first line is not a header of at most 100 columns"),
         (f"\n\nactual{20_000 * ',a'}\n", "the first line is not a header of at most 100 columns"),
-        ("actual,predicted\n" + 1_000_001 * "cat,cat\n", "found 1,000,001 rows; the limit is 1,000,000"),
+        ("actual,predicted\n" + 1_000_001 * "cat,cat\n", "1,000,001 rows; the limit is 1,000,000"),
         ("x" * (tables.MAX_BYTES + 1), "67,108,865 bytes; the limit is 67,108,864"),
     ],
 )

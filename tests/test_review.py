@@ -440,7 +440,7 @@ def test_path_as_md5(flowers: Flowers) -> None:
         ("base_branch", "nowhere", "there is no branch nowhere or origin/nowhere"),
         ("min_accuracy", {"roses": 0.5}, "params.yaml of the working tree: review.min_accuracy.roses: no such model"),
         ("significance", 5, "params.yaml of the working tree: review.significance: "),
-        ("models", {f"m{n}": MODEL for n in range(51)}, "params.yaml of the working tree: review.models: "),
+        ("models", {f"m{n}": MODEL for n in range(21)}, "params.yaml of the working tree: review.models: "),
         ("calibration_bins", 101, "params.yaml of the working tree: review.calibration_bins: "),
     ],
 )

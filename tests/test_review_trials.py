@@ -138,8 +138,8 @@ def test_no_table(tmp_path: Path, table: str, message: str) -> None:
 
 
 def test_too_many_results() -> None:
-    table = ("variant,accuracy,errors\n" + 101 * "a,1,\n").encode()
-    with pytest.raises(UserError, match="101,000,000 results of trials of a; the limit is 100,000,000"):
+    table = ("variant,accuracy,errors\n" + 11 * "a,1,\n").encode()
+    with pytest.raises(UserError, match="11,000,000 predictions in the trials of a; the limit is 10,000,000"):
         trials.parse(table, "trials.csv", "main", "a", 1_000_000)
 
 

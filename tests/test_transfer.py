@@ -423,11 +423,11 @@ def test_params() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("folder")  # for what it sets
+@pytest.mark.usefixtures("folder")  # small batches, and no change of TensorFlow's threads
 def test_study(
     tmp_path: Path, raw_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The stage trains all variants; run again, it trains nothing. Without Ray, on which studies/ladder is tested."""
+    """The stage trains all variants; run again, it trains nothing. studies/ladder is tested with Ray."""
     for name, current in {**SPLITS, "train": Split(*draw_lines(330, 1))}.items():
         dataset.save(current, tmp_path / "data" / name)
     YAML().dump(small_params(raw_folder), tmp_path / "params.yaml")

@@ -272,7 +272,7 @@ def failed(project: Project, **variables: str) -> tuple[str, str]:
 
 @slow
 def test_resumed(small: Project) -> None:
-    """Trials finish although others fail; they are not trained again; the rows are in the order of the study.
+    """A failed trial does not stop the others, whose results are reused; the rows are in the order of the study.
 
     A terminal shows a bar with the time left. The error of a failed trial names the trial and its params.
     """
@@ -302,7 +302,7 @@ def test_resumed(small: Project) -> None:
 
 
 def test_stage(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stage trains known trials again with --fresh only."""
+    """Trials that have results are run again with --fresh only."""
     write_study(small.folder, seeds=[1], variants={"b": {}})
     monkeypatch.chdir(small.folder)
     monkeypatch.setattr(trials, "_run", runner := Runner())
@@ -313,7 +313,8 @@ def test_stage(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(pd.read_csv("study/trials.csv")["variant"]) == ["b"]
 
 
-LONG = {"seeds": [1, 2, 3], "all": {"model": MODELS[0], "epochs": 60}, "variants": {"some": {}}}
+SEEDS = [*range(1, (os.cpu_count() or 1) + 2)]  # one trial more than run at once
+LONG = {"seeds": SEEDS, "all": {"model": MODELS[0], "epochs": 60}, "variants": {"some": {}}}
 
 
 def name(process: psutil.Process) -> str:
@@ -448,8 +449,8 @@ def test_killed_driver_of_a_cluster(clustered: Project, cluster: Cluster) -> Non
         driver.kill()
     assert_ended(workers)
     done = clustered.run(sys.executable, *STAGE)
-    assert "of 3 trials already have results" in done.stdout
-    assert list(table(clustered)["seed"]) == [1, 2, 3]
+    assert f"of {len(SEEDS)} trials already have results" in done.stdout
+    assert list(table(clustered)["seed"]) == SEEDS
 
 
 def test_lost_head(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from fashion.data import FORMAT_LIST, FORMATS
-from fashion.errors import UserError
+from fashion.errors import UserError, escaped
 
 MAX_BYTES = 32 * 2**20
 MIN_SIDE = 8  # pixels
@@ -47,8 +47,7 @@ Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS applies; Pillow would warn at one si
 
 def printable(path: Path | str) -> str:
     """Return a path with control characters, and bytes that are not UTF-8, as escape sequences."""
-    text = os.fsencode(path).decode(errors="backslashreplace")
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
+    return escaped(os.fsencode(path).decode(errors="backslashreplace")).replace("\n", r"\n")
 
 
 def open_image(path: Path) -> Image.Image:

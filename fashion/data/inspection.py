@@ -118,6 +118,8 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
 
 def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:
     listed = folder.scan(path)
+    if large := [file.path for file in listed.files if file.path.stat().st_size > MAX_BYTES]:
+        raise UserError(f"{large[0]}: more than {MAX_BYTES:,} bytes, the limit for an image; remove the file")
 
     def describe(image: Image.Image) -> tuple[tuple[int, int], bool]:
         small = resize(image, (64, 64, 3))
@@ -197,9 +199,6 @@ def _add_images(root: Path, path: Path) -> Iterator[str]:
     """Copy a folder to `images/`, unless it is there, and track it with DVC."""
     target = root / IMAGES
     copied = path.resolve() != target.resolve()
-    files = folder.scan(path).files
-    if large := [file.path for file in files if file.path.stat().st_size > MAX_BYTES]:
-        raise UserError(f"{large[0]}: more than {MAX_BYTES:,} bytes, the limit for an image; remove the file")
     if copied:
         if target.exists() or target.is_symlink():
             raise UserError(
@@ -208,7 +207,7 @@ def _add_images(root: Path, path: Path) -> Iterator[str]:
         temporary = root / f".{IMAGES}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            for file in files:
+            for file in folder.scan(path).files:
                 copy = temporary / file.path.relative_to(path)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file.path, copy)
@@ -243,7 +242,7 @@ def _inspect_idx(path: Path, files: Mapping[str, list[Path]]) -> Found:
     fetch = (
         f"fetch:\n  sources: # tried in this order\n    - env:{VARIABLE} # the folder that this environment variable "
         "names\n  timeout: 20 # seconds without a response\n  retries: 1 # per file, after the first attempt\n"
-        "  deadline: 1800 # seconds for all files of a source\n"
+        "  deadline: 1800 # seconds for one source to deliver all files\n"
         "  files: # length in bytes and SHA-256 of the uncompressed files\n"
     )
     for key in RawFiles.model_fields:

@@ -17,5 +17,6 @@ def code(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return `text` on one line, without control characters, which a terminal would obey."""
-    return re.sub(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", " ".join(text.splitlines()))
+    """Return `text` on one line, without lone surrogates and control characters, which a terminal would obey."""
+    line = " ".join(text.splitlines())
+    return re.sub(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", line)

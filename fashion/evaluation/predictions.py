@@ -17,7 +17,6 @@ Labels = Shaped[np.ndarray, "n"]
 
 REQUIRED = ["actual", "predicted"]
 OPTIONAL = ["confidence", "probability"]
-MAX_EXAMPLES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,6 @@ class Predictions:
                 f"{name}: expected a row per example with the columns {', '.join(REQUIRED + OPTIONAL)} (the last two "
                 f"may be missing), found {len(table)} rows with the columns {', '.join(map(str, table))}"
             )
-        if len(table) > MAX_EXAMPLES:
-            raise UserError(f"{name}: found {len(table):,} rows; the limit is {MAX_EXAMPLES:,}")
         if unknown := sorted({*table["actual"], *table["predicted"]} - {*classes}):
             raise UserError(f"{name}: found the class {unknown[0]!r}, expected one of {', '.join(classes)}")
         numbers = {one: number for number, one in enumerate(classes)}

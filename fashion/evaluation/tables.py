@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 MAX_BYTES = 64 * 2**20
+MAX_ROWS = 1_000_000
 MAX_COLUMNS = 100  # pandas takes seconds for 20,000 equal names
 FIELD = rb'(?:[^",\r\n]*|"[^"\r\n]*")'
 HEADER = re.compile(rb"(?:\xef\xbb\xbf)?(?!\s)%b(?:,%b){0,%d}(?:[\r\n]|\Z)" % (FIELD, FIELD, MAX_COLUMNS - 1))
@@ -30,6 +31,9 @@ def read_csv(content: bytes, dtype: type[str] | Mapping[str, Any]) -> pd.DataFra
         raise ValueError(f"the first line is not a header of at most {MAX_COLUMNS} columns")
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-            return pd.read_csv(io.BytesIO(content), dtype=dtype, keep_default_na=False, index_col=False)
+            table = pd.read_csv(io.BytesIO(content), dtype=dtype, keep_default_na=False, index_col=False)
     except pd.errors.ParserWarning as error:
         raise ValueError("the first row has more values than there are columns") from error
+    if len(table) > MAX_ROWS:
+        raise ValueError(f"{len(table):,} rows; the limit is {MAX_ROWS:,}")
+    return table

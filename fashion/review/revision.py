@@ -43,17 +43,17 @@ class Revision:
         if self._on_disk and (files := list_folder(self.root / path)):
             return files
         digest = self.recorded(path)
-        return self.cached_listing(digest) if digest and digest.endswith(".dir") else None
+        return self.cached_listing(digest) if digest else None
 
     def cached_listing(self, digest: str) -> dict[str, str] | None:
-        """Return the MD5 of each file in the folder with this MD5; None if the cache lacks it.
+        """Return the MD5 of each file in the folder with this MD5; None if it is a file's, or the cache lacks it.
 
         Raises:
-            UserError: dvc.lock names something else.
+            UserError: the cached content is not DVC's list of the files of a folder.
         """
-        content = self._cached(digest)
+        content = self._cached(digest) if digest.endswith(".dir") else None
         try:
-            return None if content is None else {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
+            return None if content is None else {str(file["relpath"]): str(file["md5"]) for file in json.loads(content)}
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise UserError(f"dvc.lock of {self.name}: {digest} is not the MD5 of a folder; run `dvc repro`") from error
 

@@ -53,7 +53,7 @@ class Rules(StrictModel):
     judge: Literal["model", "recipe"] = "model"
     min_accuracy: dict[ModelName, Annotated[float, Field(ge=0, le=1)]]
     waivers: dict[ModelName, Name] = Field({})
-    models: Annotated[dict[ModelName, ReviewedModel], Field(max_length=50)]
+    models: Annotated[dict[ModelName, ReviewedModel], Field(max_length=20)]
     classes: Classes
     calibration_bins: Bins
 

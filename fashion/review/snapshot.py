@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 from fashion.dvc import Lock, folder_md5, git
 from fashion.errors import UserError
 from fashion.evaluation import metrics
-from fashion.evaluation.predictions import MAX_EXAMPLES, Labels, Predictions
-from fashion.evaluation.tables import read_csv
+from fashion.evaluation.predictions import Labels, Predictions
+from fashion.evaluation.tables import MAX_ROWS, read_csv
 from fashion.review import revision, trials
 from fashion.review.data_changes import Data, Folder
 from fashion.review.revision import Revision
@@ -212,7 +213,7 @@ def _data(source: Revision) -> Data:
         images: dict[str, dict[str, int]] = {}
 
     try:
-        content = json.loads(_json(source.file(AUDIT)))
+        content = _json(source.file(AUDIT))
     except (ValueError, RecursionError) as error:
         raise UserError(f"cannot read {AUDIT} of {source.name}: {error}") from error
     try:
@@ -251,8 +252,13 @@ def _test_set(source: Revision, rules: Rules) -> TestSet:
             f"found {labels.dtype} of shape {labels.shape}"
             + (f" from {labels.min()} to {labels.max()}" if labels.size else "")
         )
-    if len(labels) > MAX_EXAMPLES:
-        raise UserError(f"{rules.test_set} of {source.name}: {len(labels):,} examples; the limit is {MAX_EXAMPLES:,}")
+    if len(labels) > MAX_ROWS:
+        raise UserError(f"{rules.test_set} of {source.name}: {len(labels):,} examples; the limit is {MAX_ROWS:,}")
+    if images is not None and (images.ndim != 4 or len(images) != len(labels)):
+        raise UserError(
+            f"{rules.test_set}/images.npy of {source.name}: expected shape ({len(labels)}, height, width, channels), "
+            f"found {images.shape}"
+        )
     return TestSet(digest, None, labels, images)
 
 
@@ -261,7 +267,7 @@ def _array(source: Revision, path: str) -> np.ndarray | None:
     content = source.read(path)
     try:
         return None if content is None else np.lib.format.read_array(io.BytesIO(content))
-    except (ValueError, EOFError, MemoryError) as error:
+    except (ValueError, EOFError, MemoryError, OverflowError) as error:
         raise UserError(f"{path} of {source.name} is not a .npy file: {error}") from error
 
 
@@ -273,30 +279,34 @@ def _model(source: Revision, name: str, labels: Labels | None, rules: Rules) -> 
     if written is None and predictions is None and source.recorded(files.predictions) is None:
         return None
     try:
-        values = json.loads(_json(written))
+        values = _json(written)
         model = Model(
             {metric: float(values[metric]) for metric in METRICS if metric in values},
             None,
-            values.get("test_set"),
+            None if values.get("test_set") is None else str(values["test_set"]),
             None if history is None else read_csv(history, HISTORY)[list(HISTORY)],
             trials.read(source, files.seeds, name, files.predictions, len(predictions.labels))
             if files.seeds and predictions
             else None,
         )
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UserError(f"cannot read the results of {name} in {source.name}: {error!r}") from error
     return scored(model, predictions, rules) if predictions else model
 
 
-def _json(content: bytes | None) -> bytes:
-    """Return the content of a JSON file, an empty object if there is none.
+def _json(content: bytes | None) -> dict[str, Any]:
+    """Return the object in a JSON file, an empty one if there is no file.
 
     Raises:
-        ValueError: it is too long.
+        ValueError: it is too long, or has something else.
+        RecursionError: it is nested too deeply.
     """
     if content is not None and len(content) > MAX_JSON_BYTES:
         raise ValueError(f"{len(content):,} bytes of JSON; the limit is {MAX_JSON_BYTES:,}")
-    return b"{}" if content is None else content
+    values = {} if content is None else json.loads(content)
+    if not isinstance(values, dict):
+        raise ValueError(f"expected a JSON object, found {type(values).__name__}")
+    return values
 
 
 def _predictions(source: Revision, path: str, labels: Labels | None, rules: Rules) -> Predictions | None:

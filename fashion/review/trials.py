@@ -15,7 +15,7 @@ from fashion.review.revision import Revision
 
 MIN_SEEDS = 3  # fewer give no usable estimate of a variance
 MAX_TRIALS = 1000
-MAX_RESULTS = 100_000_000  # trials times test images
+MAX_RESULTS = 10_000_000  # trials times test images
 LISTED = 3
 
 
@@ -115,7 +115,7 @@ def parse(content: bytes, path: str, revision: str, name: str, images: int) -> t
         if len(table) > MAX_TRIALS:
             raise ValueError(f"{len(table):,} trials of {name}; the limit is {MAX_TRIALS:,}")
         if (results := len(table) * images) > MAX_RESULTS:
-            raise ValueError(f"{results:,} results of trials of {name}; the limit is {MAX_RESULTS:,}")
+            raise ValueError(f"{results:,} predictions in the trials of {name}; the limit is {MAX_RESULTS:,}")
         if "errors" not in table:
             return None, f"{path} has no `errors` column"
         correct = correct_by_seed(list(table["errors"]), images)

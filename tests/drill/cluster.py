@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -21,7 +21,7 @@ import psutil
 from benchmarks.cluster import ENVIRONMENT, HOST, free_port
 from tests.conftest import ROOT
 from tests.drill.project import matching_processes
-from tests.drill.row import AttemptError, Row, repeated
+from tests.drill.row import AttemptError, Row, once, repeated
 from tests.ray_cluster import HEALTH_CHECKS, kill_node, node
 
 TABLE = "trials.csv"
@@ -132,7 +132,7 @@ class Driver:
             raise AttemptError(f"the study failed:\n{self.output}")
 
 
-@cache
+@once
 def undisturbed() -> str:
     """Return the table of a study on a cluster without faults."""
     with tempfile.TemporaryDirectory(prefix="fashion-drill-") as folder, cluster(MACHINES[:1]) as (_, environment):
@@ -214,8 +214,8 @@ def network() -> Iterator[tuple[list[Machine], Callable[[str], None]]]:
 
     Yield the machines, and a function that sets the connection of the second one "up" or "down".
     """
-    own = secrets.token_hex(4)
-    names = [f"drill-{own}-{part}" for part in ("bridge", "0", "1")]
+    prefix = f"drill-{secrets.token_hex(4)}"
+    names = [f"{prefix}-{part}" for part in ("bridge", "0", "1")]
     switch, machines = names[0], []
 
     def ip(*command: str) -> None:

@@ -40,22 +40,16 @@ def _compute(seconds: float) -> None:
 
 
 def peak_memory() -> int:
-    """Return this process's peak resident memory in bytes; that of `getrusage` starts at the parent's peak."""
+    """Return this process's peak resident memory in bytes; `getrusage` would include the parent's."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(status["VmHWM"].removesuffix("kB"))
-
-
-def _fill() -> None:
-    blocks = []
-    while peak_memory() < 2 * MEMORY:  # the kernel may reclaim some
-        blocks.append(b"1" * 2**26)
 
 
 PLANTED: dict[str, Callable[[], object]] = {
     "error": lambda: int("?"),
     "processor": lambda: _compute(2 * SECONDS),
     "hang": lambda: threading.Event().wait(),
-    "memory": _fill,
+    "memory": lambda: b"1" * 2**28,
 }
 READERS = {
     "idx": "IDX files",
@@ -69,15 +63,23 @@ READERS = {
 }
 
 
-def fuzz(folder: Path, inputs: int, planted: str, reader: str) -> Result:
-    """Run a reader on mutated inputs, in a new process after each fault; `planted` is one of `PLANTED`, or empty."""
+def fuzz(folder: Path, inputs: int, planted: str, reader: str, memory: int = MEMORY) -> Result:
+    """Run a reader on mutated inputs, in a new process after each fault.
+
+    Args:
+        folder: empty.
+        inputs: number of inputs.
+        planted: one of `PLANTED`, or empty.
+        reader: one of `READERS`.
+        memory: bytes that the reader may use.
+    """
     if find_spec("atheris") is None:
         raise UserError("atheris is not installed: it runs on Linux with an x86-64 processor only; run the drill there")
     result = Result()
     count = folder / "count"
     while result.tried < inputs and len(result.faults) < MAX_FAULTS:
         command = [sys.executable, "-m", "tests.drill.fuzz", reader, str(folder), str(inputs - result.tried)]
-        arguments = [f"--seed={len(result.faults) + 1}", f"--planted={planted}"]
+        arguments = [f"--seed={len(result.faults) + 1}", f"--planted={planted}", f"--memory={memory}"]
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, errors="replace", check=False)
         if not count.exists():
             raise RuntimeError(f"the reader {reader} did not start:\n{done.stderr}")
@@ -98,6 +100,7 @@ def main() -> None:
     parser.add_argument("inputs", type=int)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--planted")
+    parser.add_argument("--memory", type=int)
     args = parser.parse_args()
     import atheris
 
@@ -125,8 +128,8 @@ def main() -> None:
         with suppress(UserError):
             read(content)
         seconds = time.process_time() - started
-        if (growth := peak_memory() - before) > MEMORY:
-            raise MemoryError(f"{growth:,} bytes, expected at most {MEMORY:,}")
+        if (growth := peak_memory() - before) > args.memory:
+            raise MemoryError(f"{growth:,} bytes, expected at most {args.memory:,}")
         if seconds > SECONDS:
             raise TimeoutError(f"{seconds:.1f} seconds of processor time, expected at most {SECONDS}")
 

@@ -193,7 +193,7 @@ def clock_jump(folder: Path, choices: random.Random, planted: bool) -> float:
         *("DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"),
     ]
     project, dvc = running(folder, choices, [*faked, *REPRO], subprocess.PIPE)
-    clock.write_text(CLOCK_JUMPS[int(folder.name)])
+    clock.write_text(CLOCK_JUMPS[int(folder.name) % len(CLOCK_JUMPS)])
     now = int(subprocess.run([*faked, "date", "+%s"], stdout=subprocess.PIPE, check=True).stdout)
     if abs(now - time.time()) < 1800:
         raise AttemptError("the clock did not jump")
@@ -209,17 +209,19 @@ def clock_jump(folder: Path, choices: random.Random, planted: bool) -> float:
 def running(
     folder: Path, choices: random.Random, command: list[str], stdout: int = subprocess.DEVNULL
 ) -> tuple[Project, subprocess.Popen[str]]:
-    """Start a command in an unfinished project; return at a random moment of the pipeline, while the command runs."""
+    """Start a command in an unfinished project and return while it runs, at a random moment."""
     seconds = drill.template().seconds
     while True:
         before = choices.choices(range(len(seconds)), seconds)[0]
         project = copy(folder, before)
         process = started(project, *command, stdout=stdout)
         try:
-            process.wait(choices.uniform(0, seconds[before]))
+            code = process.wait(choices.uniform(0, seconds[before]))
         except subprocess.TimeoutExpired:
             return project, process
-        shutil.rmtree(project.folder)  # the command has ended already
+        if code:
+            raise AttemptError(f"{' '.join(command)} failed with {code}")
+        shutil.rmtree(project.folder)  # it ended before the random moment: try another
 
 
 @contextmanager

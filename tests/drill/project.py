@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import psutil
 import yaml
 
 from tests.conftest import MODELS, Project, clone, write_raw
-from tests.drill.row import AttemptError
+from tests.drill.row import AttemptError, once
 
 DVC = [sys.executable, "-m", "dvc"]
 REPRO = [*DVC, "repro"]
@@ -32,7 +32,7 @@ class Template:
     """Copies of the small project.
 
     Attributes:
-        stages: names, in the order in which DVC runs them.
+        stages: names, each after those that it depends on.
         seconds: duration of each stage.
         copies: one before each stage, and the finished project.
     """
@@ -47,7 +47,7 @@ class Template:
         return listing(self.copies[-1].folder)
 
 
-@cache
+@once
 def template(last: str | None = None) -> Template:
     """Run the pipeline stage by stage.
 

@@ -4,7 +4,12 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from threading import Lock
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class AttemptError(Exception):
@@ -46,6 +51,17 @@ class Row:
     tries: int
     run: Run
     skip: str = ""
+
+
+def once(function: Callable[..., T]) -> Callable[..., T]:
+    """Return a function that computes each result once, even if threads call it at the same time."""
+    cached, lock = cache(function), Lock()
+
+    def call(*arguments: object) -> T:
+        with lock:
+            return cached(*arguments)
+
+    return call
 
 
 Attempt = Callable[[Path, random.Random, bool], float]
