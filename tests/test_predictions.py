@@ -58,6 +58,7 @@ def test_without_probabilities() -> None:
         ("actual,predicted\n" + 1_000_001 * "cat,cat\n", "1,000,001 rows; the limit is 1,000,000"),
         ("x" * (tables.MAX_BYTES + 1), "67,108,865 bytes; the limit is 67,108,864"),
     ],
+    ids=lambda value: value[:40],
 )
 def test_bad_table(text: str, message: str) -> None:
     with pytest.raises(UserError, match=rf"^predictions\.csv.*{message}"):

@@ -377,18 +377,32 @@ def test_bad_probabilities(flowers: Flowers) -> None:
     assert "probabilities.npy of the working tree is not a .npy file: Object arrays cannot" in flowers.review().stderr
 
 
-def test_nested_metrics(flowers: Flowers) -> None:
-    (flowers.folder / "metrics.json").write_text("[" * 100_000)
-    assert "error: cannot read the results of flowers in the working tree: Recursion" in flowers.review().stderr
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "RecursionError("),
+        ("{}" + MAX_JSON_BYTES * " ", "ValueError('1,048,578 bytes of JSON; the limit is 1,048,576')"),
+        ("[]", "ValueError('expected a JSON object, found list')"),
+        ('{"accuracy": 1' + 400 * "0" + "}", "OverflowError("),
+    ],
+    ids=["nested", "long", "list", "number"],
+)
+def test_bad_metrics(flowers: Flowers, text: str, message: str) -> None:
+    (flowers.folder / "metrics.json").write_text(text)
+    expected = f"error: cannot read the results of flowers in the working tree: {message}"
+    assert flowers.review().stderr.startswith(expected)
 
 
-def test_long_metrics(flowers: Flowers) -> None:
-    (flowers.folder / "metrics.json").write_text("{}" + MAX_JSON_BYTES * " ")
-    assert "1,048,578 bytes of JSON; the limit is 1,048,576" in flowers.review().stderr
+def test_bad_images(flowers: Flowers) -> None:
+    np.save(flowers.folder / "test_set" / "images.npy", np.zeros((9, 2, 2, 1), np.uint8))
+    message = "images.npy of the working tree: expected shape (75, height, width, channels), found (9, 2, 2, 1)"
+    assert message in flowers.review().stderr
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{}" + MAX_JSON_BYTES * " ", "1,048,578 bytes of JSON; the limit"), ("{", "Expecting")]
+    ("text", "message"),
+    [("{}" + MAX_JSON_BYTES * " ", "1,048,578 bytes of JSON; the limit"), ("{", "Expecting")],
+    ids=["long", "unfinished"],
 )
 def test_bad_audit(flowers: Flowers, text: str, message: str) -> None:
     (flowers.folder / "reports").mkdir()
