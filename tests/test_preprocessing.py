@@ -243,6 +243,7 @@ def png_of_size(width: int, height: int) -> bytes:
 
 
 SCANS = encode(NEGATIVE, "JPEG", progressive=True)
+JPEG = encode(NEGATIVE, "JPEG")
 EXIF = b"\xff\xe1\0\x0a" + b"Exif\0\0" + bytes(2)
 PROFILE = b"name\0\0" + zlib.compress(bytes(2**20))
 WITHOUT_PALETTE = (
@@ -273,8 +274,10 @@ FRAMES = {"save_all": True, "append_images": [enlarged()], "duration": 100}
         (png_of_size(2**31 - 1, 1), "2,147,483,647 x 1 pixels; the limits"),
         (WITHOUT_PALETTE, "damaged image ("),
         (SCANS[:-2] + 200 * SCANS[SCANS.rfind(b"\xff\xda") : -2], "206 scans or blocks of metadata; the limit is 100"),
-        (encode(NEGATIVE, "JPEG")[:2] + 100 * EXIF + encode(NEGATIVE, "JPEG")[2:], "101 scans or blocks of metadata"),
+        (JPEG[:2] + 100 * EXIF + JPEG[2:], "101 scans or blocks of metadata"),
         (PNG[:33] + 101 * chunk(b"iCCP", PROFILE) + PNG[33:], "101 scans or blocks of metadata; the limit is 100"),
+        (JPEG[:2] + 10_001 * b"\xff\xfe\0\2" + JPEG[2:], "more than 10,000 segments or chunks, the limit"),
+        (PNG[:33] + 10_001 * chunk(b"prIv", b"") + PNG[33:], "more than 10,000 segments or chunks, the limit"),
         (bytes(images.MAX_BYTES + 1), "33,554,433 bytes; the limit is 33,554,432: use a smaller file"),
     ],
 )

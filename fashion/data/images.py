@@ -1,6 +1,7 @@
 """Decoding of image files, within limits."""
 
 import io
+import itertools
 import os
 import re
 import struct
@@ -22,6 +23,8 @@ MAX_PIXELS = 64_000_000
 # JPEG scans, Exif segments and compressed metadata of PNG files
 COSTLY = re.compile(rb"\xff(?:\xda\0[\x08\x0a\x0c\x0e]|\xe1..Exif\0\0)|iCCP|[iz]TXt", re.DOTALL)
 MAX_COSTLY = 100  # a normal file has a dozen; a file full of them would take an hour to decode
+SEGMENT = re.compile(rb"\xff[\xe0-\xef\xfe]")  # of a JPEG file
+MAX_BLOCKS = 10_000  # segments of a JPEG or chunks of a PNG file; millions of empty ones would take ten seconds
 TRANSPOSITIONS = {  # that undo an Exif orientation; Pillow's exif_transpose also rewrites the Exif data and may fail
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -76,6 +79,8 @@ def decode(content: bytes, on_black: Callable[[Image.Image], bool] = lambda _ima
         raise UserError(f"{len(content):,} bytes; the limit is {MAX_BYTES:,}: use a smaller file")
     if (count := len(COSTLY.findall(content))) > MAX_COSTLY:
         raise UserError(f"{count:,} scans or blocks of metadata; the limit is {MAX_COSTLY}: save the image again")
+    if _blocks(content) > MAX_BLOCKS:
+        raise UserError(f"more than {MAX_BLOCKS:,} segments or chunks, the limit: save the image again")
     try:
         with warnings.catch_warnings(action="ignore"):  # about metadata, such as damaged Exif data
             image = Image.open(io.BytesIO(content), formats=[name.upper() for name in FORMATS])
@@ -85,6 +90,17 @@ def decode(content: bytes, on_black: Callable[[Image.Image], bool] = lambda _ima
         raise UserError(f"{'not a' if content else 'empty file; expected a'} {FORMAT_LIST} image") from error
     except DECODING_ERRORS as error:
         raise UserError(f"damaged image ({error}); export or download it again") from error
+
+
+def _blocks(content: bytes) -> int:
+    """Return the number of segments of a JPEG file or chunks of a PNG file, up to `MAX_BLOCKS` + 1."""
+    if content.startswith(b"\xff\xd8"):
+        return sum(1 for _ in itertools.islice(SEGMENT.finditer(content), MAX_BLOCKS + 1))
+    count, at = 0, 8
+    while content.startswith(b"\x89PNG") and at < len(content) and count <= MAX_BLOCKS:
+        at += 12 + int.from_bytes(content[at : at + 4], "big")
+        count += 1
+    return count
 
 
 def _check(image: Image.Image) -> None:
