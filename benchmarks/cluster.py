@@ -40,21 +40,22 @@ def cluster(nodes: Sequence[Sequence[int]]) -> Iterator[None]:
         head = ("--head", f"--port={port}", f"--ray-client-server-port={free_port()}", "--include-dashboard=false")
         for number, cores in enumerate(nodes, start=1):
             role = (*head, f"--temp-dir={folder}") if number == 1 else (f"--address={address}",)
-            stack.callback(_stop, _start(cores, f"--node-ip-address={HOST.format(number)}", *role))
+            _start(stack, cores, f"--node-ip-address={HOST.format(number)}", *role)
         yield
 
 
-def _start(cores: Sequence[int], *options: str) -> subprocess.Popen[str]:
-    """Start a node; return its process when it is ready."""
+def _start(stack: ExitStack, cores: Sequence[int], *options: str) -> None:
+    """Start a node, which ends with `stack`, and wait until it is ready."""
     pinned = ["taskset", "--cpu-list", ",".join(map(str, cores))]
     ports = ("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0")  # any free ones
     command = [*pinned, "ray", "start", "--block", f"--num-cpus={len(cores)}", *ports, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    stack.callback(_stop, process)
     output = []
     for line in process.stdout or ():
         output.append(line)
         if "block forever" in line:
-            return process
+            return
     raise UserError(f"`ray start` exited with {process.wait()}:\n{''.join(output)}")
 
 

@@ -1,4 +1,4 @@
-"""Load `fashion demo` with many concurrent clients, and print throughput, failures and latency as JSON.
+"""Load `fashion demo` with many concurrent clients, and print failures and latency as JSON.
 
 python -m benchmarks.load_test
 """

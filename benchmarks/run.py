@@ -131,7 +131,7 @@ def time_to_accuracy(repeats: int) -> dict[str, list[Any]]:
 
 
 def deep() -> dict[str, Any]:
-    """Time the first epochs of studies/deep and, for comparison, a training of the tutorial CNN."""
+    """Time the first epochs of studies/deep and, for comparison, a training run of the tutorial CNN."""
     tutorial = python("benchmarks.trial", "tutorial", "1")
     return {**python("benchmarks.deep"), "tutorial_seconds": tutorial["seconds"]}
 

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import tokenize
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from fashion.errors import UserError
+
+# What numpy raises for a damaged .npy file.
+NPY_ERRORS = (
+    *(ValueError, TypeError, SyntaxError, EOFError, OverflowError, MemoryError, RecursionError),
+    tokenize.TokenError,
+)
 
 
 @contextmanager
@@ -23,7 +30,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         UserError: the file cannot be written (no space left, no permission, ...); an existing file is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):

@@ -4,7 +4,6 @@ Editing it keeps comments.
 """
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -15,7 +14,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from fashion.errors import UserError
+from fashion.errors import UserError, escaped
 from fashion.yaml_limits import CONVERSION_ERRORS, check_limits
 
 
@@ -30,15 +29,15 @@ def matches(pattern: str, description: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _printable(name: str) -> str:
-    if name != name.strip() or any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
+def _one_line(name: str) -> str:
+    if name != name.strip() or escaped(name) != name or len(name.splitlines()) > 1:
         raise ValueError("should be one line of printable text, without leading or trailing spaces")
     if "</script" in name.lower():
         raise ValueError("should not contain </script, which would end the page that `dvc plots` writes")
     return name
 
 
-Name = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
 
 
 class StrictModel(BaseModel):

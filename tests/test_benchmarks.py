@@ -198,7 +198,7 @@ def test_figure() -> None:
 
 
 def test_study_seconds() -> None:
-    """A study of one trial per node takes start-up, the splits to each node, and a training."""
+    """A study of one trial per node takes start-up, the splits to each node, and a training run."""
     assert report.study_seconds(100, 100, 60.0, TRIALS) == pytest.approx(20 + 100 * (0.376 + 0.005) + 60 + 0.01)
     assert report.study_seconds(100, 101, 60.0, TRIALS) == pytest.approx(20 + 100 * (0.376 + 0.005) + 2 * 60.01)
 

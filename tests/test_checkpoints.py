@@ -45,7 +45,7 @@ def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trained(name: str, params: TrainingParams, folder: Path, store: MemoryStore | None = None) -> tuple[bytes, str]:
-    """Return the model file and the history of a training."""
+    """Return the model file and the history of a training run."""
     model, history = training.train(networks.load(name), params, TRAIN, VALIDATION, store)
     saving.save(model, folder / "model.keras")
     return (folder / "model.keras").read_bytes(), history.to_csv()

@@ -54,7 +54,7 @@ def configure(root: Path, path: Path, **options: Any) -> list[str]:
 def test_folder(root: Path, colours: Path) -> None:
     lines = configure(root, colours)
     assert lines[:4] == [
-        "60 images in 3 classes: no folder test; 13 become the test set",
+        "60 images in 3 classes: no `test` folder; 13 become the test set",
         "  blue: 10",
         "  green: 30",
         "  red: 20",
@@ -183,6 +183,14 @@ def test_unreadable_and_duplicates(root: Path, colours: Path) -> None:
     assert "params.yaml: fetch.unreadable: 1" in lines
 
 
+def test_no_readable_file(root: Path, colours: Path) -> None:
+    for path in colours.rglob("*.png"):
+        path.write_text("no image")
+    lines = error_of(root, colours).splitlines()
+    assert lines[0].startswith(f"{colours}/blue: 0 readable images, expected at least 3 for training")
+    assert f"{colours}/blue/000.png: not a PNG, JPEG or WebP image" in lines
+
+
 def test_large_file(root: Path, colours: Path) -> None:
     os.truncate(colours / "red" / "000.png", 2**36)
     message = "/red/000.png: more than 33,554,432 bytes, the limit for an image; remove the file"
@@ -228,13 +236,13 @@ def write_idx(folder: Path, shape: tuple[int, int] = (10, 12), classes: int = 3)
 
 
 def test_idx(root: Path, tmp_path: Path) -> None:
-    write_idx(tmp_path / "noise")
-    lines = configure(root, tmp_path / "noise", name="Noise")
+    write_idx(tmp_path / "white noise")
+    lines = configure(root, tmp_path / "white noise", name="Noise")
     params = load_params(root / "params.yaml")
     assert params.dataset.image_shape == (10, 12, 1)
     assert (params.dataset.name, params.dataset.classes) == ("Noise", ("0", "1", "2"))
     assert lines[0] == "60 training and 15 test images in 3 classes"
-    assert f"Run: make deps && FASHION_MNIST_DIR={tmp_path / 'noise'} make" in lines
+    assert f"Run: make deps && FASHION_MNIST_DIR='{tmp_path / 'white noise'}' make" in lines
     assert not (root / "images.dvc").exists()
 
 

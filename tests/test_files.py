@@ -67,6 +67,13 @@ def test_file_instead_of_folder(tmp_path: Path) -> None:
         files.write_text(tmp_path / "file" / "below", "text")
 
 
+def test_folder_instead_of_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"cannot write \."):
+        files.write_text(Path(), "text")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_json_without_nan(tmp_path: Path, value: float) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):

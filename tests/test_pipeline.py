@@ -302,7 +302,7 @@ def hostile_home(tmp_path: Path) -> Path:
 
 
 def test_environment_has_no_effect(project: Project, hostile_home: Path, tmp_path: Path) -> None:
-    """Nor do the user's settings, on a training."""
+    """Nor do the user's settings, on a training run."""
     hostile = Project(project.folder, {**project.environment, **HOSTILE, "HOME": str(hostile_home)})
     new = {f"models/{FIRST}/model.keras": tmp_path / "model", f"reports/{FIRST}/history.csv": tmp_path / "history"}
     splits = ("data/train", "data/validation")

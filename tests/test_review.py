@@ -356,6 +356,7 @@ MODEL = {"predictions": "probabilities.npy", "metrics": "metrics.json"}
         (np.zeros((75, 1), int), "found int64 of shape (75, 1)"),
         (np.zeros(75), "found float64 of shape (75,)"),
         (np.zeros(0, int), "found int64 of shape (0,)"),
+        (np.array(["cat", "dog"]), "found <U3 of shape (2,)"),
         (np.zeros(9, int), "expected probabilities of shape (9, 3)"),
         (np.zeros(1_000_001, np.uint8), "test_set of the working tree: 1,000,001 examples; the limit is 1,000,000"),
     ],
@@ -368,13 +369,29 @@ def test_bad_labels(flowers: Flowers, labels: np.ndarray, message: str) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_bad_probabilities(flowers: Flowers) -> None:
-    np.save(flowers.folder / "probabilities.npy", np.full((75, 3), np.nan))
-    assert "whose rows sum to 1" in flowers.review().stderr
+@pytest.mark.parametrize(
+    ("probabilities", "found"),
+    [
+        (np.full((75, 3), np.nan), "float64 of shape (75, 3)"),
+        (np.tile([1.5, -0.5, 0.0], (75, 1)), "float64 of shape (75, 3)"),
+        (np.full((75, 3), "a"), "<U1 of shape (75, 3)"),
+        (np.ones((75, 1)), "float64 of shape (75, 1)"),
+    ],
+)
+def test_bad_probabilities(flowers: Flowers, probabilities: np.ndarray, found: str) -> None:
+    np.save(flowers.folder / "probabilities.npy", probabilities)
+    assert f"of shape (75, 3), floats of at least 0 whose rows sum to 1, found {found}" in flowers.review().stderr
+
+
+def test_bad_npy_file(flowers: Flowers) -> None:
     (flowers.folder / "probabilities.npy").write_bytes(npy_header(np.dtype(np.float64), (2**45, 3)))
     assert "probabilities.npy of the working tree is not a .npy file: Unable to allocate" in flowers.review().stderr
     np.save(flowers.folder / "probabilities.npy", np.array([print], dtype=object))
     assert "probabilities.npy of the working tree is not a .npy file: Object arrays cannot" in flowers.review().stderr
+    np.save(flowers.folder / "probabilities.npy", np.zeros(1))
+    content = (flowers.folder / "probabilities.npy").read_bytes()
+    (flowers.folder / "probabilities.npy").write_bytes(content.replace(b"}", b" "))
+    assert "probabilities.npy of the working tree is not a .npy file: " in flowers.review().stderr
 
 
 @pytest.mark.parametrize(
@@ -393,10 +410,18 @@ def test_bad_metrics(flowers: Flowers, text: str, message: str) -> None:
     assert flowers.review().stderr.startswith(expected)
 
 
-def test_bad_images(flowers: Flowers) -> None:
-    np.save(flowers.folder / "test_set" / "images.npy", np.zeros((9, 2, 2, 1), np.uint8))
-    message = "images.npy of the working tree: expected shape (75, height, width, channels), found (9, 2, 2, 1)"
-    assert message in flowers.review().stderr
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        (np.zeros((9, 2, 2, 1), np.uint8), "uint8 of shape (9, 2, 2, 1)"),
+        (np.zeros((75, 2, 2, 2), np.uint8), "uint8 of shape (75, 2, 2, 2)"),
+        (np.zeros((75, 2, 2, 3)), "float64 of shape (75, 2, 2, 3)"),
+    ],
+)
+def test_bad_images(flowers: Flowers, images: np.ndarray, found: str) -> None:
+    np.save(flowers.folder / "test_set" / "images.npy", images)
+    message = "images.npy of the working tree: expected uint8 of shape (75, height, width, 1 or 3), found "
+    assert message + found in flowers.review().stderr
 
 
 @pytest.mark.parametrize(
@@ -484,6 +509,8 @@ def test_rules_from_other_sections(tmp_path: Path) -> None:
     assert rules.models["cnn"].predictions == "reports/cnn/predictions.csv"
     assert rules.classes == ("a", "b")
     assert rules.calibration_bins == 7
+    (tmp_path / "dvc.lock").write_text("cut")  # by a killed DVC; `make` reads the rules before it restores the file
+    assert load_rules(working_tree(tmp_path)) == rules
     del params["dataset"]
     Flowers(tmp_path).write_params(params)
     with pytest.raises(UserError, match=r"params\.yaml of the working tree: review\.classes: missing"):
@@ -558,3 +585,14 @@ def test_project_in_a_subfolder(worse: Flowers, tmp_path: Path) -> None:
     done = inner.review("--rebuild")
     assert done.returncode == 0, done.stderr
     assert "**flowers: worse.**" in done.stdout
+
+
+def test_failed_checkout(worse: Flowers) -> None:
+    """The message is Git's, and no working tree is left over."""
+    worse.run("rm", "-r", ".dvc/cache")
+    worse.git("config", "filter.broken.smudge", "false")
+    worse.git("config", "filter.broken.required", "true")
+    (worse.folder / ".git" / "info" / "attributes").write_text("* filter=broken\n")
+    done = worse.review("--rebuild")
+    assert (done.returncode, "smudge filter broken failed" in done.stderr) == (1, True), done.stderr
+    assert len(worse.run("git", "worktree", "list").stdout.splitlines()) == 1

@@ -211,7 +211,14 @@ def test_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
     assert written(tmp_path / "raw") == {"train_labels.idx": PAYLOAD}
 
 
-@pytest.mark.parametrize(("value", "message"), [("nowhere", "nowhere is not a folder"), (".", "neither .* is in")])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("nowhere", "nowhere is not a folder"),
+        ("~nobody-has-this-name/data", "~nobody-has-this-name/data is not a folder"),
+        (".", "neither .* is in"),
+    ],
+)
 def test_wrong_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, message: str) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FASHION_MNIST_DIR", value)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, Shaped, UInt8
 
 from fashion.errors import UserError
-from fashion.files import atomic_write, zip_archive
+from fashion.files import NPY_ERRORS, atomic_write, zip_archive
 
 Image = UInt8[np.ndarray, "height width channels"]  # 1 channel (greyscale) or 3 (RGB)
 Images = UInt8[np.ndarray, "n height width channels"]
@@ -119,6 +119,6 @@ def load(folder: Path) -> Split:
         if images.ndim != 4 or labels.shape != images.shape[:1] or {images.dtype, labels.dtype} != {np.dtype(np.uint8)}:
             arrays = (f"{array.dtype} of shape {array.shape}" for array in (images, labels))
             raise ValueError(f"images: {next(arrays)}, labels: {next(arrays)}")
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, *NPY_ERRORS) as error:
         raise UserError(f"{folder}: not a valid split ({error}); run `dvc repro`") from error
     return Split(images, labels)

@@ -46,7 +46,7 @@ class ImageFolder:
 
     Attributes:
         classes: sorted names of the classes.
-        files: sorted by part, class and name.
+        files: the training images first, then by class and name.
     """
 
     classes: tuple[str, ...]
@@ -104,7 +104,7 @@ def check_counts(folder: Path, classes: Sequence[str], files: Iterable[ImageFile
     parts = {part for part, _ in counts}
     needed = {"": (3, "for training, validation and test"), "train": (2, "for training and validation")}
     problems = _Problems(folder)
-    for part in ("",) if parts == {""} else PARTS:
+    for part in ("",) if parts <= {""} else PARTS:
         for label, name in enumerate(classes):
             least, purpose = needed.get(part, (1, "for the test set"))
             if (count := counts[part, label]) < least:
@@ -219,7 +219,7 @@ def by_hash(files: Iterable[ImageFile], seed: int) -> list[tuple[float, ImageFil
 
 
 def draw_test(folder: Path, ordered: Sequence[tuple[float, ImageFile]], fraction: float) -> set[ImageFile]:
-    """Return the test images: those in the folder test or, without one, those whose hash is below `fraction`.
+    """Return the test images: those in the `test` folder or, without one, those whose hash is below `fraction`.
 
     An image stays in or out of the test set when others are added or removed and when its file is renamed, so models
     before and after can be compared; identical files stay together. In return, `fraction` is only approximate, above

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
     if (root / "tests" / "test_results.py").exists():
         yield f"Delete the results for Fashion-MNIST: git rm -rq {RESULTS}"
         yield "Rewrite the text of README.md and docs/serving.md."
-    yield f"Run: make deps && {f'{VARIABLE}={path.resolve()} ' if files else ''}make"
+    yield f"Run: make deps && {f'{VARIABLE}={shlex.quote(str(path.resolve()))} ' if files else ''}make"
     tracked = "images.dvc, .gitignore, " if found.format == "folder" else ""
     yield f"Then commit {tracked}{about.PATH}, params.yaml, dvc.yaml, dvc.lock and reports/."
 
@@ -129,7 +130,11 @@ def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:
     failures = {file.path: result for file, result in results if isinstance(result, UserError)}
     readable = [(file, *result) for file, result in results if not isinstance(result, UserError)]
     files = [file for file, _, _ in readable]
-    folder.check_counts(path, listed.classes, files)
+    unreadable = folder.shortened([f"{file}: {error}" for file, error in failures.items()])
+    try:
+        folder.check_counts(path, listed.classes, files)
+    except UserError as error:
+        raise UserError("\n".join([str(error), *unreadable])) from error
     sizes = Counter(pixels for _, pixels, _ in readable)
     colour = sum(not is_grey for _, _, is_grey in readable)
     if size is None:
@@ -147,7 +152,7 @@ def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:
     else:
         test = Counter(file.label for file in folder.draw_test(path, folder.by_hash(files, SEED), TEST_FRACTION))
         labelled = tuple(counts["", label] - test[label] for label in labels)
-        held_out = f"no folder test; {len(files) - sum(labelled):,} become the test set"
+        held_out = f"no `test` folder; {len(files) - sum(labelled):,} become the test set"
     lines = [
         f"{len(files):,} images in {len(listed.classes)} classes: {held_out}",
         *(
@@ -161,12 +166,12 @@ def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:
     if failures:
         lines += [
             f"{len(failures):,} unreadable, to be left out:",
-            *(f"  {line}" for line in folder.shortened([f"{file}: {error}" for file, error in failures.items()])),
+            *(f"  {line}" for line in unreadable),
         ]
     fetch = (
         f"fetch:\n  folder: {IMAGES} # CLASS/*, or train/CLASS/* and test/CLASS/*; tracked by DVC\n"
         f"  unreadable: {len(failures)} # image files, at most; they are left out\n"
-        f"  test_fraction: {TEST_FRACTION} # of the images, if there is no folder test\n"
+        f"  test_fraction: {TEST_FRACTION} # of the images, if there is no `test` folder\n"
         f"  seed: {SEED} # of the order of the images and the choice of the test images\n"
     )
     channels = 1 if grey or not colour else 3

@@ -237,7 +237,7 @@ def _user_folder(variable: str) -> Reader:
     value = os.environ.get(variable)
     if not value:
         raise SourceError("the environment variable is not set")
-    folder = Path(value).expanduser()
+    folder = Path(os.path.expanduser(value))  # noqa: PTH111 - leaves an unknown ~user as it is
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")
 

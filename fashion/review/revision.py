@@ -244,11 +244,10 @@ def rebuilt(revision: Revision) -> Iterator[Revision]:
     dvc = [sys.executable, "-m", "dvc"]
     folder = revision.root / ".dvc" / "tmp"  # /tmp may lack the space
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch, ExitStack() as worktree:
-        tree = Path(scratch) / "tree"
+    with ExitStack() as cleanup:
+        cleanup.callback(git, revision.root, "worktree", "prune")
+        tree = Path(cleanup.enter_context(tempfile.TemporaryDirectory(dir=folder))) / "tree"
         root = tree / git(revision.root, "rev-parse", "--show-prefix")
-        worktree.callback(git, revision.root, "worktree", "prune")
-        worktree.callback(git, revision.root, "worktree", "remove", "--force", str(tree))
         no_hooks = ["-c", f"core.hooksPath={os.devnull}"]
         git(revision.root, *no_hooks, "worktree", "add", "--detach", str(tree), str(revision.commit))
         run(*dvc, "cache", "dir", "--local", str(revision._cache.parents[1]))

@@ -98,7 +98,7 @@ def _defaults(params: dict[str, Any], revision: Revision) -> dict[str, Any]:
     models = params.get("models")
     if not isinstance(models, dict):
         return {}
-    outputs = {} if revision.file("dvc.lock") is None else revision.lock.outputs
+    outputs = {} if revision.commit is None or revision.file("dvc.lock") is None else revision.lock.outputs
     given: dict[str, Any] = {
         "models": {
             name: {

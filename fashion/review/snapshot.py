@@ -17,6 +17,7 @@ from fashion.errors import UserError
 from fashion.evaluation import metrics
 from fashion.evaluation.predictions import Labels, Predictions
 from fashion.evaluation.tables import MAX_ROWS, read_csv
+from fashion.files import NPY_ERRORS
 from fashion.review import revision, trials
 from fashion.review.data_changes import Data, Folder
 from fashion.review.revision import Revision
@@ -213,13 +214,11 @@ def _data(source: Revision) -> Data:
         images: dict[str, dict[str, int]] = {}
 
     try:
-        content = _json(source.file(AUDIT))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {AUDIT} of {source.name}: {error}") from error
-    try:
-        audit = Audit.model_validate(content)
+        audit = Audit.model_validate(_json(source.file(AUDIT)))
     except ValidationError:  # of another project, or written by another version of this package
         audit = Audit()
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {AUDIT} of {source.name}: {error}") from error
     folders = {
         path: Folder(md5, count, source.cached_listing(md5))
         for path, (md5, count) in source.lock.folders.items()
@@ -250,14 +249,16 @@ def _test_set(source: Revision, rules: Rules) -> TestSet:
         raise UserError(
             f"{rules.test_set}/labels.npy of {source.name}: expected shape (n,) and integers from 0 to {classes - 1}, "
             f"found {labels.dtype} of shape {labels.shape}"
-            + (f" from {labels.min()} to {labels.max()}" if labels.size else "")
+            + (f" from {labels.min()} to {labels.max()}" if labels.size and labels.dtype.kind in "ui" else "")
         )
     if len(labels) > MAX_ROWS:
         raise UserError(f"{rules.test_set} of {source.name}: {len(labels):,} examples; the limit is {MAX_ROWS:,}")
-    if images is not None and (images.ndim != 4 or len(images) != len(labels)):
+    if images is not None and (
+        images.ndim != 4 or len(images) != len(labels) or images.shape[3] not in (1, 3) or images.dtype != np.uint8
+    ):
         raise UserError(
-            f"{rules.test_set}/images.npy of {source.name}: expected shape ({len(labels)}, height, width, channels), "
-            f"found {images.shape}"
+            f"{rules.test_set}/images.npy of {source.name}: expected uint8 of shape ({len(labels)}, height, width, "
+            f"1 or 3), found {images.dtype} of shape {images.shape}"
         )
     return TestSet(digest, None, labels, images)
 
@@ -265,10 +266,19 @@ def _test_set(source: Revision, rules: Rules) -> TestSet:
 def _array(source: Revision, path: str) -> np.ndarray | None:
     """Read a .npy file, None if there is none."""
     content = source.read(path)
+    return None if content is None else parse_array(content, f"{path} of {source.name}")
+
+
+def parse_array(content: bytes, name: str) -> np.ndarray:
+    """Return the array in a .npy file.
+
+    Raises:
+        UserError: the file `name` is damaged, or has pickled objects.
+    """
     try:
-        return None if content is None else np.lib.format.read_array(io.BytesIO(content))
-    except (ValueError, EOFError, MemoryError, OverflowError) as error:
-        raise UserError(f"{path} of {source.name} is not a .npy file: {error}") from error
+        return np.lib.format.read_array(io.BytesIO(content))
+    except NPY_ERRORS as error:
+        raise UserError(f"{name} is not a .npy file: {error}") from error
 
 
 def _model(source: Revision, name: str, labels: Labels | None, rules: Rules) -> Model | None:
@@ -319,9 +329,14 @@ def _predictions(source: Revision, path: str, labels: Labels | None, rules: Rule
     if probabilities is None or labels is None:
         return None
     expected = (len(labels), len(rules.classes))
-    if probabilities.shape != expected or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
+    if (
+        probabilities.dtype.kind != "f"
+        or probabilities.shape != expected
+        or not (probabilities >= 0).all()
+        or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3)
+    ):
         raise UserError(
-            f"{name}: expected probabilities of shape {expected} whose rows sum to 1, found shape "
-            f"{probabilities.shape}; run `dvc repro`"
+            f"{name}: expected probabilities of shape {expected}, floats of at least 0 whose rows sum to 1, found "
+            f"{probabilities.dtype} of shape {probabilities.shape}; run `dvc repro`"
         )
     return Predictions.of(probabilities, labels, rules.classes)

@@ -60,7 +60,7 @@ class Space:
     current: Values
 
     def settings(self, values: Values, **changes: Any) -> TrainingParams:
-        """Return all params of a training with this configuration."""
+        """Return all params of a training run with this configuration."""
         return networks.params_of(self.model, self.params, {**nested(values), **changes})
 
     def changes(self, values: Values) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of eight readers of untrusted files, with atheris.
+"""Coverage-guided fuzzing of nine readers of untrusted files, with atheris.
 
 A reader must return or raise a `UserError`, within `SECONDS` of processor time and `MEMORY` bytes. Each runs in its own
 process, so that a crash is reported, too. An input that fails is added to tests/corpus/READER, which is run first.
@@ -59,6 +59,7 @@ READERS = {
     "lock": "dvc.lock",
     "predictions": "predictions.csv",
     "trials": "trials.csv",
+    "array": "array (.npy)",
     "model": "exported model and its detector",
 }
 

@@ -23,9 +23,9 @@ from tests.drill import project as drill
 from tests.drill.project import DVC, REPRO, TIMEOUT, check, copy, recover, run, started
 from tests.drill.row import Attempt, AttemptError, Row, repeated
 
-MAKE = [  # what `make` does, except for the results
-    *("sh", "-c", '"$1" -I fashion/environment.py delete-damaged-bytecode && exec "$1" -c "$2"', "sh", sys.executable),
-    "from fashion import errors, pipeline; errors.run_command(lambda: pipeline.run(pipeline.Path()))",
+MAKE = [  # what `make` does after the set-up
+    *("sh", "-c", '"$1" -I fashion/environment.py delete-damaged-bytecode && exec "$1" -m fashion.cli run'),
+    *("sh", sys.executable),
 ]
 DISK = 128  # MiB
 PAGE = 4096  # bytes, by which a file system in memory allocates
@@ -50,7 +50,7 @@ def killed(with_stage: bool) -> Attempt:
 
 
 def orphaned(folder: Path, choices: random.Random, planted: bool) -> float:
-    """Kill DVC alone during a training of many epochs, which must then end, too."""
+    """Kill DVC alone during a training run of many epochs, which must then end, too."""
     number, stage = next((n, name) for n, name in enumerate(drill.template().stages) if name.startswith("train_"))
     project = copy(folder, number)
     project.edit_params(lambda params: params["training"].update(epochs=10_000))
@@ -298,8 +298,8 @@ ROWS = (
         25,
         repeated(killed(with_stage=True), 2),
     ),
-    Row("DVC alone is killed at a random moment; its stage runs on", 20, repeated(killed(with_stage=False), 2)),
-    Row("DVC alone is killed during a training, which must end, too", 5, repeated(orphaned, 2)),
+    Row("DVC alone is killed at a random moment; its stage keeps running", 20, repeated(killed(with_stage=False), 2)),
+    Row("DVC alone is killed during a training run, which must end, too", 5, repeated(orphaned, 2)),
     Row("No space is left in the project's folder", 7, repeated(full_disk(""), 2), SKIP),
     Row("No space is left for the cache", 7, repeated(full_disk(".dvc/cache"), 2), SKIP),
     Row("No space is left for temporary files", 7, repeated(full_disk(".dvc/tmp"), 2), SKIP),

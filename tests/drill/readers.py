@@ -187,6 +187,17 @@ def read_trials(scratch: Path) -> Reader:
     return [(header + "\n".join(rows) + "\n").encode()], read
 
 
+def read_array(_scratch: Path) -> Reader:
+    """A .npy file of a commit that is reviewed."""
+    from fashion.review.snapshot import parse_array
+
+    seeds = []
+    for array in (np.arange(6, dtype=np.uint8), np.eye(3, dtype=np.float32), np.zeros((2, 4, 4, 1), np.uint8)):
+        np.save(content := io.BytesIO(), array)
+        seeds.append(content.getvalue())
+    return seeds, lambda content: parse_array(content, "probabilities.npy")
+
+
 def read_model(scratch: Path) -> Reader:
     """model.tflite or, if it starts as a .npz file does, ood.npz: altered after dvc.lock was written."""
     from fashion.dvc import Lock, md5
@@ -231,5 +242,6 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "lock": read_lock,
     "predictions": read_predictions,
     "trials": read_trials,
+    "array": read_array,
     "model": read_model,
 }
