@@ -162,7 +162,7 @@ def show_review(args: argparse.Namespace) -> None:
     if args.html:
         inline = {name: f"data:image/png;base64,{b64encode(content).decode()}" for name, content in drawn.items()}
         write_text(args.html, report.page(report.markdown(result, failures, inline)))
-    links = {name: f"{args.figures.resolve().name}/{name}.png" for name in drawn} if args.figures else {}
+    links = {name: f"{args.figures.absolute().name}/{name}.png" for name in drawn} if args.figures else {}
     for name in links:
         with atomic_write(args.figures / f"{name}.png") as file:
             file.write(drawn[name])

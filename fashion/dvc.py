@@ -16,6 +16,7 @@ from fashion.files import list_folder
 from fashion.yaml_limits import CONVERSION_ERRORS, check_limits
 
 MAX_COMMITTED = 64 * 2**20  # bytes of a file in Git
+MD5_PATTERN = re.compile(r"[0-9a-f]{32}(\.dir)?")  # of a file or a folder, in dvc.lock
 
 
 class _Loader(yaml.CSafeLoader):

@@ -1,24 +1,21 @@
-"""Atomic writing of files: they are complete or absent."""
+"""Reading files, and writing them atomically: they are complete or absent."""
 
 import glob
 import hashlib
 import io
 import json
 import os
-import tokenize
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 from fashion.errors import UserError
 
 # What numpy raises for a damaged .npy file.
-NPY_ERRORS = (
-    *(ValueError, TypeError, SyntaxError, EOFError, OverflowError, MemoryError, RecursionError),
-    tokenize.TokenError,
-)
+NPY_ERRORS = (ValueError, TypeError, SyntaxError, EOFError, OverflowError, MemoryError, RecursionError, TokenError)
 
 
 @contextmanager

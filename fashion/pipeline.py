@@ -1,14 +1,13 @@
 """Run the pipeline as `make` does: list the stages, run the stale ones, and print how long they took."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from fashion.data import about
-from fashion.dvc import Lock, md5, read_committed
+from fashion.dvc import MD5_PATTERN, Lock, md5, read_committed
 from fashion.environment import exclusive
 from fashion.errors import STAGE_TIMES, UserError
 from fashion.files import atomic_write, read_json
@@ -153,7 +152,7 @@ def delete_damaged(root: Path) -> None:
         names = list(Lock.read(root).outputs.values())
         while names:
             name = str(names.pop())
-            if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", name):  # none, or a path, which could lead out of the cache
+            if not MD5_PATTERN.fullmatch(name):  # none, or a path, which could lead out of the cache
                 continue
             try:
                 HashFileDB.check(cache, name)

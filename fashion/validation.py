@@ -29,7 +29,7 @@ def matches(pattern: str, description: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _one_line(name: str) -> str:
+def _check_name(name: str) -> str:
     if name != name.strip() or escaped(name) != name or len(name.splitlines()) > 1:
         raise ValueError("should be one line of printable text, without leading or trailing spaces")
     if "</script" in name.lower():
@@ -37,7 +37,7 @@ def _one_line(name: str) -> str:
     return name
 
 
-Name = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(_check_name)]
 
 
 class StrictModel(BaseModel):

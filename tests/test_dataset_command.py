@@ -183,12 +183,18 @@ def test_unreadable_and_duplicates(root: Path, colours: Path) -> None:
     assert "params.yaml: fetch.unreadable: 1" in lines
 
 
-def test_no_readable_file(root: Path, colours: Path) -> None:
-    for path in colours.rglob("*.png"):
+@pytest.mark.parametrize(("part", "expected"), [("", 3), ("train", 2)])
+def test_no_readable_file(root: Path, tmp_path: Path, part: str, expected: int) -> None:
+    photos = tmp_path / "photos"
+    for path in [photos / part / name / f"{number}.png" for name in "ab" for number in range(3)]:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("no image")
-    lines = error_of(root, colours).splitlines()
-    assert lines[0].startswith(f"{colours}/blue: 0 readable images, expected at least 3 for training")
-    assert f"{colours}/blue/000.png: not a PNG, JPEG or WebP image" in lines
+    if part:
+        shutil.copytree(photos / part, photos / "test")
+    lines = error_of(root, photos).splitlines()
+    folder = photos / part / "a"
+    assert lines[0].startswith(f"{folder}: 0 readable images, expected at least {expected} for training")
+    assert f"{folder}/0.png: not a PNG, JPEG or WebP image" in lines
 
 
 def test_large_file(root: Path, colours: Path) -> None:

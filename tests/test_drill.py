@@ -19,7 +19,7 @@ ATTEMPTS = {
 
 @pytest.mark.parametrize("name", ATTEMPTS)
 def test_attempts(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a pipeline that ends with preprocess, so `make` has no results to show."""
+    """In a pipeline that ends with preprocess: without the results that `fashion run` would show."""
     code = "from fashion import errors, pipeline; errors.run_command(lambda: pipeline.run(pipeline.Path()))"
     monkeypatch.setattr(pipeline, "MAKE", [sys.executable, "-c", code])
     template = project.template

@@ -169,7 +169,7 @@ def results_numbers(read: Read) -> Iterator[str]:
     dnn, cnn = (found["temperature"] for found in export.values())
     yield f"{dnn:.2f} for the DNN and {cnn:.2f} for the CNN"
     dnn, cnn = re.findall(r"is correct on ([\d.]+%)", read("reports/MODEL_CARD.md"))[:2]
-    yield f"the DNN is correct on {dnn} of those test images and the CNN on {cnn}"
+    yield f"the DNN classifies {dnn} correctly and the CNN {cnn}"
 
     benchmarks = benchmarks_of(read)
     runs = benchmarks["time_to_accuracy"]
@@ -177,7 +177,7 @@ def results_numbers(read: Read) -> Iterator[str]:
     accuracy = statistics.mean(run["accuracy"] for run in runs["tutorial"])
     yield f"takes {seconds['tutorial']:.0f} s and reaches a test accuracy of {accuracy:.1%}"
     minutes, ratio = benchmarks["deep"]["seconds"] / 60, benchmarks["train_time_ratio"]["deep"]
-    yield f"about {minutes:.0f} minutes, {ratio:.1f} T_ref"
+    yield f"about {minutes:.0f} minutes, {ratio:.1f} times the T_ref"
     yield f"How accurate is a larger CNN? | about {3 * minutes:.0f} minutes |"
     accuracies = [float(row["accuracy"]) for row in csv.DictReader(read("studies/deep/trials.csv").splitlines())]
     yield f"test accuracy is {statistics.mean(accuracies):.2%} ± {statistics.stdev(accuracies):.2%} over three seeds"
@@ -208,14 +208,14 @@ def results_numbers(read: Read) -> Iterator[str]:
     yield f"the CNN by {few:.1f} points with 10 images per class and by {more:.1f} with 100"
     rows = csv.DictReader(read("studies/transfer/table.csv").splitlines())
     best = next(row for row in rows if (row["method"], row["images"]) == ("finetuned", "all"))
-    yield f"it reaches {float(best['accuracy']):.1%} in {float(best['ratio']):.1f} times the CNN's processor time"
+    yield f"fine-tuning reaches {float(best['accuracy']):.1%} in {float(best['ratio']):.1f} times the CNN's processor time"
 
 
 def scale_numbers(read: Read) -> Iterator[str]:
     trials = benchmarks_of(read)["trials"]
     pairs = {way: statistics.median(seconds) for way, seconds in trials["side_by_side"]["seconds"].items()}
     ratio = pairs["one after the other"] / pairs["side by side"]
-    yield f"two CNN trials finish {ratio:.1f} times as fast side by side"
+    yield f"two CNN trials side by side with one thread each is {ratio:.1f} times as fast"
     runs = {(run["trials"], run["nodes"]): run["seconds"] for run in trials["growth"]["runs"]}
     for count in (2, 4, 8):
         yield f"| {count} | {runs[count, 1]:.0f} s | {runs[count, 2]:.0f} s |"
@@ -323,8 +323,8 @@ def docs_review_numbers(read: Read) -> Iterator[str]:
     )
     assert row["better"] == "0"
     yield f"the new recipe wins only {row['wins']} of {row['pairs']} pairs"
-    yield f"of the {row['pairs']} pairs for this change in `studies/gate/pairs.csv`, McNemar's test calls none better"
-    yield f"none better and {row['worse']} worse"
+    yield f"among the {row['pairs']} pairs for this change in `studies/gate/pairs.csv`, McNemar's test calls the new model"
+    yield f"better in none and worse in {row['worse']}"
 
 
 NUMBERS = {

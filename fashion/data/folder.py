@@ -90,22 +90,22 @@ def scan(folder: Path) -> ImageFolder:
         for name in sorted(classes)
         for path in classes[name]
     )
-    check_counts(folder, names, files)
-    return ImageFolder(names, files)
+    listed = ImageFolder(names, files)
+    check_counts(folder, listed, files)
+    return listed
 
 
-def check_counts(folder: Path, classes: Sequence[str], files: Iterable[ImageFile]) -> None:
-    """Check that every split can have an image of each class.
+def check_counts(folder: Path, listed: ImageFolder, readable: Iterable[ImageFile]) -> None:
+    """Check that every split can have a readable image of each class.
 
     Raises:
         UserError: a line per class with too few images.
     """
-    counts = Counter((file.part, file.label) for file in files)
-    parts = {part for part, _ in counts}
+    counts = Counter((file.part, file.label) for file in readable)
     needed = {"": (3, "for training, validation and test"), "train": (2, "for training and validation")}
     problems = _Problems(folder)
-    for part in ("",) if parts <= {""} else PARTS:
-        for label, name in enumerate(classes):
+    for part in PARTS if listed.files[0].part else ("",):
+        for label, name in enumerate(listed.classes):
             least, purpose = needed.get(part, (1, "for the test set"))
             if (count := counts[part, label]) < least:
                 found = f"{count} readable image{'' if count == 1 else 's'}"
@@ -150,7 +150,7 @@ def convert(
         failures = {file: result for file, result in checked if isinstance(result, UserError)}
         _check_unreadable(folder, failures, unreadable)
     files = [file for file in listed.files if file not in failures]
-    check_counts(folder, classes, files)
+    check_counts(folder, listed, files)
     ordered = by_hash(files, seed)
     test = draw_test(folder, ordered, test_fraction)
     parts = {part: [file for _, file in ordered if (file in test) == (part == "test")] for part in PARTS}

@@ -132,7 +132,7 @@ def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:
     files = [file for file, _, _ in readable]
     unreadable = folder.shortened([f"{file}: {error}" for file, error in failures.items()])
     try:
-        folder.check_counts(path, listed.classes, files)
+        folder.check_counts(path, listed, files)
     except UserError as error:
         raise UserError("\n".join([str(error), *unreadable])) from error
     sizes = Counter(pixels for _, pixels, _ in readable)

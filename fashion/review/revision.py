@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from fashion.dvc import Lock, git, read_committed
+from fashion.dvc import MD5_PATTERN, Lock, git, read_committed
 from fashion.errors import UserError
 from fashion.files import list_folder
 
@@ -125,7 +124,7 @@ class Revision:
         Raises:
             UserError: dvc.lock has something else as an MD5, such as a path.
         """
-        if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", str(digest)):
+        if not MD5_PATTERN.fullmatch(str(digest)):
             raise UserError(f"dvc.lock of {self.name}: {digest!r:.50} is not an MD5; run `dvc repro`")
         return self._cache / digest[:2] / digest[2:]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64
 from pydantic import BaseModel, ValidationError
 
 from fashion.dvc import Lock, folder_md5, git
@@ -60,7 +61,7 @@ class TestSet:
             return False
         return np.array_equal(self.images, other.images) and np.array_equal(self.labels, other.labels)
 
-    def indices_in(self, other: "TestSet") -> np.ndarray | None:
+    def indices_in(self, other: "TestSet") -> Int64[np.ndarray, "n"] | None:
         """Return the index of each example in another test set; None if that lacks one, or if images are missing."""
         theirs: dict[tuple[object, ...], list[int]] = {}
         for index, key in enumerate(other._examples()):
@@ -102,6 +103,7 @@ class Snapshot:
     """One revision.
 
     Attributes:
+        commit: its hash; None for the working tree.
         models: those that the revision has, by name.
         missing: outputs that a review needs and that neither the revision nor the cache has.
         stale: what has changed since dvc.lock was written; empty for a commit.
@@ -121,7 +123,7 @@ class Snapshot:
     rebuilt: bool
     own_rules: bool
 
-    def at(self, indices: np.ndarray, test_set: TestSet) -> "Snapshot":
+    def at(self, indices: Int64[np.ndarray, "n"], test_set: TestSet) -> "Snapshot":
         """Return the snapshot restricted to `test_set`, whose examples are at `indices` of its own test set."""
         models = {
             name: replace(model, metrics={})
@@ -148,7 +150,7 @@ def scored(model: Model, predictions: Predictions, rules: Rules) -> Model:
 
 
 def take(root: Path, base: str | None, head: str | None, *, rebuild: bool) -> tuple[Snapshot, Snapshot]:
-    """Read the two revisions of a review.
+    """Read the two revisions of a review; return base and head.
 
     Args:
         root: the project's folder.
