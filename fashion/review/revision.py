@@ -235,7 +235,7 @@ def rebuilt(revision: Revision) -> Iterator[Revision]:
     """
 
     def run(*command: str) -> int:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        path = f"{os.environ['PATH']}{os.pathsep}{Path(sys.executable).parent}"  # last: it may lack what stages need
         return subprocess.run(
             command, cwd=root, env={**os.environ, "PATH": path}, stdout=sys.stderr, check=False
         ).returncode
