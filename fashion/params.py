@@ -6,6 +6,7 @@ depend on this module. What a single network adds to `TrainingParams` is in its 
 values in the section `tune`.
 """
 
+import json
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -235,6 +236,10 @@ def _range_or_choices(value: Any) -> Range | list[Any]:
         raise ValueError(f"should have at most {MAX_CHOICES:,} choices")
     if not isinstance(value, list) or len(value) < 2 or any(one in value[:index] for index, one in enumerate(value)):
         raise ValueError("should be a list of at least two different choices, or a mapping with min and max")
+    try:
+        json.dumps(value)
+    except TypeError as error:  # a date, for example
+        raise ValueError(f"should have choices that JSON can express: {error}") from error
     return value
 
 

@@ -4,10 +4,16 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, Strict
+from pydantic import AfterValidator, Field, Strict
 
 from fashion.params import Seed
 from fashion.validation import Name, StrictModel, merged, raise_problems, read_yaml, validated
+
+
+def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("should list each seed once")
+    return seeds
 
 
 class Study(StrictModel):
@@ -19,7 +25,7 @@ class Study(StrictModel):
         variants: further overrides, by the variant's name; `model` selects the model.
     """
 
-    seeds: Annotated[tuple[Seed, ...], Strict(False), Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Strict(False), Field(min_length=1), AfterValidator(_different)]
     all: dict[str, Any]
     variants: dict[Name, dict[str, Any]]
 

@@ -156,7 +156,7 @@ def test_review_against_merge_base(hub: Hub) -> None:
 
 
 def test_caches() -> None:
-    """Each run, even one that failed, saves what it has, and starts with the last of its dvc.lock, else of its branch."""
+    """Each run, even a failed one, saves what it has, and starts with the last of its dvc.lock, else of its branch."""
     action, retrain = (
         yaml.safe_load((ROOT / name).read_text()) for name in ("action.yml", ".github/workflows/retrain.yml")
     )

@@ -36,9 +36,9 @@ class Command:
         self.monkeypatch, self.capsys = monkeypatch, capsys
         monkeypatch.chdir(project.folder)
 
-    def __call__(self, *arguments: str | Path, stdin: bytes = b"") -> Result:
+    def __call__(self, *arguments: str | Path, stdin: bytes | None = b"") -> Result:
         self.monkeypatch.setattr(sys, "argv", ["fashion", "predict", *map(str, arguments)])
-        self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        self.monkeypatch.setattr(sys, "stdin", None if stdin is None else io.TextIOWrapper(io.BytesIO(stdin)))
         code = 0
         try:
             cli.main()
@@ -110,6 +110,10 @@ def test_unreadable_files(predict: Command, image_file: Path, tmp_path: Path) ->
         "error: missing.png: No such file or directory",
         f"error: {tmp_path}: is a directory; pass its files: {tmp_path}/*",
     ]
+
+
+def test_closed_standard_input(predict: Command) -> None:
+    assert predict("-", stdin=None).stderr.startswith("error: standard input is closed; ")
 
 
 def test_more_images_than_a_batch(predict: Command, image_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,32 @@ def test_stale(flowers: Flowers) -> None:
     assert "unchanged stages" not in done.stdout
 
 
+def test_stage_that_always_runs(flowers: Flowers) -> None:
+    """It leaves dvc.lock as it is."""
+    path = flowers.folder / "dvc.yaml"
+    pipeline = yaml.safe_load(path.read_text())
+    pipeline["stages"]["train"]["always_changed"] = True
+    path.write_text(yaml.safe_dump(pipeline))
+    done = flowers.review("--gate")
+    assert done.returncode == 0, done.stderr
+
+
+def test_changed_command(flowers: Flowers) -> None:
+    path = flowers.folder / "dvc.yaml"
+    pipeline = yaml.safe_load(path.read_text())
+    pipeline["stages"]["train"]["cmd"] += " # again"
+    path.write_text(yaml.safe_dump(pipeline))
+    assert "dvc.lock is out of date: train: command changed since it was written" in flowers.review("--gate").stderr
+
+
+def test_predictions_for_another_test_set(flowers: Flowers) -> None:
+    flowers.commit_predictions()
+    labels = np.load(flowers.folder / "test_set" / "labels.npy")
+    np.save(flowers.folder / "test_set" / "labels.npy", np.append(labels, labels[:1]))
+    message = "predictions.csv of the working tree: its examples are not those of test_set; run `dvc repro`"
+    assert message in flowers.review().stderr
+
+
 def test_missing_cache(worse: Flowers, tmp_path: Path) -> None:
     copy = worse.copy(tmp_path / "copy")
     copy.run("rm", "-r", ".dvc/cache")

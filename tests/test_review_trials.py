@@ -12,7 +12,7 @@ from fashion.dvc import Lock, md5
 from fashion.errors import UserError
 from fashion.evaluation import recipes
 from fashion.evaluation.predictions import Predictions
-from fashion.review import gate, report, trials
+from fashion.review import figures, gate, report, trials
 from fashion.review.compare import ReviewResult, compare
 from fashion.review.data_changes import Data
 from fashion.review.revision import working_tree
@@ -111,6 +111,8 @@ def test_predictions_in_a_folder(tmp_path: Path) -> None:
         ("variant,seed,accuracy\na,1,0.5\n", "trials.csv has no `errors` column"),
         (TABLE.replace("a,3", "b,3"), "trials.csv has 2 trials of a, at least 3 are needed"),
         (TABLE.replace("0.75", "0.5"), "errors and accuracies in trials.csv disagree"),
+        (TABLE.replace("a,3", "a,2"), "trials.csv has two trials of a with the same seed"),
+        (TABLE.replace("0.75", ""), "trials.csv has trials of a without test accuracy; run the study with --test"),
     ],
 )
 def test_too_little(tmp_path: Path, table: str, problem: str) -> None:
@@ -262,7 +264,7 @@ def test_not_measured_in_base() -> None:
     before, after = Trials(None, "x changed after the trials", "run y"), some(0.95)
     base, head = snapshot("base", {"a": before}), snapshot("head", {"a": after})
     result = compare(replace(base, commit="123"), head)
-    reason = "not measured in base: x changed after the trials; run y on that branch, and commit the result"
+    reason = "not measured in base: x changed after the trials; run y on that branch, commit the result, and merge it into yours"
     assert gate.failures(result) == [f"the recipe of a cannot be compared: {reason}"]
     waived = replace(head, rules=head.rules.model_copy(update={"waivers": {"a": "why"}}))
     result = compare(replace(base, commit="123"), waived)
@@ -294,3 +296,40 @@ def test_test_set_that_grew() -> None:
     assert recipe.head is not None
     assert after.correct is not None
     np.testing.assert_array_equal(recipe.head, after.correct[:, 199::-1])
+
+
+def test_new_class_without_images() -> None:
+    base = snapshot("base", {"a": some(0.9)})
+    head = snapshot("head", {"a": some(0.9)}, classes=("right", "wrong", "new"))
+    result = compare(base, head)
+    assert result.models[0].verdict == "not comparable"
+    assert gate.failures(result)[0].startswith("the classes differ, ")
+
+
+def test_model_without_results() -> None:
+    base, head = snapshot("base", {"a": some(0.9)}), snapshot("head", {"a": some(0.9)})
+    more = {**head.rules.models, "b": head.rules.models["a"]}
+    head = replace(head, rules=head.rules.model_copy(update={"models": more}))
+    assert gate.failures(compare(base, head)) == [
+        "b has no results: correct the paths of review.models.b, or run `dvc repro`"
+    ]
+
+
+def test_waiver_with_rules_of_head() -> None:
+    """A base that has no valid rules has no waivers, so all of head's are new."""
+    head = snapshot("head", {"a": some(0.5)}, waivers={"a": "why"})
+    base = replace(snapshot("base", {"a": some(0.9)}), rules=head.rules, own_rules=False)
+    assert compare(base, head).waivers == {"a": "why"}
+
+
+def test_nothing_moved() -> None:
+    """Head adds probabilities; no predicted class changes, so there are no images to show."""
+    base, head = snapshot("base", {"a": None}), snapshot("head", {"a": None})
+    labels = "actual,predicted\n" + 200 * "right,right\n"
+    before = Predictions.parse(labels.encode(), ("right", "wrong"), "p.csv")
+    after = Predictions.of(np.tile([0.9, 0.1], (200, 1)), np.zeros(200, np.uint8), ("right", "wrong"))
+    base, head = (
+        replace(end, models={"a": replace(end.models["a"], predictions=predictions)})
+        for end, predictions in ((base, before), (head, after))
+    )
+    assert list(figures.draw(compare(base, head))) == ["confusion-a"]

@@ -44,6 +44,13 @@ def test_holm_by_hand() -> None:
     assert significance.holm([0.9, 0.6]) == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("others", [[], [0.5], [1e-9], [1e-9, 0.02, 0.9], [0.03, 0.03]])
+def test_holm_level(others: list[float]) -> None:
+    level = significance.holm_level(others, 0.05)
+    assert significance.holm([*others, 0.999 * level])[-1] < 0.05
+    assert significance.holm([*others, 1.001 * level])[-1] > 0.05
+
+
 @pytest.mark.slow
 @settings(max_examples=25)  # statsmodels collects garbage at every call
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

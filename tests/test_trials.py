@@ -78,6 +78,7 @@ def test_variants(tmp_path: Path) -> None:
     [
         ({"seeds": []}, "seeds: "),
         ({"seeds": [-1]}, "seeds.0: "),
+        ({"seeds": [1, 2, 1]}, "seeds: should list each seed once"),
         ({"all": {}, "variants": {"odd": {"model": "rnn"}}}, "variants.odd: model: found 'rnn', expected one of a, b"),
         ({"all": {}, "variants": {"odd": {}}}, "variants.odd: model: found None, expected one of a, b"),
         ({"all": {}, "variants": {"odd": {"model": ["a"]}}}, "variants.odd: model: found ['a'], expected one of a, b"),

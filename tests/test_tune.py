@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def result(number: int, val_accuracy: float, seconds: float = 1.0, **values: Any
         ({"dnn": {"epochs": [3]}}, "tune.dnn.epochs: should be a list of at least two different choices, or a mapping"),
         ({"dnn": {"epochs": [3, 4, 3]}}, "tune.dnn.epochs: should be a list of at least two different choices"),
         ({"dnn": {"epochs": list(range(1001))}}, "tune.dnn.epochs: should have at most 1,000 choices"),
+        ({"dnn": {"optimizer": ["adam", date(2024, 1, 1)]}}, "tune.dnn.optimizer: should have choices that JSON can"),
         ({"dnn": {"epochs": 3}}, "tune.dnn.epochs: should be a list of at least two different choices"),
     ],
 )

@@ -85,6 +85,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def holm_level(others: Sequence[float], level: float) -> float:
+    """Return the largest p-value that `holm` calls significant at `level` beside the p-values `others`."""
+    rejected = sum(p_value < level for p_value in holm([*others, 1.0])[:-1])
+    return level / (len(others) + 1 - rejected)
+
+
 def loss_change(base: Predictions, head: Predictions) -> Interval:
     """Return the change in cross-entropy from base to head with a paired bootstrap interval.
 

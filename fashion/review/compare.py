@@ -69,7 +69,7 @@ class Comparison:
         verdict: on the accuracy.
         p_adjusted: p-value of McNemar's test, adjusted for the number of models tested.
         min_significant_change: smallest change in accuracy that would be significant, given the number of fixed and
-            broken examples and of models tested; None if none would.
+            broken examples and the other models tested; None if none would.
         recipe: None if one of the models has no trials.
     """
 
@@ -117,7 +117,7 @@ class ReviewResult:
     @property
     def waivers(self) -> Mapping[str, str]:
         """Why regressions are accepted, by model: the waivers that base does not have."""
-        known = self.base.rules.waivers
+        known = self.base.rules.waivers if self.base.own_rules else {}
         return {name: reason for name, reason in self.head.rules.waivers.items() if known.get(name) != reason}
 
     @property
@@ -134,7 +134,7 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
     Raises:
         UserError: predictions do not fit the test set.
     """
-    same_test_set = base.test_set.same_as(head.test_set)
+    same_test_set = base.test_set.same_as(head.test_set) and len(base.rules.classes) == len(head.rules.classes)
     accuracies = {name: model.metrics["accuracy"] for name, model in head.models.items() if "accuracy" in model.metrics}
     indices = None if same_test_set else base.test_set.indices_in(head.test_set)
     growth = 0
@@ -184,7 +184,9 @@ def _compare(
         pair, p_value, smallest = pairs[name], adjusted.get(name, 1.0), None
         if pair and name in tested:
             differing = tested[name].fixed + tested[name].broken
-            images = significance.min_significant_change(differing, rules.significance / len(tested))
+            others = [test.p_value for other, test in tested.items() if other != name]
+            level = significance.holm_level(others, rules.significance)
+            images = significance.min_significant_change(differing, level)
             smallest = images and images / len(pair.head.labels)
         verdict = _verdict(base, head, pair, significant=p_value < rules.significance)
         found.append(Comparison(name, base, head, pair, verdict, p_value, smallest, recipes.get(name)))

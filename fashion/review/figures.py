@@ -21,7 +21,7 @@ def draw(result: ReviewResult) -> dict[str, Figure]:
     for model in result.models:
         if model.paired and not model.paired.unchanged:
             figures[f"confusion-{model.name}"] = _confusion_change(model.name, model.paired, classes)
-            if images is not None:
+            if images is not None and model.paired.most_changed:
                 figures[f"changed-{model.name}"] = _most_changed(model.name, model.paired, images, classes)
     return figures
 

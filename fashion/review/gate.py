@@ -17,9 +17,11 @@ def _failures(result: ReviewResult) -> Iterator[str]:
         yield stale_message(result.head.stale)
     if not result.same_test_set:
         yield (
-            "the test sets differ in more than added images, or one is missing here (`dvc pull`), so the models cannot "
-            "be compared"
+            "the classes differ, the test sets differ in more than added images, or one is missing here "
+            "(`dvc fetch --all-commits`), so the models cannot be compared"
         )
+    for name in rules.models.keys() - {model.name for model in result.models}:
+        yield f"{name} has no results: correct the paths of review.models.{name}, or run `dvc repro`"
     for model in result.models:
         waived = model.name in result.waivers
         if not waived and model.paired and not model.paired.unchanged:

@@ -69,8 +69,8 @@ def _unusable(name: str, snapshot: Snapshot) -> list[str]:
     trials = snapshot.models[name].trials
     if not trials or not trials.problem:
         return []
-    remedy = f"{trials.remedy} on that branch, and commit the result" if snapshot.commit else trials.remedy
-    return [f"not measured in {snapshot.name}: {trials.problem}; {remedy}"]
+    there = " on that branch, commit the result, and merge it into yours" if snapshot.commit else ""
+    return [f"not measured in {snapshot.name}: {trials.problem}; {trials.remedy}{there}"]
 
 
 def _incomparable(base: Mapping[str, Any], head: Mapping[str, Any], reason: str) -> list[str]:

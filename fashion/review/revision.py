@@ -205,8 +205,9 @@ def stale(root: Path) -> list[str]:
             found.add(f"stage {stage}")
             continue
         for problem in problems:
-            if isinstance(problem, str):  # "changed command"
-                found.add(f"{stage}: {problem}")
+            if isinstance(problem, str):
+                if problem != "always changed":  # with always_changed in dvc.yaml, or without deps
+                    found.add(f"{stage}: {problem.removeprefix('changed ')}")
                 continue
             for path, state in {**problem.get("changed deps", {}), **problem.get("changed outs", {})}.items():
                 if isinstance(state, dict):  # params

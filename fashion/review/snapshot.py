@@ -195,6 +195,16 @@ def read(source: Revision, rules: Rules, *, rebuild: bool, own_rules: bool = Tru
         if own_rules or source.recorded(files.predictions) is not None  # else it is older than the first review
     }
     models = {name: model for name, model in read_models.items() if model}
+    for name, model in models.items():
+        if (
+            test_set.labels is not None
+            and model.predictions
+            and not np.array_equal(model.predictions.labels, test_set.labels)
+        ):
+            raise UserError(
+                f"{rules.models[name].predictions} of {source.name}: its examples are not those of {rules.test_set}; "
+                "run `dvc repro`"
+            )
     named = {model.test_set for model in models.values()}
     return Snapshot(
         source.name,

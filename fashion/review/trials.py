@@ -118,6 +118,10 @@ def parse(content: bytes, path: str, revision: str, name: str, images: int) -> t
             raise ValueError(f"{results:,} predictions in the trials of {name}; the limit is {MAX_RESULTS:,}")
         if "errors" not in table:
             return None, f"{path} has no `errors` column"
+        if "seed" in table and table["seed"].duplicated().any():
+            return None, f"{path} has two trials of {name} with the same seed"
+        if (table["accuracy"] == "").any():
+            return None, f"{path} has trials of {name} without test accuracy; run the study with --test"
         correct = correct_by_seed(list(table["errors"]), images)
         accuracies = table["accuracy"].astype(float)
     except (KeyError, OverflowError, ValueError) as error:

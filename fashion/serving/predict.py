@@ -99,6 +99,8 @@ def load_image(name: str, classifier: Classifier, background: preprocessing.Back
     shown = images.printable(name)
     try:
         if name == STANDARD_INPUT:
+            if sys.stdin is None:
+                raise UserError("standard input is closed; pass an image to it, or the path of a file")
             content = sys.stdin.buffer.read(images.MAX_BYTES + 1)
         else:
             with Path(name).open("rb") as file:

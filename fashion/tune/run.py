@@ -57,8 +57,8 @@ def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -
     print(f"\n{report.markdown(search_space, results, summaries)}\n")
     values = next(result.values for result in confirmed if result.number == best)
     before = PARAMS.read_text(encoding="utf-8")
-    after = report.edit(before, model, search_space.changes(values))
-    if after != before:
+    if changes := search_space.changes(values):
+        after = report.edit(before, model, changes)
         print(report.diff(before, after))
         if apply:
             write_text(PARAMS, after)
@@ -89,6 +89,8 @@ def _search(
             if len(known) < count:
                 print("This search has ended; to extend it, raise --trials or set another --hours", flush=True)
             return known
+        if fresh:
+            file.unlink(missing_ok=True)
         with cluster.connect(()):
             from fashion.tune.search import search
 
