@@ -78,11 +78,8 @@ def test_params(page: str) -> None:
     values = parse_yaml(idx_params(), "params.yaml")
     values["models"] = check_params(values, "params.yaml").models  # with the keys of `training`
     for line in code(page):
-        names = (
-            [line]
-            if re.fullmatch(r"[a-z]+(\.[a-z_A-Z]+)+", line)
-            else re.findall(r"(?:--set-param|\.ci/retrain) \+?([\w.]+)", line)
-        )
+        key = re.fullmatch(r"[a-z]+(\.[a-z_A-Z]+)+", line)
+        names = [line] if key else re.findall(r"(?:--set-param|\.ci/retrain) \+?([\w.]+)", line)
         for name in names:
             section, *keys = name.replace("NAME", MODELS[-1]).split(".")
             if section in values and keys[-1] not in ("yml", "html", EXAMPLE):

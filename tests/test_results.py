@@ -208,7 +208,8 @@ def results_numbers(read: Read) -> Iterator[str]:
     yield f"the CNN by {few:.1f} points with 10 images per class and by {more:.1f} with 100"
     rows = csv.DictReader(read("studies/transfer/table.csv").splitlines())
     best = next(row for row in rows if (row["method"], row["images"]) == ("finetuned", "all"))
-    yield f"fine-tuning reaches {float(best['accuracy']):.1%} in {float(best['ratio']):.1f} times the CNN's processor time"
+    accuracy, ratio = float(best["accuracy"]), float(best["ratio"])
+    yield f"fine-tuning reaches {accuracy:.1%} in {ratio:.1f} times the CNN's processor time"
 
 
 def scale_numbers(read: Read) -> Iterator[str]:
@@ -323,8 +324,8 @@ def docs_review_numbers(read: Read) -> Iterator[str]:
     )
     assert row["better"] == "0"
     yield f"the new recipe wins only {row['wins']} of {row['pairs']} pairs"
-    yield f"among the {row['pairs']} pairs for this change in `studies/gate/pairs.csv`, McNemar's test calls the new model"
-    yield f"better in none and worse in {row['worse']}"
+    yield f"among the {row['pairs']} pairs for this change in `studies/gate/pairs.csv`, McNemar's test calls"
+    yield f"the new model better in none and worse in {row['worse']}"
 
 
 NUMBERS = {

@@ -264,7 +264,8 @@ def test_not_measured_in_base() -> None:
     before, after = Trials(None, "x changed after the trials", "run y"), some(0.95)
     base, head = snapshot("base", {"a": before}), snapshot("head", {"a": after})
     result = compare(replace(base, commit="123"), head)
-    reason = "not measured in base: x changed after the trials; run y on that branch, commit the result, and merge it into yours"
+    reason = "not measured in base: x changed after the trials; run y on that branch, commit the result, and merge it "
+    reason += "into yours"
     assert gate.failures(result) == [f"the recipe of a cannot be compared: {reason}"]
     waived = replace(head, rules=head.rules.model_copy(update={"waivers": {"a": "why"}}))
     result = compare(replace(base, commit="123"), waived)
