@@ -156,7 +156,7 @@ def test_review_against_merge_base(hub: Hub) -> None:
 
 
 def test_caches() -> None:
-    """Each run, even a failed one, saves what it has, and starts with the last of its dvc.lock, else of its branch."""
+    """Every run, even a failed one, saves one, and starts with the latest for its dvc.lock, else for its branch."""
     action, retrain = (
         yaml.safe_load((ROOT / name).read_text()) for name in ("action.yml", ".github/workflows/retrain.yml")
     )
@@ -238,6 +238,13 @@ def test_review_of_a_failing_pipeline(hub: Hub) -> None:
     done, text = hub.review()
     assert done.returncode == 1
     assert "`dvc repro` failed" in text
+
+
+def test_failing_review(hub: Hub) -> None:
+    hub.propose(lambda author: author.write_params({**author.params(), "review": {"wrong": 1}}))
+    done, text = hub.review()
+    assert done.returncode == 1
+    assert "`fashion review` failed" in text
 
 
 @pytest.mark.slow
@@ -391,6 +398,7 @@ def commenting(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
     figures = hub.folder / "review" / "figures"
     figures.mkdir(parents=True)
     (figures / "curves.png").write_bytes(png(Figure(figsize=(1, 1))))
+    (figures / "changed-v1.2.png").write_bytes(png(Figure(figsize=(1, 1))))
     (figures / "page.png").write_text("<script>alert()</script>")
     (figures / "$(touch hacked).png").write_bytes(png(Figure(figsize=(1, 1))))
     (figures / "link.png").symlink_to("/etc/passwd")
@@ -413,7 +421,7 @@ def test_comment(hub: Hub, commenting: Callable[..., list[dict[str, Any]]]) -> N
     commit = figures.run("git", "rev-parse", "HEAD").stdout.strip()
     assert f'<img src="https://github.com/someone/flowers/raw/{commit}/curves.png">' in str(post["body"])
     assert "Better. $(touch hacked)" in str(post["body"])
-    assert figures.run("git", "ls-files").stdout.split() == ["curves.png"]
+    assert figures.run("git", "ls-files").stdout.split() == ["changed-v1.2.png", "curves.png"]
     assert not list(hub.folder.rglob("hacked"))
 
 

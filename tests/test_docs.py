@@ -3,6 +3,7 @@
 import re
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import yaml
@@ -73,20 +74,29 @@ def test_commands(page: str) -> None:
             assert all(f'"{option}"' in COMMANDS for option in re.findall(r"--[a-z-]+", options)), line
 
 
+def has_key(values: Any, name: str) -> bool:
+    """Return whether nested mappings have a dotted key; true for a name that is of no section of params.yaml."""
+    section, *keys = name.replace("NAME", MODELS[-1]).split(".")
+    if section not in values or keys[-1] in ("yml", "html", EXAMPLE):
+        return True
+    value = values[section]
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            return False
+        value = value[key]
+    return True
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_params(page: str) -> None:
     values = parse_yaml(idx_params(), "params.yaml")
-    values["models"] = check_params(values, "params.yaml").models  # with the keys of `training`
+    inherited = {**values, "models": check_params(values, "params.yaml").models}  # with the keys of `training`
     for line in code(page):
-        key = re.fullmatch(r"[a-z]+(\.[a-z_A-Z]+)+", line)
-        names = [line] if key else re.findall(r"(?:--set-param|\.ci/retrain) \+?([\w.]+)", line)
-        for name in names:
-            section, *keys = name.replace("NAME", MODELS[-1]).split(".")
-            if section in values and keys[-1] not in ("yml", "html", EXAMPLE):
-                value = values[section]
-                for key in keys:
-                    value = value.get(key) if isinstance(value, dict) else None
-                assert value is not None, name
+        if re.fullmatch(r"[a-z]+(\.[a-z_A-Z]+)+", line):
+            assert has_key(inherited, line), line
+        for plus, name in re.findall(r"(?:--set-param|\.ci/retrain) (\+?)([\w.]+)", line):
+            assert has_key(inherited, name), line
+            assert has_key(values, name) or plus, f"{name} is not in params.yaml, so it needs a +: {line}"
 
 
 def missing_paths(page: str) -> Iterator[str]:

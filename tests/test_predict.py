@@ -113,7 +113,7 @@ def test_unreadable_files(predict: Command, image_file: Path, tmp_path: Path) ->
 
 
 def test_closed_standard_input(predict: Command) -> None:
-    assert predict("-", stdin=None).stderr.startswith("error: standard input is closed; ")
+    assert predict("-", stdin=None).stderr.startswith("error: -: standard input is closed; ")
 
 
 def test_more_images_than_a_batch(predict: Command, image_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

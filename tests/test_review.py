@@ -202,7 +202,7 @@ def test_predictions_for_another_test_set(flowers: Flowers) -> None:
     flowers.commit_predictions()
     labels = np.load(flowers.folder / "test_set" / "labels.npy")
     np.save(flowers.folder / "test_set" / "labels.npy", np.append(labels, labels[:1]))
-    message = "predictions.csv of the working tree: its examples are not those of test_set; run `dvc repro`"
+    message = "predictions.csv of the working tree: 75 examples, but test_set has 76; run `dvc repro`"
     assert message in flowers.review().stderr
 
 

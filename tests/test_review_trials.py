@@ -111,8 +111,8 @@ def test_predictions_in_a_folder(tmp_path: Path) -> None:
         ("variant,seed,accuracy\na,1,0.5\n", "trials.csv has no `errors` column"),
         (TABLE.replace("a,3", "b,3"), "trials.csv has 2 trials of a, at least 3 are needed"),
         (TABLE.replace("0.75", "0.5"), "errors and accuracies in trials.csv disagree"),
-        (TABLE.replace("a,3", "a,2"), "trials.csv has two trials of a with the same seed"),
-        (TABLE.replace("0.75", ""), "trials.csv has trials of a without test accuracy; run the study with --test"),
+        (TABLE.replace("a,3", "a,2"), "trials.csv has two trials of a with the same seed; list each seed once"),
+        (TABLE.replace("0.75", ""), "trials.csv lacks the test accuracy of trials of a"),
     ],
 )
 def test_too_little(tmp_path: Path, table: str, problem: str) -> None:
@@ -312,7 +312,7 @@ def test_model_without_results() -> None:
     more = {**head.rules.models, "b": head.rules.models["a"]}
     head = replace(head, rules=head.rules.model_copy(update={"models": more}))
     assert gate.failures(compare(base, head)) == [
-        "b has no results: correct the paths of review.models.b, or run `dvc repro`"
+        "b has no results: run `dvc repro`, or correct the paths in review.models.b"
     ]
 
 

@@ -86,7 +86,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def holm_level(others: Sequence[float], level: float) -> float:
-    """Return the largest p-value that `holm` calls significant at `level` beside the p-values `others`."""
+    """Return the level below which `holm` calls a p-value significant beside `others`; `level` is that of all."""
     rejected = sum(p_value < level for p_value in holm([*others, 1.0])[:-1])
     return level / (len(others) + 1 - rejected)
 

@@ -90,7 +90,7 @@ class ReviewResult:
     Attributes:
         models: each in base and in head.
         pairs: the models of head in pairs, the first in the place of base.
-        same_test_set: whether the models of base and head were compared on the same test set.
+        same_test_set: whether the models of base and head were compared: on the same test set, with as many classes.
         test_set_growth: number of test examples that only head has; on them, nothing is compared.
         accuracies: test accuracy of each model of head on all of head's test set, where it is known.
         data: differences between the data.

@@ -20,8 +20,9 @@ def _failures(result: ReviewResult) -> Iterator[str]:
             "the classes differ, the test sets differ in more than added images, or one is missing here "
             "(`dvc fetch --all-commits`), so the models cannot be compared"
         )
-    for name in rules.models.keys() - {model.name for model in result.models}:
-        yield f"{name} has no results: correct the paths of review.models.{name}, or run `dvc repro`"
+    compared = {model.name for model in result.models}
+    for name in (name for name in rules.models if name not in compared):
+        yield f"{name} has no results: run `dvc repro`, or correct the paths in review.models.{name}"
     for model in result.models:
         waived = model.name in result.waivers
         if not waived and model.paired and not model.paired.unchanged:

@@ -236,7 +236,8 @@ def rebuilt(revision: Revision) -> Iterator[Revision]:
     """
 
     def run(*command: str) -> int:
-        path = f"{os.environ['PATH']}{os.pathsep}{Path(sys.executable).parent}"  # last: it may lack what stages need
+        # The own programs last: stages use the Python that `dvc repro` would.
+        path = f"{os.environ['PATH']}{os.pathsep}{Path(sys.executable).parent}"
         return subprocess.run(
             command, cwd=root, env={**os.environ, "PATH": path}, stdout=sys.stderr, check=False
         ).returncode

@@ -195,16 +195,6 @@ def read(source: Revision, rules: Rules, *, rebuild: bool, own_rules: bool = Tru
         if own_rules or source.recorded(files.predictions) is not None  # else it is older than the first review
     }
     models = {name: model for name, model in read_models.items() if model}
-    for name, model in models.items():
-        if (
-            test_set.labels is not None
-            and model.predictions
-            and not np.array_equal(model.predictions.labels, test_set.labels)
-        ):
-            raise UserError(
-                f"{rules.models[name].predictions} of {source.name}: its examples are not those of {rules.test_set}; "
-                "run `dvc repro`"
-            )
     named = {model.test_set for model in models.values()}
     return Snapshot(
         source.name,
@@ -336,7 +326,12 @@ def _predictions(source: Revision, path: str, labels: Labels | None, rules: Rule
     name = f"{path} of {source.name}"
     if path.endswith(".csv"):
         content = source.read(path)
-        return None if content is None else Predictions.parse(content, rules.classes, name)
+        found = None if content is None else Predictions.parse(content, rules.classes, name)
+        if found and labels is not None and len(found.labels) != len(labels):
+            raise UserError(
+                f"{name}: {len(found.labels):,} examples, but {rules.test_set} has {len(labels):,}; run `dvc repro`"
+            )
+        return found
     probabilities = _array(source, path)
     if probabilities is None or labels is None:
         return None

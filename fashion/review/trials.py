@@ -119,9 +119,9 @@ def parse(content: bytes, path: str, revision: str, name: str, images: int) -> t
         if "errors" not in table:
             return None, f"{path} has no `errors` column"
         if "seed" in table and table["seed"].duplicated().any():
-            return None, f"{path} has two trials of {name} with the same seed"
+            return None, f"{path} has two trials of {name} with the same seed; list each seed once"
         if (table["accuracy"] == "").any():
-            return None, f"{path} has trials of {name} without test accuracy; run the study with --test"
+            return None, f"{path} lacks the test accuracy of trials of {name}"
         correct = correct_by_seed(list(table["errors"]), images)
         accuracies = table["accuracy"].astype(float)
     except (KeyError, OverflowError, ValueError) as error:

@@ -100,7 +100,7 @@ def load_image(name: str, classifier: Classifier, background: preprocessing.Back
     try:
         if name == STANDARD_INPUT:
             if sys.stdin is None:
-                raise UserError("standard input is closed; pass an image to it, or the path of a file")
+                raise UserError("standard input is closed; pipe an image into it, or pass a file")
             content = sys.stdin.buffer.read(images.MAX_BYTES + 1)
         else:
             with Path(name).open("rb") as file:

@@ -53,19 +53,16 @@ def draw(model: str, results: Sequence[Result], best: int) -> Figure:
     shown = [result.val_accuracy for result in finished]
     margin = max(0.002, 0.15 * (max(shown) - min(shown)))
     bottom, top = min(shown) - 2 * margin, max(shown) + margin
+    drawn = [replace(result, val_accuracy=max(result.val_accuracy, bottom)) for result in results]
     groups: dict[str, tuple[list[Result], dict[str, Any]]] = {
         "stopped early (those below the axis are drawn on it)": (
-            [
-                replace(result, val_accuracy=max(result.val_accuracy, bottom))
-                for result in results
-                if result.outcome == "stopped early"
-            ],
+            [result for result in drawn if result.outcome == "stopped early"],
             {"marker": "x", "color": GREY, "clip_on": False},
         ),
         "finished": (finished, {"marker": "o", "color": COLOURS[1]}),
         "current params": (
-            [result for result in results if result.number == CURRENT],
-            {"marker": "s", "color": INK, "s": 60},
+            [result for result in drawn if result.number == CURRENT],
+            {"marker": "s", "color": INK, "s": 60, "clip_on": False},
         ),
         "recommended": (
             [result for result in results if result.number == best != CURRENT],

@@ -56,8 +56,8 @@ def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -
         file.write(png(report.draw(model, results, best)))
     print(f"\n{report.markdown(search_space, results, summaries)}\n")
     values = next(result.values for result in confirmed if result.number == best)
-    before = PARAMS.read_text(encoding="utf-8")
     if changes := search_space.changes(values):
+        before = PARAMS.read_text(encoding="utf-8")
         after = report.edit(before, model, changes)
         print(report.diff(before, after))
         if apply:
@@ -80,8 +80,10 @@ def _search(
     file = FOLDER / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.json"
     limits = [count, hours]
     with locked(FOLDER / "lock", "another search is running in this folder; wait for it to end"):
+        if fresh:
+            file.unlink(missing_ok=True)
         # The limits are those of the finished search; None before its end.
-        state = read_json(file) if file.exists() and not fresh else {"limits": None, "results": []}
+        state = read_json(file) if file.exists() else {"limits": None, "results": []}
         known = [Result(**result) for result in state["results"]]
         if known:
             print(f"{len(known)} trials already have results", flush=True)
@@ -89,8 +91,6 @@ def _search(
             if len(known) < count:
                 print("This search has ended; to extend it, raise --trials or set another --hours", flush=True)
             return known
-        if fresh:
-            file.unlink(missing_ok=True)
         with cluster.connect(()):
             from fashion.tune.search import search
 
