@@ -46,6 +46,7 @@ def main() -> None:
     results = machines.get(kind, {})
     for part in [args.only] if args.only else PARTS:
         results |= training(args.repeats) if part == "training" else {part: measure(part)}
+        write_json(path, {**machines, kind: results})  # the next part may fail
     t_ref = statistics.median(run["seconds"] for run in results["time_to_accuracy"]["tutorial"])
     results["train_time_ratio"] = {
         name: statistics.median(run["seconds"] for run in runs) / t_ref

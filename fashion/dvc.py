@@ -20,12 +20,16 @@ MD5_PATTERN = re.compile(r"[0-9a-f]{32}(\.dir)?")  # of a file or a folder, in d
 
 
 class _Loader(yaml.CSafeLoader):
-    """PyYAML's fast loader, with 1e-05 a number as in YAML 1.2, which DVC writes."""
+    """PyYAML's fast loader, with 1e-05 a number, and yes, no, on and off text, as in YAML 1.2, which DVC writes."""
 
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
+for _letter in "yYnNoO":
+    _Loader.yaml_implicit_resolvers[_letter] = [
+        (tag, pattern) for tag, pattern in _Loader.yaml_implicit_resolvers[_letter] if tag != "tag:yaml.org,2002:bool"
+    ]
 
 
 class Lock:

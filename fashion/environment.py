@@ -31,8 +31,9 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "ready"
+CPUINFO = Path("/proc/cpuinfo")  # on Linux
 INPUTS = ("requirements.lock", "pyproject.toml", ".dvc/plots/page.py", "fashion/environment.py")
-STANDARD_MODULES = ("bz2", "ctypes", "ensurepip", "lzma", "sqlite3", "ssl", "venv")  # some builds of Python lack some
+STANDARD_MODULES = ("_bz2", "_ctypes", "_lzma", "_sqlite3", "_ssl", "ensurepip", "venv")  # some builds lack some
 # Settings kept from the user's pip configuration. Others could change what pip installs, or where.
 PIP_SETTINGS = (
     *("cache-dir", "cert", "client-cert", "default-timeout", "extra-index-url", "find-links", "index-url"),
@@ -95,7 +96,7 @@ def setup() -> None:
     Raises:
         SetupError: the machine or the checkout is unsuitable, or pip failed.
     """
-    for check in (check_python, check_folder, check_git):
+    for check in (check_python, check_processor, check_folder, check_git):
         check()
     delete_damaged_bytecode()
     with exclusive(ROOT / ".venv.lock", "Another `make` is setting up .venv; waiting for it to finish"):
@@ -109,6 +110,8 @@ def delete_damaged_bytecode() -> None:
     for path in ROOT.glob(f"[!.]*/**/__pycache__/*.{sys.implementation.cache_tag}.pyc"):
         try:
             marshal.loads(path.read_bytes()[16:])  # noqa: S302 - code that Python would run
+        except FileNotFoundError:  # another process has just deleted it
+            continue
         except (EOFError, ValueError, TypeError):
             path.unlink(missing_ok=True)
 
@@ -120,7 +123,8 @@ def doctor() -> None:
         SetupError: a check failed.
     """
     failed = 0
-    for check in (check_python, check_folder, check_git, check_disk, check_temporary_folder, check_environment):
+    checks = (check_python, check_processor, check_folder, check_git)
+    for check in (*checks, check_disk, check_temporary_folder, check_environment):
         try:
             print(f"ok       {check()}")
         except SetupError as error:
@@ -137,12 +141,23 @@ def check_python() -> str:
             f"{sys.executable} is Python {platform.python_version()}; "
             "use 3.11, 3.12 or 3.13: make PYTHON=/path/to/python"
         )
-    if missing := [name for name in STANDARD_MODULES if importlib.util.find_spec(name) is None]:
+    if missing := [name.lstrip("_") for name in STANDARD_MODULES if importlib.util.find_spec(name) is None]:
         raise SetupError(
             f"{sys.executable} lacks the standard modules {', '.join(missing)}; install them (Debian: "
             "`apt install python3-venv`) or use another Python: make PYTHON=/path/to/python"
         )
     return f"Python {platform.python_version()} at {sys.executable}"
+
+
+def check_processor() -> str:
+    """Check that an x86-64 processor has the AVX instructions, without which TensorFlow aborts."""
+    flags = CPUINFO.read_text(encoding="utf-8").split() if CPUINFO.exists() else []
+    if platform.machine() == "x86_64" and flags and "avx" not in flags:
+        raise SetupError(
+            "the processor has no AVX instructions, which TensorFlow needs; on a virtual machine, give it the host's "
+            "processor type"
+        )
+    return f"{platform.machine()} processor"
 
 
 def check_folder() -> str:
@@ -259,7 +274,8 @@ def _install() -> None:
         shutil.rmtree(VENV)
     environment = _environment()
     run = partial(_run, environment=environment)
-    run([sys.executable, "-I", "-m", "venv", str(VENV)])
+    python = sys._base_executable  # type: ignore[attr-defined] # sys.executable was in .venv, if that was activated
+    run([python, "-I", "-m", "venv", str(VENV)])
     environment |= _pip_settings(environment)
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     entries = {entry.split("==")[0]: entry for entry in re.split(r"\n(?=\S)", lock)}

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -127,6 +128,12 @@ def test_again(root: Path, colours: Path) -> None:
     text = (root / "params.yaml").read_text()
     assert not any("params.yaml: " in line for line in configure(root, root / "images"))
     assert (root / "params.yaml").read_text() == text
+    text = text.replace("test_fraction: 0.2", "test_fraction: 0.3")
+    text = text.replace("seed: 2017 # of the order", "seed: 7 # of the order")
+    text = text.replace("preprocessing: resize", "preprocessing: fashion-mnist")
+    text = re.sub("min_accuracy: .*", "min_accuracy: {cnn: 0.5}", text)
+    (root / "params.yaml").write_text(text)
+    assert not any("params.yaml: " in line for line in configure(root, root / "images"))
     write_images(root / "images" / "more", {"red": 5})
     (root / "images" / "more" / "red").rename(root / "images" / "pink")
     (root / "images" / "more").rmdir()
@@ -281,6 +288,21 @@ def test_dvc_fails(root: Path, colours: Path) -> None:
     assert not (root / "images").exists()
     assert sorted(path.name for path in root.iterdir() if not path.name.startswith(".")) == ["data", "params.yaml"]
     assert "Done" in description(root)
+
+
+def test_interrupted_dvc(root: Path, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_args: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        configure(root, colours)
+    assert not (root / "images").exists()
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "a\x7fb"])
+def test_unprintable_name(root: Path, colours: Path, name: str) -> None:
+    assert error_of(root, colours, name=name).endswith(": expected a printable name; use --name")
 
 
 def test_class_name(root: Path, colours: Path) -> None:

@@ -107,3 +107,11 @@ def test_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="git is not installed"):
         git(tmp_path, "log")
+
+
+def test_words_that_yaml_1_1_takes_for_booleans() -> None:
+    """DVC writes YAML 1.2, in which they are text."""
+    params = "{a: yes, b: No, c: on, d: y, e: true, f: False}"
+    lock = Lock.parse(f"stages: {{train: {{cmd: x, params: {{params.yaml: {params}}}}}}}".encode(), "dvc.lock")
+    expected = {"a": "yes", "b": "No", "c": "on", "d": "y", "e": True, "f": False}
+    assert lock.params("train") == {"params.yaml": expected}

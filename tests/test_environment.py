@@ -1,13 +1,16 @@
 """The checks before the set-up, .venv in any folder, and how commands exit."""
 
 import importlib.metadata
+import importlib.util
 import os
+import platform
 import py_compile
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -93,6 +96,23 @@ def test_no_git(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(checkout))
     with pytest.raises(SetupError, match="git is not installed"):
         environment.check_git()
+
+
+@pytest.mark.parametrize(("flags", "suitable"), [("sse4_2 avx avx2", True), ("sse4_2", False)])
+def test_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, suitable: bool) -> None:
+    monkeypatch.setattr(environment, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert environment.check_processor() == "x86_64 processor", "not Linux"
+    (tmp_path / "cpuinfo").write_text(f"flags : fpu {flags}\n")
+    with nullcontext() if suitable else pytest.raises(SetupError, match="the processor has no AVX instructions"):
+        environment.check_processor()
+
+
+def test_incomplete_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python built without a library has ssl.py, but not the module in C that it needs."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("_ssl", "_lzma") else name)
+    with pytest.raises(SetupError, match="lacks the standard modules lzma, ssl; install them"):
+        environment.check_python()
 
 
 def test_disk_full(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

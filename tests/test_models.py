@@ -20,7 +20,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from fashion.data.dataset import Split
 from fashion.errors import UserError
-from fashion.models import networks, saving, training
+from fashion.models import layers, networks, saving, training
 from fashion.models.flops import inference_flops
 from fashion.validation import merged
 from tests.conftest import MODELS, ROOT, SMALL_NETWORKS, draw_lines
@@ -66,6 +66,14 @@ def test_constant_images(name: str) -> None:
     grey = Split(np.full_like(TRAIN.images, 7), TRAIN.labels)
     with pytest.raises(UserError, match="every pixel of the training images is 7"):
         networks.load(name).build(small_params(name), grey)
+
+
+def test_constant_channel() -> None:
+    images = COLOUR_TRAIN.images.copy()
+    images[..., 2] = 7
+    standardized = layers.standardization(images)(images[:2]).numpy()
+    np.testing.assert_array_equal(standardized[..., 2], 0)
+    assert standardized[..., :2].std() > 0.5
 
 
 def test_colour_images() -> None:

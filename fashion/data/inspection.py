@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -21,7 +22,7 @@ from PIL import Image
 
 from fashion.data import about, folder, idx
 from fashion.data.dataset import Shape
-from fashion.data.images import MAX_BYTES
+from fashion.data.images import MAX_BYTES, printable
 from fashion.data.resizing import resize
 from fashion.errors import UserError
 from fashion.files import write_text
@@ -87,12 +88,19 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
     files = _idx_files(path) if path.is_dir() else {}
     if files and (size or grey):
         raise UserError("--size and --grey are for folders of image files; IDX files are used as they are")
-    found = _inspect_idx(path, files) if files else _inspect_folder(path, size, grey)
-    yield from found.lines
-    yield ""
     in_place = path.resolve() == (root / IMAGES).resolve() and values["dataset"]["format"] == "folder"
     name = name or (values["dataset"]["name"] if in_place else path.resolve().name)
-    text = _edited((root / "params.yaml").read_text(encoding="utf-8"), found, name, flip)
+    if printable(name) != name:
+        raise UserError(f"{printable(name)}: expected a printable name; use --name")
+    if files:
+        found = _inspect_idx(path, files)
+    else:
+        kept = values["fetch"] if in_place else {}
+        split = kept.get("test_fraction", TEST_FRACTION), kept.get("seed", SEED)
+        found = _inspect_folder(path, size, grey, *split)
+    yield from found.lines
+    yield ""
+    text = _edited((root / "params.yaml").read_text(encoding="utf-8"), found, name, flip, in_place)
     new = parse_yaml(text, "params.yaml")
     check_params(new, "params.yaml")
     described = about.read(root / about.PATH).header.name if (root / about.PATH).exists() else None
@@ -117,7 +125,7 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
     yield f"Then commit {tracked}{about.PATH}, params.yaml, dvc.yaml, dvc.lock and reports/."
 
 
-def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:
+def _inspect_folder(path: Path, size: int | None, grey: bool, test_fraction: float, seed: int) -> Found:
     listed = folder.scan(path)
     if large := [file.path for file in listed.files if file.path.stat().st_size > MAX_BYTES]:
         raise UserError(f"{large[0]}: more than {MAX_BYTES:,} bytes, the limit for an image; remove the file")
@@ -150,7 +158,7 @@ def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:
         labelled = tuple(counts["train", label] for label in labels)
         held_out = f"{sum(labelled):,} for training, {len(files) - sum(labelled):,} for the test set"
     else:
-        test = Counter(file.label for file in folder.draw_test(path, folder.by_hash(files, SEED), TEST_FRACTION))
+        test = Counter(file.label for file in folder.draw_test(path, folder.by_hash(files, seed), test_fraction))
         labelled = tuple(counts["", label] - test[label] for label in labels)
         held_out = f"no `test` folder; {len(files) - sum(labelled):,} become the test set"
     lines = [
@@ -171,8 +179,8 @@ def _inspect_folder(path: Path, size: int | None, grey: bool) -> Found:
     fetch = (
         f"fetch:\n  folder: {IMAGES} # CLASS/*, or train/CLASS/* and test/CLASS/*; tracked by DVC\n"
         f"  unreadable: {len(failures)} # image files, at most; they are left out\n"
-        f"  test_fraction: {TEST_FRACTION} # of the images, if there is no `test` folder\n"
-        f"  seed: {SEED} # of the order of the images and the choice of the test images\n"
+        f"  test_fraction: {test_fraction} # of the images, if there is no `test` folder\n"
+        f"  seed: {seed} # of the order of the images and the choice of the test images\n"
     )
     channels = 1 if grey or not colour else 3
     return Found("folder", listed.classes, (height, width, channels), labelled, fetch, lines)
@@ -220,12 +228,14 @@ def _add_images(root: Path, path: Path) -> Iterator[str]:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     command = [sys.executable, "-m", "dvc", "add", IMAGES]
-    done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", errors="replace", check=False)
-    if done.returncode:
+    with ExitStack() as undo:
         if copied:
-            shutil.rmtree(target)
-        message = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
-        raise UserError(f"`dvc add {IMAGES}` failed: {message}")
+            undo.callback(shutil.rmtree, target)
+        done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", errors="replace", check=False)
+        if done.returncode:
+            message = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
+            raise UserError(f"`dvc add {IMAGES}` failed: {message}")
+        undo.pop_all()
     yield f"{f'copied to {IMAGES}/, ' if copied else ''}tracked by DVC: {IMAGES}.dvc"
 
 
@@ -301,8 +311,8 @@ def _inspect_idx(path: Path, files: Mapping[str, list[Path]]) -> Found:
     return Found("idx", classes, (height, width, 1), tuple(counts["train"].tolist()), fetch, lines)
 
 
-def _edited(text: str, found: Found, name: str, flip: bool) -> str:
-    """Return the text of a params.yaml for a data set, with its comments."""
+def _edited(text: str, found: Found, name: str, flip: bool, in_place: bool) -> str:
+    """Return the text of a params.yaml for a data set, with its comments; `in_place` if it is that one's already."""
     yaml = yaml_editor()
     content = yaml.load(text)
     old_classes = tuple(content["dataset"]["classes"])
@@ -323,9 +333,10 @@ def _edited(text: str, found: Found, name: str, flip: bool) -> str:
     validation = max(round(VALIDATION_FRACTION * total), -(-total // smallest))
     set_value(content["validation"], "images", validation)
     export = content["export"]
-    set_value(export, "preprocessing", "resize")
     set_value(export, "representative_images", min(export["representative_images"], total - validation))
-    set_value(content["review"], "min_accuracy", {})
+    if not in_place:
+        set_value(export, "preprocessing", "resize")
+        set_value(content["review"], "min_accuracy", {})
     side = min(height, width)
     fraction = content["training"]["hard_examples"]["epoch_fraction"]
     batch_size = max(MIN_BATCH_SIZE, int((total - validation) * fraction) // MIN_STEPS)

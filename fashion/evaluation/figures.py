@@ -188,8 +188,10 @@ def data_audit(audit: Mapping[str, Any], splits: Mapping[str, Split], classes: S
         splits: "train", "validation" and "test".
         classes: the class names.
     """
-    figure = Figure(figsize=(9.2 + max(0, widest(classes) - 1), 7.2), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.15, 1))[:, 0]
+    ratio = max(1.15, 0.21 + 0.048 * len(classes))  # of the upper part's height to that of the lower; fits all bars
+    size = 9.2 + max(0, widest(classes) - 1), 7.2 * (1 + ratio) / 2.15
+    figure = Figure(figsize=size, layout="constrained")
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(ratio, 1))[:, 0]
     upper.suptitle("Images per class")
     for ax, (name, counts) in zip(upper.subplots(1, 3, sharey=True), audit["images"].items(), strict=True):
         bars = ax.barh(classes, list(counts.values()), color=COLOURS[1])

@@ -6,6 +6,7 @@ Japanese and Korean. Other scripts need Noto Sans fonts on the machine.
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def families() -> list[str]:
         fontManager.ttflist.append(replace(next(font for font in fontManager.ttflist if font.fname == path), name=CJK))
     for path in sorted(findSystemFonts()):  # Matplotlib's cache may be older than a font
         if Path(path).name.startswith("NotoSans") and path not in {font.fname for font in fontManager.ttflist}:
-            fontManager.addfont(path)
+            with suppress(OSError, RuntimeError):  # Matplotlib also skips files that it cannot read
+                fontManager.addfont(path)
     noto = {font.name for font in fontManager.ttflist if font.name.startswith("Noto Sans")}
     return ["DejaVu Sans", CJK, *sorted(name for name in noto if "CJK" not in name and "Mono" not in name)]
 

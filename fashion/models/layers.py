@@ -53,16 +53,18 @@ def normalization(kind: Literal["fused", "keras", "none"]) -> keras.layers.Layer
 def standardization(images: Images) -> keras.layers.Layer:
     """Return a layer that scales each channel of pixels (uint8) to mean 0 and standard deviation 1 over `images`.
 
+    A channel whose pixels are all equal becomes 0.
+
     Raises:
-        UserError: all pixels of a channel are equal.
+        UserError: this is so in every channel.
     """
     mean, deviation = mean_and_deviation(histogram(images))
-    for channel in np.flatnonzero(deviation == 0):
-        value = images[0, 0, 0, channel]
+    if not deviation.any():
         raise UserError(
-            f"every pixel of the training images is {value} in channel {channel + 1} of {len(mean)}: there is "
-            "nothing to learn from; use other images"
+            f"every pixel of the training images is {', '.join(map(str, images[0, 0, 0]))}: there is nothing to learn "
+            "from; use other images"
         )
+    deviation = np.where(deviation == 0, 1, deviation)
     return keras.layers.Rescaling((1 / deviation).tolist(), (-mean / deviation).tolist())
 
 
