@@ -98,6 +98,7 @@ def _defaults(params: dict[str, Any], revision: Revision) -> dict[str, Any]:
     models = params.get("models")
     if not isinstance(models, dict):
         return {}
+    # `make` reads the rules of the working tree before it restores a dvc.lock that a killed DVC left incomplete.
     outputs = {} if revision.commit is None or revision.file("dvc.lock") is None else revision.lock.outputs
     given: dict[str, Any] = {
         "models": {
