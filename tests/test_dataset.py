@@ -21,6 +21,11 @@ def test_round_trip(tmp_path: Path) -> None:
     assert isinstance(loaded.images.base, np.memmap)
 
 
+@pytest.mark.parametrize(("count", "expected"), [(1, [0]), (3, [0, 1, 2]), (2, [0, 2]), (9, [0, 1, 2, 3])])
+def test_sample(count: int, expected: list[int]) -> None:
+    np.testing.assert_array_equal(SPLIT.sample(count), SPLIT.images[expected])
+
+
 def test_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bytes are those of numpy.save, whatever the length of a block."""
     indices = np.array([3, 0, 2])

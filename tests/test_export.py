@@ -93,6 +93,15 @@ def test_fit_temperature(temperature: float) -> None:
     np.testing.assert_array_equal(calibrated.argmax(axis=1), logits.argmax(axis=1))
 
 
+@pytest.mark.parametrize("count", [20, 2000])
+def test_fit_temperature_without_errors(count: int) -> None:
+    """A model that classifies all images correctly is not infinitely confident."""
+    labels = np.arange(count) % 5
+    logits = np.eye(5)[labels] * 4
+    found = calibration.probabilities(logits, calibration.fit_temperature(logits, labels))
+    assert found.max(axis=1) == pytest.approx(1 - 0.8 / (count + 2), abs=1e-4)
+
+
 def test_huge_logits() -> None:
     probabilities = calibration.probabilities(np.array([[1e4, 0.0], [0.0, 0.0]]), 1.0)
     np.testing.assert_allclose(probabilities, [[1.0, 0.0], [0.5, 0.5]])

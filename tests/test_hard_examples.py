@@ -59,6 +59,14 @@ def test_whole_epochs() -> None:
     assert predictions == 0
 
 
+@pytest.mark.parametrize(("batch_size", "images"), [(30, 90), (40, 100), (99, 99), (100, 100), (300, 100)])
+def test_small_last_batch(batch_size: int, images: int) -> None:
+    """It is left out if it has less than half the batch size and is not the only one."""
+    indices, _ = epochs(settings(1.0, 0.5, 1, batch_size=batch_size), 2)
+    assert [len(set(epoch)) for epoch in indices] == [images, images]
+    assert set(indices[0]) != set(indices[1]) or images == COUNT
+
+
 def test_random_half() -> None:
     indices, predictions = epochs(settings(0.5, 0.0, 1), 3)
     assert all(len(set(epoch)) == 50 for epoch in indices)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from fashion.models import layers
 
@@ -32,6 +33,40 @@ def test_fused_normalisation_in_bfloat16() -> None:
     outputs = layer(GENERATOR.normal(2, 3, (60, 5, 6, 3)), training=True)
     assert outputs.dtype == "bfloat16"
     assert {weight.dtype for weight in layer.weights} == {"float32"}
+
+
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize(("height", "width"), [(3, 3), (7, 4)])
+def test_fast_convolution(size: int, height: int, width: int) -> None:
+    images = tf.constant(GENERATOR.normal(size=(6, height, width, 4)), tf.float32)
+    fast = layers.FastConv2D(5, size, padding="same", use_bias=False)
+    reference = keras.layers.Conv2D(5, size, padding="same", use_bias=False)
+    fast.build(images.shape)
+    reference.build(images.shape)
+    reference.set_weights(fast.get_weights())
+
+    def outputs_and_gradients(layer: keras.layers.Layer) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images, training=True)
+            loss = tf.reduce_sum(tf.sin(outputs))
+        return [outputs, *tape.gradient(loss, [images, layer.kernel.value])]
+
+    for found, expected in zip(outputs_and_gradients(fast), outputs_and_gradients(reference), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_array_equal(fast(images), reference(images))
+    same = layers.FastConv2D.from_config(fast.get_config())
+    same.build(images.shape)
+    same.set_weights(fast.get_weights())
+    np.testing.assert_array_equal(same(images, training=True), fast(images, training=True))
+
+
+def test_fast_convolution_in_bfloat16() -> None:
+    layer = layers.FastConv2D(5, 3, padding="same", use_bias=False, dtype="mixed_bfloat16")
+    with tf.GradientTape() as tape:
+        outputs = layer(GENERATOR.normal(size=(6, 7, 7, 4)), training=True)
+    assert outputs.dtype == "bfloat16"
+    assert layer.kernel.dtype == tape.gradient(outputs, layer.kernel.value).dtype == "float32"
 
 
 def test_standardisation() -> None:

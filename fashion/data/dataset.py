@@ -47,6 +47,11 @@ class Split:
         """Return the images at `indices`, in that order."""
         return Split(self.images[indices], self.labels[indices])
 
+    def sample(self, count: int) -> Images:
+        """Return `count` images, or all if there are fewer, at equal distances, so that all classes are among them."""
+        count = min(count, len(self.images))
+        return self.images[np.arange(count) * len(self.images) // count]
+
 
 def blocks(count: int, shape: Shape) -> Iterator[slice]:
     """Yield slices that split `count` images into blocks of at most `BLOCK_VALUES` values, but at least one image."""

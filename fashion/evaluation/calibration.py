@@ -15,6 +15,9 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 def fit_temperature(logits: Logits, labels: Labels) -> float:
     """Return the temperature that minimises the cross-entropy of the softmax of `logits` divided by it.
 
+    As in Platt scaling, the labels are smoothed by 1 / (n + 2), as if one more image had been misclassified: without
+    this, the temperature of a model that classifies all n images correctly would go to 0.
+
     Args:
         logits: (n, classes), logits of each class for each image.
         labels: (n,), the actual class of each image.
@@ -23,12 +26,15 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
         A number from `MIN_TEMPERATURE` to `MAX_TEMPERATURE`, below 1 for an underconfident model. It changes no
         predicted class.
 
-    Source: C. Guo et al., On calibration of modern neural networks, ICML 2017.
+    Sources: C. Guo et al., On calibration of modern neural networks, ICML 2017; J. Platt, Probabilistic outputs for
+    support vector machines, 1999.
     """
-    rows = np.arange(len(labels))
+    rows, smoothing = np.arange(len(labels)), 1 / (len(labels) + 2)
 
     def loss(log_temperature: float) -> float:
-        return float(-_log_probabilities(logits, np.exp(log_temperature))[rows, labels].mean())
+        log_probabilities = _log_probabilities(logits, np.exp(log_temperature))
+        correct, uniform = log_probabilities[rows, labels].mean(), log_probabilities.mean()
+        return float(-(1 - smoothing) * correct - smoothing * uniform)
 
     bounds = (np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})

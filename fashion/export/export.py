@@ -31,7 +31,7 @@ def export(
 
     Args:
         path: the trained model.
-        train: the images that the out-of-distribution detector compares with; the first of them calibrate int8.
+        train: the images that the out-of-distribution detector compares with; a sample of them calibrates int8.
         validation: the images that the temperature and the detector's thresholds are chosen on.
         test: the images that the exported models are verified and evaluated on.
         classes: the names of the classes.
@@ -63,7 +63,7 @@ def export(
     )
     calibrated = convert.with_temperature(trained, temperature)
     float32 = litert.with_metadata(convert.to_litert(calibrated), classes, params.preprocessing)
-    representative = train.images[: params.representative_images]
+    representative = train.sample(params.representative_images)
     int8 = litert.with_metadata(convert.to_litert_int8(calibrated, representative), classes, params.preprocessing)
 
     expected = calibration.probabilities(test_logits, temperature)

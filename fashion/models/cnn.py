@@ -11,7 +11,7 @@ from keras import layers
 from pydantic import Field
 
 from fashion.data.dataset import Split
-from fashion.models.layers import DiracInitializer, normalization, standardization, whitening_kernel
+from fashion.models.layers import DiracInitializer, FastConv2D, normalization, standardization, whitening_kernel
 from fashion.models.optimizers import OUTPUT
 from fashion.params import Fraction, Normalization, TrainingParams, Widths
 
@@ -51,7 +51,7 @@ def build(params: Params, train: Split) -> keras.Model:
     inputs = keras.Input(train.image_shape, dtype="uint8")
     standardize = standardization(train.images)
     height, width, _ = train.image_shape
-    sample = train.images[: max(1, WHITENING_PIXELS // (height * width))]
+    sample = train.sample(max(1, WHITENING_PIXELS // (height * width)))
     kernel = whitening_kernel(standardize(sample).numpy(), KERNEL_SIZE)
     first = layers.Conv2D(kernel.shape[-1], KERNEL_SIZE, padding="same", activation="relu", name="first")
     x = first(standardize(inputs))
@@ -70,9 +70,7 @@ def block(x: keras.KerasTensor, filters: int, params: Params) -> keras.KerasTens
     """Return the output of a block: `convs_per_block` convolutions, with max pooling after the first."""
     for layer in range(params.convs_per_block):
         shortcut = x
-        x = layers.Conv2D(filters, KERNEL_SIZE, padding="same", use_bias=False, kernel_initializer=DiracInitializer())(
-            x
-        )
+        x = FastConv2D(filters, KERNEL_SIZE, padding="same", use_bias=False, kernel_initializer=DiracInitializer())(x)
         if layer == 0:
             x = layers.MaxPooling2D()(x)
         x = layers.ReLU()(normalization(params.batch_normalization)(x))

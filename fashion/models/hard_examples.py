@@ -8,7 +8,7 @@ import numpy as np
 
 from fashion.data.dataset import Split
 from fashion.models.input_pipeline import Indices, batches
-from fashion.params import HardExampleParams, TrainingParams
+from fashion.params import TrainingParams
 
 
 class HardExampleSampler(keras.callbacks.Callback):
@@ -26,27 +26,33 @@ class HardExampleSampler(keras.callbacks.Callback):
     def __init__(self, params: TrainingParams, train: Split) -> None:
         """Start with the first epoch."""
         super().__init__()
-        self.settings, self.seed = params.hard_examples, params.seed
+        self.settings = params
         self.labels, self.batches = train.labels, batches(train)
         self.ranking: Indices | None = None
         self.epoch, self.indices = 0, self._sample(0)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        ranked = self.settings.epoch_fraction < 1 and self.settings.hard_fraction > 0
-        if ranked and epoch > 0 and epoch % self.settings.refresh_every == 0:
+        settings = self.settings.hard_examples
+        ranked = settings.epoch_fraction < 1 and settings.hard_fraction > 0
+        if ranked and epoch > 0 and epoch % settings.refresh_every == 0:
             probabilities = self.model.predict(self.batches, verbose=0)
             self.ranking = np.argsort(probabilities[np.arange(len(self.labels)), self.labels], kind="stable")
         self.epoch, self.indices = epoch, self._sample(epoch)
 
     def _sample(self, epoch: int) -> Indices:
-        random = np.random.default_rng([self.seed, epoch])
+        random = np.random.default_rng([self.settings.seed, epoch])
         count = images_per_epoch(self.settings, len(self.labels))
         if self.ranking is None:
             return random.permutation(len(self.labels))[:count]
-        hardest, others = np.split(self.ranking, [round(self.settings.hard_fraction * count)])
+        hardest, others = np.split(self.ranking, [round(self.settings.hard_examples.hard_fraction * count)])
         return random.permutation(np.append(hardest, random.choice(others, count - len(hardest), replace=False)))
 
 
-def images_per_epoch(params: HardExampleParams, images: int) -> int:
-    """Return the number of images in an epoch, out of `images` training images: at least 1."""
-    return max(1, round(params.epoch_fraction * images))
+def images_per_epoch(params: TrainingParams, images: int) -> int:
+    """Return the number of images in an epoch, out of `images` training images: at least 1.
+
+    A last batch of less than half the batch size is left out: its statistics would spoil the batch normalisation.
+    """
+    count = max(1, round(params.hard_examples.epoch_fraction * images))
+    rest = count % params.batch_size
+    return count - rest if rest < min(count, params.batch_size / 2) else count

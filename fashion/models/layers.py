@@ -1,5 +1,6 @@
 """Layers that the networks share, some of them faster than Keras' own."""
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import keras
@@ -37,6 +38,30 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign(self.momentum * moving + (1 - self.momentum) * value)
         return outputs if images is inputs else tf.reshape(outputs, (-1, *inputs.shape[1:]))
+
+
+@keras.saving.register_keras_serializable("fashion")
+class FastConv2D(keras.layers.Conv2D):
+    """A convolution that trains faster on CPUs; for `padding="same"` and an odd kernel, without bias or activation.
+
+    The gradient with respect to its inputs is computed as what it is, a convolution with the mirrored kernel. For
+    small images, TensorFlow's own operation takes up to ten times as long. The results agree up to rounding.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Convolve `inputs`, (n, height, width, channels); in inference with TensorFlow's operation alone."""
+        return _convolution(inputs, tf.convert_to_tensor(self.kernel)) if training else super().call(inputs)
+
+
+@tf.custom_gradient
+def _convolution(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Sequence[tf.Tensor]]]:
+    def gradient(upstream: tf.Tensor) -> Sequence[tf.Tensor]:
+        mirrored = tf.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
+        by_images = tf.nn.conv2d(upstream, mirrored, strides=1, padding="SAME")
+        by_kernel = tf.compat.v1.nn.conv2d_backprop_filter(images, kernel.shape, upstream, [1, 1, 1, 1], "SAME")
+        return by_images, by_kernel
+
+    return tf.nn.conv2d(images, kernel, strides=1, padding="SAME"), gradient
 
 
 def normalization(kind: Literal["fused", "keras", "none"]) -> keras.layers.Layer:

@@ -91,7 +91,7 @@ def build_and_compile(network: ModuleType, params: TrainingParams, train: Split)
     tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(dtype_policy(params.precision))
     model: keras.Model = network.build(params, train)
-    steps = math.ceil(images_per_epoch(params.hard_examples, len(train.images)) / params.batch_size) * params.epochs
+    steps = math.ceil(images_per_epoch(params, len(train.images)) / params.batch_size) * params.epochs
     model.compile(
         optimizer=optimizers.create(params, steps),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=params.label_smoothing),
