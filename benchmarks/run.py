@@ -63,9 +63,11 @@ def main() -> None:
 
 def training(repeats: int) -> dict[str, Any]:
     """Return what is measured of the models in params.yaml, and the machine."""
+    values = read_yaml(Path("params.yaml"))
     return {
         "machine": machine(),
         "dataset": load_params().dataset.name,
+        "params": {key: values[key] for key in ("training", "models")},
         "variants": trial.VARIANTS,
         "time_to_accuracy": time_to_accuracy(repeats),
         "utilisation": python("benchmarks.utilisation"),

@@ -54,7 +54,15 @@ def test_missing_input(arguments: list[str], message: str, tmp_path: Path, monke
     assert len(done.stderr.splitlines()) == 1
 
 
-PARAMS = "dataset: {name: Lines}\nmodels:\n  wide: {epochs: 3}\n  tall: {epochs: 3}\n  plain: {}\n"
+PARAMS = (
+    "dataset: {name: Lines}\ntraining: {epochs: 4}\nmodels:\n  wide: {epochs: 3}\n  tall: {epochs: 3}\n  plain: {}\n"
+)
+BENCHMARKS = {
+    "dataset": "Lines",
+    "machine": {"commit": "1234567"},
+    "params": {"training": {"epochs": 4}, "models": {"wide": {"epochs": 3}, "plain": {}}},
+    "variants": {"short": {"model": "plain"}},
+}
 METRICS = {
     "accuracy": 0.5,
     "accuracy_interval": {"low": 0.25, "high": 0.75},
@@ -101,7 +109,7 @@ def results_folder(tmp_path: Path) -> Path:
         committed(tmp_path / f"reports/{model}/metrics.json", json.dumps(METRICS))
     committed(
         tmp_path / "reports/benchmarks.json",
-        json.dumps({"float32": {"dataset": "Lines", "train_time_ratio": {"wide": 0.514}}}),
+        json.dumps({"float32": {**BENCHMARKS, "train_time_ratio": {"wide": 0.514}}}),
     )
     committed(tmp_path / "params.yaml", PARAMS)
     committed(tmp_path / "studies/some/dvc.lock", json.dumps({"stages": stages}))
@@ -129,6 +137,7 @@ def test_results(results_folder: Path) -> None:
         "parameters": 1234,
         "inference_flops": 5600000,
         "train_time_ratios": {"float32": 0.514},
+        "train_time_commits": {},
         "commit": None,
     }
 
@@ -153,11 +162,16 @@ def test_malformed_trials(results_folder: Path, old: str, new: str) -> None:
 
 def test_results_on_two_machines(results_folder: Path) -> None:
     path = results_folder / "reports/benchmarks.json"
-    faster = {"dataset": "Lines", "train_time_ratio": {"wide": 0.4, "plain": 2.0}}
+    other = {"training": {"epochs": 5}, "models": {"wide": {"epochs": 3}, "plain": {}}}
+    faster = {**BENCHMARKS, "params": other, "train_time_ratio": {"wide": 0.4, "plain": 2.0}}
     path.write_text(json.dumps({"bfloat16": faster, **json.loads(path.read_text())}))
     header, _, *rows = results.markdown(results.read(results_folder)).splitlines()
     assert "| Training time, x T_ref (bfloat16 / float32) |" in header
-    assert [row.split("|")[6].strip() for row in rows] == ["2.00 / -", "0.40 / 0.51", "- / -"]
+    assert [row.split("|")[6].strip() for row in rows] == [
+        "2.00 (commit 1234567) / -",
+        "0.40 / 0.51",
+        "- / -",
+    ]
 
 
 def test_results_of_unequal_classes(results_folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from fashion.dvc import Lock, git, md5
 from fashion.errors import UserError
 from fashion.files import read_json
-from fashion.validation import read_yaml
+from fashion.validation import merged, read_yaml
 
 MACRO_METRICS = ("Balanced accuracy", "Macro F1")  # of the last run; columns only if the classes are unequal in size
 NONE = "-"
@@ -28,6 +28,7 @@ class Result:
         accuracies: test accuracy by seed; empty if no study trained it.
         train_time_ratios: training time relative to the tutorial CNN's, by the precision of the machines on which it
             was measured.
+        train_time_commits: of those ratios that were measured with other params, by the same precision.
         last_run: metrics of the root pipeline, as the evaluate stage writes them, if it trains this model.
         commit: of the accuracies, if the code or the params of their training runs have changed since.
     """
@@ -37,6 +38,7 @@ class Result:
     inference_flops: int | None
     accuracies: Mapping[int, float]
     train_time_ratios: Mapping[str, float]
+    train_time_commits: Mapping[str, str]
     last_run: Mapping[str, Any] | None
     commit: str | None
 
@@ -76,7 +78,7 @@ def read(root: Path) -> list[Result]:
     }
     if not runs and not studied:
         raise UserError("there are no results yet; run `make`")
-    ratios = _train_time_ratios(root, params)
+    benchmarks = _benchmarks(root, params)
     results = []
     for name in runs | studied:
         trials = sorted(studied.get(name, []), key=lambda trial: trial.seed)
@@ -87,7 +89,16 @@ def read(root: Path) -> list[Result]:
                 parameters=cost["parameters"],
                 inference_flops=cost.get("inference_flops"),
                 accuracies={trial.seed: trial.accuracy for trial in trials},
-                train_time_ratios={kind: times[name] for kind, times in ratios.items() if name in times},
+                train_time_ratios={
+                    precision: one["train_time_ratio"][name]
+                    for precision, one in benchmarks.items()
+                    if name in one["train_time_ratio"]
+                },
+                train_time_commits={
+                    precision: one["deep" if name == "deep" else "machine"]["commit"]
+                    for precision, one in benchmarks.items()
+                    if name in one["train_time_ratio"] and _is_of_other_params(one, name, params)
+                },
                 last_run=runs.get(name),
                 commit=next((trial.commit for trial in trials if trial.commit), None),
             )
@@ -95,12 +106,21 @@ def read(root: Path) -> list[Result]:
     return sorted(results, key=lambda result: (_best_known(result), result.name))
 
 
-def _train_time_ratios(root: Path, params: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
-    """Return the training time of each model, relative to T_ref, by the precision of the machine."""
+def _benchmarks(root: Path, params: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Return the benchmarks on this data set, by the precision of the machine."""
     path = root / "reports" / "benchmarks.json"
     machines = read_json(path) if path.exists() else {}
     dataset = _look_up(params, "dataset.name")
-    return {kind: one["train_time_ratio"] for kind, one in machines.items() if one["dataset"] == dataset}
+    return {precision: one for precision, one in machines.items() if one["dataset"] == dataset}
+
+
+def _is_of_other_params(benchmarks: Mapping[str, Any], name: str, params: Mapping[str, Any]) -> bool:
+    """Return whether the training time of a model, or of a variant of one, was measured with other params."""
+    model = benchmarks["variants"].get(name, {"model": name})["model"]
+    old, new = (
+        merged(values["training"], values["models"].get(model, {})) for values in (benchmarks["params"], params)
+    )
+    return old != new
 
 
 @dataclass(frozen=True)
@@ -224,11 +244,7 @@ def _rows(results: list[Result]) -> list[tuple[str, ...]]:
             f"{result.inference_flops / 1e6:.1f}" if result.inference_flops else NONE,
             _accuracy(result),
             str(len(result.accuracies) or NONE),
-            " / ".join(
-                f"{result.train_time_ratios[one]:.2f}" if one in result.train_time_ratios else NONE
-                for one in precisions
-            )
-            or NONE,
+            " / ".join(_train_time(result, one) for one in precisions) or NONE,
             interval(result.last_run) if result.last_run else NONE,
             *(f"{result.last_run[key]:.2%}" if result.last_run else NONE for key in ("balanced_accuracy", "macro_f1")),
         )
@@ -243,8 +259,17 @@ def _accuracy(result: Result) -> str:
     if result.accuracy_mean is None:
         return NONE
     spread = "" if result.accuracy_std is None else f" ± {result.accuracy_std:.2%}"
-    commit = f" (commit {result.commit})" if result.commit else ""
-    return f"{result.accuracy_mean:.2%}{spread}{commit}"
+    return f"{result.accuracy_mean:.2%}{spread}{_label(result.commit)}"
+
+
+def _train_time(result: Result, precision: str) -> str:
+    if precision not in result.train_time_ratios:
+        return NONE
+    return f"{result.train_time_ratios[precision]:.2f}{_label(result.train_time_commits.get(precision))}"
+
+
+def _label(commit: str | None) -> str:
+    return f" (commit {commit})" if commit else ""
 
 
 def interval(metrics: Mapping[str, Any]) -> str:
@@ -264,6 +289,7 @@ def as_json(results: list[Result]) -> list[dict[str, Any]]:
             "parameters": result.parameters,
             "inference_flops": result.inference_flops,
             "train_time_ratios": result.train_time_ratios,
+            "train_time_commits": result.train_time_commits,
             "commit": result.commit,
         }
         for result in results
