@@ -19,7 +19,7 @@ from fashion.errors import run_command
 from fashion.params import Params, load_params
 
 BASELINES = ("tutorial", "demo")
-VARIANTS = {"cnn-short": {"model": "cnn", "epochs": 8}}  # as in studies/short
+VARIANTS = {"cnn-short": {"model": "cnn", "epochs": 8, "hard_examples": {"refresh_every": 4}}}  # as in studies/short
 Probabilities = Callable[[np.ndarray], np.ndarray]
 
 

@@ -106,6 +106,12 @@ def test_batches() -> None:
     np.testing.assert_array_equal(np.concatenate([images for images, _ in batches(SPLIT)]), SPLIT.images)
 
 
+def test_no_tuner() -> None:
+    """TensorFlow's tuner would delay the end of an epoch."""
+    for data in (batches(SPLIT), training_batches(SPLIT, HALF, HardExampleSampler(HALF, SPLIT))):
+        assert data.options().autotune.enabled is False
+
+
 def test_order_and_augmentation() -> None:
     """They depend on the seed and the epoch, so that a training can be resumed."""
     params = HALF.model_copy(update={"augmentation": HALF.augmentation.model_copy(update={"flip": True})})
