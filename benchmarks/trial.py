@@ -19,7 +19,9 @@ from fashion.errors import run_command
 from fashion.params import Params, load_params
 
 BASELINES = ("tutorial", "demo")
-VARIANTS = {"cnn-short": {"model": "cnn", "epochs": 8, "hard_examples": {"refresh_every": 4}}}  # as in studies/short
+VARIANTS = {  # as in studies/short
+    "cnn-short": {"model": "cnn", "epochs": 8, "filters": [16, 64, 128], "hard_examples": {"refresh_every": 4}}
+}
 Probabilities = Callable[[np.ndarray], np.ndarray]
 
 

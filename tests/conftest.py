@@ -108,7 +108,7 @@ def idx_params() -> str:
     values = {
         "flip": "true",
         "mirror": "true",
-        "filters": "[16, 64, 128]",
+        "filters": "[32, 64, 128]",
         "preprocessing": "fashion-mnist",
         "representative_images": "500",
     }

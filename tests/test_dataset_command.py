@@ -223,7 +223,7 @@ def test_small_greyscale_images(root: Path, tmp_path: Path) -> None:
     lines = configure(root, tmp_path / "digits")
     params = load_params(root / "params.yaml")
     assert params.dataset.image_shape == (12, 9, 1)
-    assert params.models["cnn"]["filters"] == [16, 64, 128]
+    assert params.models["cnn"]["filters"] == [32, 64, 128]
     assert lines[:3] == ["32 images in 2 classes: 24 for training, 8 for the test set", "  0: 12 + 4", "  1: 12 + 4"]
     assert "all 9 x 12 pixels" in lines
     assert "0 in colour, 32 greyscale" in lines
@@ -233,7 +233,7 @@ def test_small_greyscale_images(root: Path, tmp_path: Path) -> None:
 def test_few_blocks(tmp_path: Path, root: Path) -> None:
     write_idx(tmp_path / "tiny", (4, 5))
     lines = configure(root, tmp_path / "tiny")
-    assert "params.yaml: models.cnn.filters: [16, 64, 128] -> [16, 64]" in lines
+    assert "params.yaml: models.cnn.filters: [32, 64, 128] -> [32, 64]" in lines
 
 
 def test_grey(root: Path, colours: Path) -> None:
