@@ -61,7 +61,7 @@ def test_whole_epochs() -> None:
 
 @pytest.mark.parametrize(("batch_size", "images"), [(30, 90), (40, 100), (99, 99), (100, 100), (300, 100)])
 def test_small_last_batch(batch_size: int, images: int) -> None:
-    """It is left out if it has less than half the batch size and is not the only one."""
+    """A last batch of less than half the batch size is left out, unless it is the only one."""
     indices, _ = epochs(settings(1.0, 0.5, 1, batch_size=batch_size), 2)
     assert [len(set(epoch)) for epoch in indices] == [images, images]
     assert set(indices[0]) != set(indices[1]) or images == COUNT

@@ -1,5 +1,8 @@
 """The layers."""
 
+from typing import Any
+from unittest import mock
+
 import keras
 import numpy as np
 import pytest
@@ -52,13 +55,29 @@ def test_fast_convolution(size: int, height: int, width: int) -> None:
             loss = tf.reduce_sum(tf.sin(outputs))
         return [outputs, *tape.gradient(loss, [images, layer.kernel.value])]
 
-    for found, expected in zip(outputs_and_gradients(fast), outputs_and_gradients(reference), strict=True):
+    with mock.patch.object(layers, "_convolution", wraps=layers._convolution) as used:
+        results = outputs_and_gradients(fast)
+    used.assert_called_once()
+    for found, expected in zip(results, outputs_and_gradients(reference), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_array_equal(fast(images), reference(images))
     same = layers.FastConv2D.from_config(fast.get_config())
     same.build(images.shape)
     same.set_weights(fast.get_weights())
     np.testing.assert_array_equal(same(images, training=True), fast(images, training=True))
+
+
+@pytest.mark.parametrize(
+    "options", [{"strides": 2}, {"padding": "valid"}, {"use_bias": True}, {"activation": "relu"}, {"dilation_rate": 2}]
+)
+def test_fast_convolution_with_other_options(options: dict[str, Any]) -> None:
+    images = GENERATOR.normal(size=(6, 7, 7, 4)).astype(np.float32)
+    options = {"padding": "same", "use_bias": False, **options}
+    fast, reference = layers.FastConv2D(5, 3, **options), keras.layers.Conv2D(5, 3, **options)
+    for layer in (fast, reference):
+        layer.build(images.shape)
+    reference.set_weights(fast.get_weights())
+    np.testing.assert_array_equal(fast(images, training=True), reference(images))
 
 
 def test_fast_convolution_in_bfloat16() -> None:

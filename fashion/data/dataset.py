@@ -48,7 +48,7 @@ class Split:
         return Split(self.images[indices], self.labels[indices])
 
     def sample(self, count: int) -> Images:
-        """Return `count` images, or all if there are fewer, at equal distances, so that all classes are among them."""
+        """Return `count` images, or all if there are fewer, at equal distances: a split may be sorted by class."""
         count = min(count, len(self.images))
         return self.images[np.arange(count) * len(self.images) // count]
 

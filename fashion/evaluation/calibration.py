@@ -15,8 +15,8 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 def fit_temperature(logits: Logits, labels: Labels) -> float:
     """Return the temperature that minimises the cross-entropy of the softmax of `logits` divided by it.
 
-    As in Platt scaling, the labels are smoothed by 1 / (n + 2), as if one more image had been misclassified: without
-    this, the temperature of a model that classifies all n images correctly would go to 0.
+    The labels are smoothed by 1 / (n + 2), similar to Platt scaling. Without that, a model that classifies all n images
+    correctly would get `MIN_TEMPERATURE`.
 
     Args:
         logits: (n, classes), logits of each class for each image.

@@ -32,9 +32,9 @@ class HardExampleSampler(keras.callbacks.Callback):
         self.epoch, self.indices = 0, self._sample(0)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        settings = self.settings.hard_examples
-        ranked = settings.epoch_fraction < 1 and settings.hard_fraction > 0
-        if ranked and epoch > 0 and epoch % settings.refresh_every == 0:
+        mining = self.settings.hard_examples
+        ranked = mining.epoch_fraction < 1 and mining.hard_fraction > 0
+        if ranked and epoch > 0 and epoch % mining.refresh_every == 0:
             probabilities = self.model.predict(self.batches, verbose=0)
             self.ranking = np.argsort(probabilities[np.arange(len(self.labels)), self.labels], kind="stable")
         self.epoch, self.indices = epoch, self._sample(epoch)
@@ -54,5 +54,5 @@ def images_per_epoch(params: TrainingParams, images: int) -> int:
     A last batch of less than half the batch size is left out: its statistics would spoil the batch normalisation.
     """
     count = max(1, round(params.hard_examples.epoch_fraction * images))
-    rest = count % params.batch_size
-    return count - rest if rest < min(count, params.batch_size / 2) else count
+    full, rest = divmod(count, params.batch_size)
+    return count - rest if full and rest < params.batch_size / 2 else count

@@ -37,7 +37,7 @@ def batches(
         return tf.ensure_shape(images, (None, *split.image_shape)), labels
 
     count = len(split.labels) if indices is None else len(indices())
-    # There is nothing to tune, and the end of a pass can wait for TensorFlow's tuner, up to as long as the pass took.
+    # TensorFlow's tuner has nothing to tune here, but the end of a pass can wait for it, for as long as the pass took.
     options = tf.data.Options()
     options.autotune.enabled = False
     return tf.data.Dataset.range(0, count, size).map(load).prefetch(1).with_options(options)
