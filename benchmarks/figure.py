@@ -3,7 +3,8 @@
     python -m benchmarks.figure
 
 Times are shown for each kind of machine in reports/benchmarks.json, relative to its own T_ref. Accuracies are means
-over seeds: those of the studies or, for models that no study trains, of the benchmark.
+over seeds: those of the studies or, for models that no study trains or whose params have changed since the benchmark,
+those of the benchmark.
 """
 
 import argparse
@@ -50,7 +51,12 @@ def write() -> None:
     found = [one for one in results.read(Path()) if one.accuracy_mean]
     machines = {
         TITLES[kind].lower(): points(
-            machine, {one.name: one.accuracy_mean for one in found if kind not in one.train_time_commits}
+            machine,
+            {
+                one.name: one.accuracy_mean
+                for one in found
+                if kind not in one.train_time_commits or one.name not in machine["time_to_accuracy"]
+            },
         )
         for kind, machine in read_json(BENCHMARKS).items()
         if machine["dataset"] == dataset

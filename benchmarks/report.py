@@ -27,7 +27,9 @@ def markdown(machines: Mapping[str, Any]) -> str:
 def _machine(results: Mapping[str, Any]) -> str:
     machine = results["machine"]
     variants = (
-        f"`{name}` is the {changes['model'].upper()} trained for {changes['epochs']} epochs."
+        f"`{name}` is the {changes['model'].upper()} with "
+        + ", ".join(f"`{key}: {value}`" for key, value in changes.items() if key != "model")
+        + "."
         for name, changes in results["variants"].items()
         if name in results["time_to_accuracy"]
     )

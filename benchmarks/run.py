@@ -36,8 +36,10 @@ def main() -> None:
     if subprocess.run(["dvc", "status", "--quiet", "dvc.yaml"], check=False).returncode:
         raise UserError("the pipeline is not up to date; run `dvc repro` first")
 
+    from fashion.evaluation.results import train_recipes
     from fashion.models.training import dtype_policy
 
+    recipes = train_recipes(Path(), read_yaml(Path("params.yaml")))
     path = REPORT.with_suffix(".json")
     machines = read_json(path) if path.exists() else {}
     kind = dtype_policy("auto").removeprefix("mixed_")
@@ -46,6 +48,8 @@ def main() -> None:
     results = machines.get(kind, {})
     for part in [args.only] if args.only else PARTS:
         results |= training(args.repeats) if part == "training" else {part: measure(part)}
+        timed = {"training": results["time_to_accuracy"], "deep": ["deep"]}.get(part, [])
+        results["recipes"] = results.get("recipes", {}) | {name: recipes[name] for name in timed if name in recipes}
         write_json(path, {**machines, kind: results})  # the next part may fail
     t_ref = statistics.median(run["seconds"] for run in results["time_to_accuracy"]["tutorial"])
     results["train_time_ratio"] = {
@@ -63,11 +67,9 @@ def main() -> None:
 
 def training(repeats: int) -> dict[str, Any]:
     """Return what is measured of the models in params.yaml, and the machine."""
-    values = read_yaml(Path("params.yaml"))
     return {
         "machine": machine(),
         "dataset": load_params().dataset.name,
-        "params": {key: values[key] for key in ("training", "models")},
         "variants": trial.VARIANTS,
         "time_to_accuracy": time_to_accuracy(repeats),
         "utilisation": python("benchmarks.utilisation"),

@@ -147,7 +147,7 @@ def test_report() -> None:
     }
     text = report.markdown({"float32": results})
     assert text.startswith("# Benchmarks\n\n## Without bfloat16 instructions\n\nMeasured by")
-    assert "validation images. `cnn-short` is the CNN trained for 8 epochs.\n" in text
+    assert "validation images. `cnn-short` is the CNN with `epochs: 8`.\n" in text
     lines = text.splitlines()
     assert "| cnn | 92.00% | 92.00% | 75 | 75 | 0.75 |" in lines
     assert "| cnn | +2.00 | 1.50 |" in lines

@@ -60,8 +60,7 @@ PARAMS = (
 BENCHMARKS = {
     "dataset": "Lines",
     "machine": {"commit": "1234567"},
-    "params": {"training": {"epochs": 4}, "models": {"wide": {"epochs": 3}, "plain": {}}},
-    "variants": {"short": {"model": "plain"}},
+    "recipes": {"wide": {"epochs": 3}, "plain": {"epochs": 4}, "tall": {"epochs": 1}},
 }
 METRICS = {
     "accuracy": 0.5,
@@ -162,15 +161,14 @@ def test_malformed_trials(results_folder: Path, old: str, new: str) -> None:
 
 def test_results_on_two_machines(results_folder: Path) -> None:
     path = results_folder / "reports/benchmarks.json"
-    other = {"training": {"epochs": 5}, "models": {"wide": {"epochs": 3}, "plain": {}}}
-    faster = {**BENCHMARKS, "params": other, "train_time_ratio": {"wide": 0.4, "plain": 2.0}}
+    faster = {**BENCHMARKS, "train_time_ratio": {"wide": 0.4, "plain": 2.0, "tall": 3.0}}
     path.write_text(json.dumps({"bfloat16": faster, **json.loads(path.read_text())}))
     header, _, *rows = results.markdown(results.read(results_folder)).splitlines()
     assert "| Training time, x T_ref (bfloat16 / float32) |" in header
     assert [row.split("|")[6].strip() for row in rows] == [
-        "2.00 (commit 1234567) / -",
+        "2.00 / -",
         "0.40 / 0.51",
-        "- / -",
+        "3.00 (commit 1234567) / -",
     ]
 
 

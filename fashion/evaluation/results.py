@@ -28,7 +28,7 @@ class Result:
         accuracies: test accuracy by seed; empty if no study trained it.
         train_time_ratios: training time relative to the tutorial CNN's, by the precision of the machines on which it
             was measured.
-        train_time_commits: of those ratios that were measured with other params, by the same precision.
+        train_time_commits: the commit of each of these ratios whose params have changed since, by precision.
         last_run: metrics of the root pipeline, as the evaluate stage writes them, if it trains this model.
         commit: of the accuracies, if the code or the params of their training runs have changed since.
     """
@@ -78,7 +78,7 @@ def read(root: Path) -> list[Result]:
     }
     if not runs and not studied:
         raise UserError("there are no results yet; run `make`")
-    benchmarks = _benchmarks(root, params)
+    ratios, commits = _train_times(root, params)
     results = []
     for name in runs | studied:
         trials = sorted(studied.get(name, []), key=lambda trial: trial.seed)
@@ -89,16 +89,8 @@ def read(root: Path) -> list[Result]:
                 parameters=cost["parameters"],
                 inference_flops=cost.get("inference_flops"),
                 accuracies={trial.seed: trial.accuracy for trial in trials},
-                train_time_ratios={
-                    precision: one["train_time_ratio"][name]
-                    for precision, one in benchmarks.items()
-                    if name in one["train_time_ratio"]
-                },
-                train_time_commits={
-                    precision: one["deep" if name == "deep" else "machine"]["commit"]
-                    for precision, one in benchmarks.items()
-                    if name in one["train_time_ratio"] and _is_of_other_params(one, name, params)
-                },
+                train_time_ratios=ratios.get(name, {}),
+                train_time_commits=commits.get(name, {}),
                 last_run=runs.get(name),
                 commit=next((trial.commit for trial in trials if trial.commit), None),
             )
@@ -106,21 +98,42 @@ def read(root: Path) -> list[Result]:
     return sorted(results, key=lambda result: (_best_known(result), result.name))
 
 
-def _benchmarks(root: Path, params: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    """Return the benchmarks on this data set, by the precision of the machine."""
+def _train_times(
+    root: Path, params: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, str]]]:
+    """Return the ratios of the training times and the commits of outdated ones, by model and precision."""
     path = root / "reports" / "benchmarks.json"
     machines = read_json(path) if path.exists() else {}
-    dataset = _look_up(params, "dataset.name")
-    return {precision: one for precision, one in machines.items() if one["dataset"] == dataset}
+    ratios: dict[str, dict[str, float]] = {}
+    commits: dict[str, dict[str, str]] = {}
+    for precision, one in machines.items():
+        if one["dataset"] != _look_up(params, "dataset.name"):
+            continue
+        current = train_recipes(root, params)
+        recorded = one.get("recipes", {})
+        for name, ratio in one["train_time_ratio"].items():
+            ratios.setdefault(name, {})[precision] = ratio
+            if name in current and recorded.get(name) != current[name]:
+                part = one["deep"] if name == "deep" and "deep" in one else one["machine"]
+                commits.setdefault(name, {})[precision] = part["commit"]
+    return ratios, commits
 
 
-def _is_of_other_params(benchmarks: Mapping[str, Any], name: str, params: Mapping[str, Any]) -> bool:
-    """Return whether the training time of a model, or of a variant of one, was measured with other params."""
-    model = benchmarks["variants"].get(name, {"model": name})["model"]
-    old, new = (
-        merged(values["training"], values["models"].get(model, {})) for values in (benchmarks["params"], params)
-    )
-    return old != new
+def train_recipes(root: Path, params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the params that each model in params.yaml, and each variant in studies/, is trained with.
+
+    The seed and the test-time augmentation are left out: they do not change the training time.
+    """
+    models = {name: merged(params["training"], own) for name, own in params["models"].items()}
+    found = dict(models)
+    for path in sorted(root.glob("studies/*/params.yaml")):
+        study = read_yaml(path)
+        for name, changes in (study.get("variants") or {}).items():
+            own = merged(study.get("all") or {}, changes)
+            if own.get("model") in models:
+                found.setdefault(name, merged(models[own["model"]], own))
+    left_out = ("seed", "test_time_augmentation")
+    return {name: {key: one for key, one in values.items() if key not in left_out} for name, values in found.items()}
 
 
 @dataclass(frozen=True)
