@@ -48,14 +48,15 @@ def write() -> None:
     from fashion.evaluation.figures import png
 
     dataset = load_params().dataset.name
-    found = [one for one in results.read(Path()) if one.accuracy_mean]
+    found = results.read(Path())
     machines = {
         TITLES[kind].lower(): points(
             machine,
             {
                 one.name: one.accuracy_mean
                 for one in found
-                if kind not in one.train_time_commits or one.name not in machine["time_to_accuracy"]
+                if one.accuracy_mean
+                and (kind not in one.train_time_commits or one.name not in machine["time_to_accuracy"])
             },
         )
         for kind, machine in read_json(BENCHMARKS).items()

@@ -11,6 +11,7 @@ import pytest
 
 from fashion.errors import UserError
 from fashion.evaluation import results
+from fashion.validation import read_yaml
 from tests.conftest import ROOT, idx_params
 
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[a-z]*.py") if path.stem != "training")
@@ -170,6 +171,28 @@ def test_results_on_two_machines(results_folder: Path) -> None:
         "0.40 / 0.51",
         "3.00 (commit 1234567) / -",
     ]
+
+
+def test_train_recipes(results_folder: Path) -> None:
+    """Those of variants count, too: deep is timed apart from the others."""
+    study = {"seeds": [1], "all": {"model": "wide"}, "variants": {"deep": {"layers": {"width": 5}, "seed": 3}}}
+    committed(results_folder / "studies/some/params.yaml", json.dumps(study))
+    params = read_yaml(results_folder / "params.yaml")
+    recipe = {"epochs": 3, "model": "wide", "layers": {"width": 5}}
+    assert results.train_recipes(results_folder, params) == {
+        "wide": {"epochs": 3},
+        "tall": {"epochs": 3},
+        "plain": {"epochs": 4},
+        "deep": recipe,
+    }
+    path = results_folder / "reports/benchmarks.json"
+    machine = {**BENCHMARKS, "train_time_ratio": {"deep": 9.0}, "deep": {"commit": "7654321"}}
+    trials = results_folder / "studies/some/trials.csv"
+    trials.write_text(trials.read_text().replace("tall", "deep", 1))
+    for recorded, commits in (({"deep": recipe}, {}), ({}, {"float32": "7654321"})):
+        path.write_text(json.dumps({"float32": {**machine, "recipes": recorded}}))
+        (deep,) = [one for one in results.read(results_folder) if one.name == "deep"]
+        assert deep.train_time_commits == commits
 
 
 def test_results_of_unequal_classes(results_folder: Path) -> None:

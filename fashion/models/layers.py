@@ -58,7 +58,7 @@ class FastConv2D(keras.layers.Conv2D):
         return _convolution(inputs, tf.convert_to_tensor(self.kernel))
 
 
-@tf.custom_gradient
+@tf.custom_gradient  # type: ignore[untyped-decorator]
 def _convolution(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Sequence[tf.Tensor]]]:
     def gradient(upstream: tf.Tensor) -> Sequence[tf.Tensor]:
         mirrored = tf.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
