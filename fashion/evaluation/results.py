@@ -106,10 +106,10 @@ def _train_times(
     machines = read_json(path) if path.exists() else {}
     ratios: dict[str, dict[str, float]] = {}
     commits: dict[str, dict[str, str]] = {}
+    current = train_recipes(root, params) if machines else {}
     for precision, one in machines.items():
         if one["dataset"] != _look_up(params, "dataset.name"):
             continue
-        current = train_recipes(root, params)
         recorded = one.get("recipes", {})
         for name, ratio in one["train_time_ratio"].items():
             ratios.setdefault(name, {})[precision] = ratio
