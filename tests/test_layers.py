@@ -80,12 +80,29 @@ def test_fast_convolution_with_other_options(options: dict[str, Any]) -> None:
     np.testing.assert_array_equal(fast(images, training=True), reference(images))
 
 
-def test_fast_convolution_in_bfloat16() -> None:
-    layer = layers.FastConv2D(5, 3, padding="same", use_bias=False, dtype="mixed_bfloat16")
-    with tf.GradientTape() as tape:
-        outputs = layer(GENERATOR.normal(size=(6, 7, 7, 4)), training=True)
-    assert outputs.dtype == "bfloat16"
-    assert layer.kernel.dtype == tape.gradient(outputs, layer.kernel.value).dtype == "float32"
+@pytest.mark.parametrize(("count", "width"), [(layers.INTERLEAVED, 3), (2 * layers.INTERLEAVED + 1, 7), (2, 16)])
+def test_fast_convolution_in_bfloat16(count: int, width: int) -> None:
+    fast = layers.FastConv2D(5, 3, padding="same", use_bias=False, dtype="mixed_bfloat16")
+    reference = keras.layers.Conv2D(5, 3, padding="same", use_bias=False)
+    images = tf.constant(GENERATOR.integers(-4, 5, (count, 6, width, 4)), tf.float32)
+    for layer in (fast, reference):
+        layer.build(images.shape)
+    reference.set_weights(fast.get_weights())
+    weights = tf.constant(GENERATOR.integers(-1, 2, (count, 6, width, 5)), tf.float32)  # of the outputs, in the loss
+
+    def gradients(layer: keras.layers.Layer) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images, training=True)
+            assert outputs.dtype == layer.compute_dtype
+            loss = tf.reduce_sum(weights * tf.cast(outputs, "float32"))
+        return tape.gradient(loss, [images, layer.kernel.value])
+
+    by_images, by_kernel = gradients(fast)
+    expected_by_images, expected_by_kernel = gradients(reference)
+    assert by_images.dtype == by_kernel.dtype == "float32"
+    np.testing.assert_allclose(by_images, expected_by_images, atol=0.03)
+    np.testing.assert_allclose(by_kernel, expected_by_kernel, rtol=0.01)
 
 
 def test_standardisation() -> None:
