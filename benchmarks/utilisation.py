@@ -4,18 +4,22 @@
 
 Prints JSON. The rate of a training step counts the multiplications and additions of its convolutions and dense layers;
 everything else (activations, normalisation, the optimiser, reading the data) only adds time. It is compared with the
-rate of a large matrix product in the same precision, measured alternately.
+rate of a large matrix product in the same precision and, if the network has `FastConv2D`, with steps that use Keras'
+own convolutions; all are measured alternately.
 """
 
 import argparse
 import collections
 import json
 import math
+import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import keras
 import tensorflow as tf
@@ -25,6 +29,7 @@ from fashion.data.dataset import Split
 from fashion.errors import run_command
 from fashion.models import networks, training
 from fashion.models.hard_examples import HardExampleSampler
+from fashion.models.layers import FastConv2D
 from fashion.params import TrainingParams, load_params
 
 MATRIX = 2048  # rows and columns
@@ -65,24 +70,44 @@ def operations(model: keras.Model) -> int:
 
 
 def _utilisation(network: ModuleType, params: TrainingParams, split: Split) -> dict[str, Any]:
+    precision = training.dtype_policy(params.precision).removeprefix("mixed_")
+    train, model = _trainer(network, params, split)
+    trainers = {"step": train}
+    if any(isinstance(layer, FastConv2D) for layer in model.layers):
+        with mock.patch.object(FastConv2D, "call", keras.layers.Conv2D.call):
+            trainers["keras_step"], _ = _trainer(network, params, split)
+    times = collections.defaultdict(list)
+    for _ in range(REPEATS):
+        times["product"].append(_product_seconds(precision))
+        for name, steps in trainers.items():
+            started = time.perf_counter()
+            steps()
+            times[name].append((time.perf_counter() - started) / STEPS)
+    seconds = {name: statistics.median(values) for name, values in times.items()}
+    rate = operations(model) * params.batch_size / seconds["step"] / 1e9
+    product = 2 * MATRIX**3 / seconds["product"] / 1e9
+    results = {
+        "precision": precision,
+        "step_gflops": rate,
+        "matrix_product_gflops": product,
+        "share_of_matrix_product": rate / product,
+        "profile": _profile(train),
+    }
+    if "keras_step" in seconds:
+        results["step_relative_to_keras"] = seconds["step"] / seconds["keras_step"]
+    return results
+
+
+def _trainer(network: ModuleType, params: TrainingParams, split: Split) -> tuple[Callable[[], Any], keras.Model]:
+    """Return a function that trains for `STEPS` steps, already traced and warmed up, and its model."""
     model = training.build_and_compile(network, params, split)
     data = training.training_batches(split, params, HardExampleSampler(params, split)).repeat()
-    model.fit(data, steps_per_epoch=STEPS, verbose=0)  # traces and warms up
-    precision = training.dtype_policy(params.precision).removeprefix("mixed_")
-    step = operations(model) * params.batch_size
-    product, steps = [], []
-    for _ in range(REPEATS):
-        product.append(2 * MATRIX**3 / _product_seconds(precision))
-        started = time.perf_counter()
-        model.fit(data, steps_per_epoch=STEPS, verbose=0)
-        steps.append(step * STEPS / (time.perf_counter() - started))
-    return {
-        "precision": precision,
-        "step_gflops": sorted(steps)[REPEATS // 2] / 1e9,
-        "matrix_product_gflops": sorted(product)[REPEATS // 2] / 1e9,
-        "share_of_matrix_product": sorted(steps)[REPEATS // 2] / sorted(product)[REPEATS // 2],
-        "profile": _profile(model, data),
-    }
+
+    def train() -> None:
+        model.fit(data, steps_per_epoch=STEPS, shuffle=False, verbose=0)
+
+    train()
+    return train, model
 
 
 def _product_seconds(precision: str) -> float:
@@ -97,13 +122,13 @@ def _product_seconds(precision: str) -> float:
     return min(times)
 
 
-def _profile(model: keras.Model, data: tf.data.Dataset) -> dict[str, float]:
+def _profile(train: Callable[[], Any]) -> dict[str, float]:
     """Return the fraction of the time that each kind of operation takes, for the twelve slowest, in that order."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
-            model.fit(data, steps_per_epoch=STEPS, verbose=0)
+            train()
         space = xplane_pb2.XSpace.FromString(next(Path(folder).rglob("*.xplane.pb")).read_bytes())
     spent: collections.Counter[str] = collections.Counter()
     for plane in space.planes:

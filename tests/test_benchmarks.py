@@ -112,6 +112,7 @@ def test_report() -> None:
                 "step_gflops": 60.0,
                 "matrix_product_gflops": 120.0,
                 "share_of_matrix_product": 0.5,
+                "step_relative_to_keras": 0.8,
                 "profile": {"Conv2D": 0.4},
             }
         },
@@ -157,7 +158,7 @@ def test_report() -> None:
     assert "| 100 | 3 | 67.5 | 67% |" in lines
     for words in (
         "takes 450 s, 4.5 times the T_ref of",
-        "60 of 120 GFLOP/s, 50%",
+        "60 of 120 GFLOP/s, 50%. A step takes 0.80 of the time that it takes with Keras",
         "side by side with one thread each, and 15 s one after the other with two threads each, 1.50 times as long",
         "a trial that does nothing takes 5.0 ms of the driver",
         "(47 MB) reach the other node in 0.12 s",
@@ -274,3 +275,15 @@ def test_baselines(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     before = [weights.copy() for weights in network.get_weights()]
     baselines.train(network, 10, Split(images, labels), seed=1)
     assert not any(np.array_equal(*pair) for pair in zip(before, network.get_weights(), strict=True))
+
+
+def test_utilisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks with FastConv2D are compared with Keras' convolutions."""
+    monkeypatch.setattr(utilisation, "STEPS", 2)
+    monkeypatch.setattr(utilisation, "MATRIX", 8)
+    for name, compared in (("dnn", False), ("cnn", True)):
+        settings = networks.params_of(name, PARAMS, {"batch_size": 20})
+        results = utilisation._utilisation(networks.load(name), settings, TRAIN)
+        assert ("step_relative_to_keras" in results) == compared
+        assert all(results[key] > 0 for key in results.keys() - {"precision", "profile"})
+        assert results["profile"]["MatMul"] > 0
