@@ -11,8 +11,8 @@ from jaxtyping import Float
 from fashion.data.dataset import Images, histogram, mean_and_deviation
 from fashion.errors import UserError
 
-INTERLEAVED = 20  # images, in bfloat16; divides the usual batch sizes
-WIDE = 16  # pixels, from which images are not interleaved
+NARROW = 8  # pixels, up to which bfloat16 images are interleaved
+INTERLEAVED = 32  # images; see FastConv2D
 
 
 @keras.saving.register_keras_serializable("fashion")
@@ -49,8 +49,10 @@ class FastConv2D(keras.layers.Conv2D):
 
     For small images, two of TensorFlow's operations are slow. In float32 it is the gradient with respect to the inputs,
     which is computed as a convolution with the mirrored kernel instead. In bfloat16 it is the gradient with respect to
-    the kernel: the matrix instructions (AMX) multiply tiles of 32 columns, which a narrow image does not fill, so
-    several images are interleaved. The results agree up to rounding. With other options, it is Keras' layer.
+    the kernel: the matrix instructions (AMX) multiply tiles of 32 columns, which a narrow image does not fill, so 32
+    images are interleaved. (Other numbers also make tiles that are partly filled, and with 20 images of 14 pixels,
+    oneDNN 3.7 multiplies them by uninitialised memory.) The results agree up to rounding. With other options, it is
+    Keras' layer.
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -77,7 +79,7 @@ def _convolution(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Calla
 
 def _kernel_gradient(images: tf.Tensor, shape: tf.TensorShape, upstream: tf.Tensor) -> tf.Tensor:
     factor = 1
-    if images.dtype == tf.bfloat16 and images.shape[2] < WIDE:
+    if images.dtype == tf.bfloat16 and images.shape[2] <= NARROW:
         factor = INTERLEAVED
         images, upstream = _interleaved(images), _interleaved(upstream)
     return tf.compat.v1.nn.conv2d_backprop_filter(
