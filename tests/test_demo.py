@@ -132,6 +132,7 @@ class ResizeDemo(app.Demo):
         self.classes, self.image_shape, self.preprocessing = CLASSES, (*SHAPE, channels), "resize"
         self.train, self.test = (dataset.Split(*draw_lines(count, count, channels)) for count in (60, 30))
         self._models: dict[str, Any] = {"stub": stub_model}
+        self.reference = self.train
         self._neighbours = {"stub": app.NearestNeighbours(stub_model(self.train.images).features)}
 
 

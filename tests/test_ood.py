@@ -47,6 +47,24 @@ def test_mahalanobis_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(distances, expected, rtol=1e-6)
 
 
+def test_group_without_vectors() -> None:
+    """A class may be so rare that no reference image shows it."""
+    moments, fewer = Moments(3), Moments(2)
+    vectors = np.random.default_rng(1).normal(size=(50, 4))
+    for one in (moments, fewer):
+        one.add(vectors, np.arange(50, dtype=np.uint8) % 2)
+    expected = fewer.fit_groups().distances(vectors)
+    np.testing.assert_array_equal(moments.fit_groups().distances(vectors), expected)
+
+
+@pytest.mark.parametrize(("most", "step"), [(899, 2), (900, 1), (400, 3)])
+def test_reference_images(monkeypatch: pytest.MonkeyPatch, most: int, step: int) -> None:
+    monkeypatch.setattr(ood, "REFERENCE_IMAGES", most)
+    reference = ood.reference(TRAIN)
+    np.testing.assert_array_equal(reference.images, TRAIN.images[::step])
+    np.testing.assert_array_equal(reference.labels, TRAIN.labels[::step])
+
+
 def test_constant_vectors() -> None:
     constant = np.full((20, 3), 7.7, np.float32)
     moments = Moments(1)

@@ -12,7 +12,7 @@ from fashion.data.dataset import Images, Split, npy_header
 from fashion.evaluation import calibration, metrics
 from fashion.evaluation.predictions import Labels, Predictions, Probabilities
 from fashion.export import convert, litert, verify
-from fashion.export.ood import OODDetector
+from fashion.export.ood import OODDetector, reference
 from fashion.models import saving
 from fashion.params import ExportParams
 
@@ -31,13 +31,13 @@ def export(
 
     Args:
         path: the trained model.
-        train: the images that the out-of-distribution detector compares with; a sample of them calibrates int8.
+        train: a sample of them calibrates int8, another the out-of-distribution detector compares with.
         validation: the images that the temperature and the detector's thresholds are chosen on.
         test: the images that the exported models are verified and evaluated on.
         classes: the names of the classes.
         params: the section `export`.
         bins: number of bins of the calibration error.
-        features_file: to write the features of the training images to, float16 (n, features), in the .npy format.
+        features_file: to write the features of the reference images to, float16 (n, features), in the .npy format.
 
     Returns:
         The content of each other file to write, by name, and the metrics.
@@ -48,17 +48,18 @@ def export(
     trained = convert.to_float32(saving.load(path))
     extractor = convert.FeatureExtractor(trained)
 
-    def training_images() -> Iterator[tuple[Images, convert.Features, Labels]]:
-        features_file.write(npy_header(np.dtype(np.float16), (len(train.images), extractor.size)))
-        for batch, features, _ in extractor.batches(train):
+    def reference_images() -> Iterator[tuple[Images, convert.Features, Labels]]:
+        known = reference(train)
+        features_file.write(npy_header(np.dtype(np.float16), (len(known.images), extractor.size)))
+        for batch, features, _ in extractor.batches(known):
             features_file.write(features.astype(np.float16).tobytes())
-            yield train.images[batch], features, train.labels[batch]
+            yield known.images[batch], features, known.labels[batch]
 
     validation_features, logits = extractor(validation)
     _, test_logits = extractor(test)
 
     temperature = calibration.fit_temperature(logits, validation.labels)
-    detector = OODDetector.fit(training_images(), len(classes)).calibrate(
+    detector = OODDetector.fit(reference_images(), len(classes)).calibrate(
         validation.images, validation_features, params.ood_rate
     )
     calibrated = convert.with_temperature(trained, temperature)

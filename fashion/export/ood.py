@@ -5,21 +5,29 @@ by its pixels, which detects noise, and by the features of the model's last laye
 """
 
 import io
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, UInt8
 
-from fashion.data.dataset import Images, blocks, npz
+from fashion.data.dataset import Images, Split, blocks, npz
 from fashion.data.resizing import block_means
 
 Vectors = Float[np.ndarray, "n size"]
 Labels = UInt8[np.ndarray, "n"]
 
 EPSILON = 1e-30
+REFERENCE_IMAGES = 10_000  # enough for the detector; the features of all training images take minutes
 MAX_VALUES = 4096  # per image, in the comparison by pixels; the covariance of more would be slow and large
 SHRINKAGE = 0.001  # of the covariance towards a multiple of the identity: some pixels are always black
+
+
+def reference(train: Split) -> Split:
+    """Return every n-th training image, at most `REFERENCE_IMAGES`: those that the detector compares with."""
+    step = math.ceil(len(train.images) / REFERENCE_IMAGES)
+    return replace(train, images=train.images[::step], labels=train.labels[::step])
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class Moments:
         self._products = self._products + values.T @ values
 
     def fit_groups(self) -> TiedGaussians:
-        """Return a distribution per group."""
+        """Return a distribution per group that has vectors."""
         return self._fit(self._counts, self._sums)
 
     def fit_all(self) -> TiedGaussians:
@@ -72,6 +80,7 @@ class Moments:
         return self._fit(self._counts.sum(keepdims=True), self._sums.sum(axis=0, keepdims=True))
 
     def _fit(self, counts: Float64[np.ndarray, "k"], sums: Float64[np.ndarray, "k size"]) -> TiedGaussians:
+        counts, sums = counts[counts > 0], sums[counts > 0]
         means = sums / counts[:, None]
         covariance = (self._products - means.T @ sums) / counts.sum()
         shrinkage = SHRINKAGE * covariance.diagonal().mean() + EPSILON  # not 0 if all vectors are equal
@@ -85,9 +94,9 @@ class OODDetector:
     """Detects images that are unlike the training images.
 
     Attributes:
-        pixels: of the training images, reduced to at most `MAX_VALUES` values, a Gaussian per class.
-        features: of the training images, a Gaussian per class.
-        background: of the features of all training images, a single Gaussian.
+        pixels: of the reference images, reduced to at most `MAX_VALUES` values, a Gaussian per class.
+        features: of the reference images, a Gaussian per class.
+        background: of the features of all reference images, a single Gaussian.
         thresholds: the distances in pixels and in features above which an image is out of distribution.
     """
 
@@ -98,10 +107,10 @@ class OODDetector:
 
     @classmethod
     def fit(cls, batches: Iterable[tuple[Images, Vectors, Labels]], classes: int) -> "OODDetector":
-        """Return a detector for training images, without thresholds yet.
+        """Return a detector without thresholds yet.
 
         Args:
-            batches: the training images, their features and their classes.
+            batches: the reference images, their features and their classes.
             classes: the number of classes.
         """
         pixel_moments, feature_moments = Moments(classes), Moments(classes)
@@ -117,10 +126,10 @@ class OODDetector:
         return replace(self, thresholds=np.quantile(self.distances(images, features), 1 - rate, axis=0))
 
     def distances(self, images: Images, features: Vectors) -> Float64[np.ndarray, "n 2"]:
-        """Return the distance of each image to the training images, in pixels and in features.
+        """Return the distance of each image to the reference images, in pixels and in features.
 
         The first is the squared Mahalanobis distance to the nearest class. The second is that distance minus the one to
-        all training images (J. Ren et al., A simple fix to Mahalanobis distance for improving near-OOD detection,
+        all reference images (J. Ren et al., A simple fix to Mahalanobis distance for improving near-OOD detection,
         arXiv:2106.09022).
         """
         relative = self.features.distances(features) - self.background.distances(features)

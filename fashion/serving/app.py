@@ -27,6 +27,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from fashion.data import FORMAT_LIST, FORMATS, dataset, images
 from fashion.dvc import Lock, check_folder, read_output
 from fashion.errors import UserError
+from fashion.export import ood
 from fashion.serving import preprocessing
 from fashion.serving.classifier import Classifier, exported_models
 
@@ -64,6 +65,7 @@ class Demo:
         image_shape: height, width and number of channels of the input images.
         preprocessing: the method that makes a model input from an image file.
         train: the training images.
+        reference: those among them whose features the models were exported with.
         test: the test images.
     """
 
@@ -83,6 +85,7 @@ class Demo:
         for path in ("data/train", "data/test"):
             check_folder(root, lock, path)
         self.train, self.test = dataset.load(root / "data/train"), dataset.load(root / "data/test")
+        self.reference = ood.reference(self.train)
         first = next(iter(self._models.values()))
         self.classes, self.image_shape, self.preprocessing = first.classes, first.image_shape, first.preprocessing
 
@@ -103,14 +106,14 @@ class Demo:
         models = []
         for name, model in self._models.items():
             predictions = model(pixels[None])
-            nearest = self._neighbours[name](predictions.features[0], min(NEAREST_IMAGES, len(self.train.images)))
+            nearest = self._neighbours[name](predictions.features[0], min(NEAREST_IMAGES, len(self.reference.images)))
             models.append(
                 {
                     "name": name,
                     "probabilities": predictions.probabilities[0].tolist(),
                     "in_distribution": bool(predictions.in_distribution[0]),
                     "nearest": [
-                        {"image": _data_url(self.train.images[i]), "label": self.classes[self.train.labels[i]]}
+                        {"image": _data_url(self.reference.images[i]), "label": self.classes[self.reference.labels[i]]}
                         for i in nearest
                     ],
                 }
