@@ -106,18 +106,17 @@ def _time_to_accuracy(results: Mapping[str, Any]) -> str:
 
 
 def _utilisation(utilisation: Mapping[str, Any]) -> str:
-    fast = {
-        name: f" A step takes {values['step_relative_to_keras']:.2f} of the time that it takes with Keras' `Conv2D` "
-        "instead of `FastConv2D`."
-        for name, values in utilisation.items()
-        if "step_relative_to_keras" in values
-    }
     return "\n\n".join(
         f"`{name}` ({values['precision']}): {values['step_gflops']:.0f} of {values['matrix_product_gflops']:.0f} "
-        f"GFLOP/s, {values['share_of_matrix_product']:.0%}.{fast.get(name, '')} The slowest operations:\n\n"
+        f"GFLOP/s, {values['share_of_matrix_product']:.0%}.{_compared(values.get('step_relative_to_keras'))} "
+        "The slowest operations:\n\n"
         + _table(["Operation", "Time"], ([kind, f"{share:.1%}"] for kind, share in values["profile"].items()))
         for name, values in utilisation.items()
     )
+
+
+def _compared(ratio: float | None) -> str:
+    return f" With `FastConv2D`, a step takes {ratio:.2f} times as long as with Keras' `Conv2D`." if ratio else ""
 
 
 def _scaling(scaling: list[Mapping[str, Any]]) -> str:

@@ -4,12 +4,13 @@
 
 Prints JSON. The rate of a training step counts the multiplications and additions of its convolutions and dense layers;
 everything else (activations, normalisation, the optimiser, reading the data) only adds time. It is compared with the
-rate of a large matrix product in the same precision and, if the network has `FastConv2D`, with steps that use Keras'
-own convolutions; all are measured alternately.
+rate of a large matrix product in the same precision. If the network has `FastConv2D`, the time of a step is also
+compared with that of a step with Keras' `Conv2D`. All are measured in turns.
 """
 
 import argparse
 import collections
+import functools
 import json
 import math
 import statistics
@@ -79,9 +80,9 @@ def _utilisation(network: ModuleType, params: TrainingParams, split: Split) -> d
     times = collections.defaultdict(list)
     for _ in range(REPEATS):
         times["product"].append(_product_seconds(precision))
-        for name, steps in trainers.items():
+        for name, run in trainers.items():
             started = time.perf_counter()
-            steps()
+            run()
             times[name].append((time.perf_counter() - started) / STEPS)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     rate = operations(model) * params.batch_size / seconds["step"] / 1e9
@@ -103,9 +104,7 @@ def _trainer(network: ModuleType, params: TrainingParams, split: Split) -> tuple
     model = training.build_and_compile(network, params, split)
     data = training.training_batches(split, params, HardExampleSampler(params, split)).repeat()
 
-    def train() -> None:
-        model.fit(data, steps_per_epoch=STEPS, shuffle=False, verbose=0)
-
+    train = functools.partial(model.fit, data, steps_per_epoch=STEPS, shuffle=False, verbose=0)
     train()
     return train, model
 

@@ -158,7 +158,7 @@ def test_report() -> None:
     assert "| 100 | 3 | 67.5 | 67% |" in lines
     for words in (
         "takes 450 s, 4.5 times the T_ref of",
-        "60 of 120 GFLOP/s, 50%. A step takes 0.80 of the time that it takes with Keras",
+        "60 of 120 GFLOP/s, 50%. With `FastConv2D`, a step takes 0.80 times as long as",
         "side by side with one thread each, and 15 s one after the other with two threads each, 1.50 times as long",
         "a trial that does nothing takes 5.0 ms of the driver",
         "(47 MB) reach the other node in 0.12 s",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fashion.models import layers
+from fashion.models import layers, processor
 
 GENERATOR = np.random.default_rng(1)
 
@@ -80,31 +80,41 @@ def test_fast_convolution_with_other_options(options: dict[str, Any]) -> None:
     np.testing.assert_array_equal(fast(images, training=True), reference(images))
 
 
-@pytest.mark.parametrize(
-    ("count", "width"), [(layers.INTERLEAVED, 3), (2 * layers.INTERLEAVED + 1, layers.NARROW), (2, 9)]
-)
-def test_fast_convolution_in_bfloat16(count: int, width: int) -> None:
-    fast = layers.FastConv2D(5, 3, padding="same", use_bias=False, dtype="mixed_bfloat16")
-    reference = keras.layers.Conv2D(5, 3, padding="same", use_bias=False)
-    images = tf.constant(GENERATOR.integers(-4, 5, (count, 6, width, 4)), tf.float32)
+@pytest.mark.skipif(not processor.uses_amx(), reason="FastConv2D interleaves images with AMX only")
+@pytest.mark.parametrize(("count", "width"), [(1, 1), (33, 2), (32, 3), (65, layers.NARROW)])
+@pytest.mark.parametrize("size", [3, 5])
+def test_fast_convolution_with_amx(count: int, width: int, size: int) -> None:
+    """With small integers, there is no rounding."""
+    fast = layers.FastConv2D(5, size, padding="same", use_bias=False, dtype="mixed_bfloat16")
+    reference = keras.layers.Conv2D(5, size, padding="same", use_bias=False)
+    images = tf.constant(GENERATOR.integers(-1, 2, (count, 2, width, 4)), tf.float32)
+    weights = tf.constant(GENERATOR.integers(-1, 2, (count, 2, width, 5)), tf.float32)  # of the outputs, in the loss
     for layer in (fast, reference):
         layer.build(images.shape)
-    reference.set_weights(fast.get_weights())
-    weights = tf.constant(GENERATOR.integers(-1, 2, (count, 6, width, 5)), tf.float32)  # of the outputs, in the loss
+    reference.set_weights([GENERATOR.integers(-1, 2, (size, size, 4, 5)).astype(np.float32)])
+    fast.set_weights(reference.get_weights())
 
     def gradients(layer: keras.layers.Layer) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(images)
-            outputs = layer(images, training=True)
-            assert outputs.dtype == layer.compute_dtype
-            loss = tf.reduce_sum(weights * tf.cast(outputs, "float32"))
-        return tape.gradient(loss, [images, layer.kernel.value])
+            loss = tf.reduce_sum(weights * tf.cast(layer(images, training=True), "float32"))
+        return [*tape.gradient(loss, [images, layer.kernel.value])]
 
-    by_images, by_kernel = gradients(fast)
-    expected_by_images, expected_by_kernel = gradients(reference)
-    assert by_images.dtype == by_kernel.dtype == "float32"
-    np.testing.assert_allclose(by_images, expected_by_images, atol=0.03)
-    np.testing.assert_allclose(by_kernel, expected_by_kernel, rtol=0.01)
+    with mock.patch.object(layers, "_interleaved", wraps=layers._interleaved) as used:
+        results = gradients(fast)
+    assert used.call_count == 2
+    for found, expected in zip(results, gradients(reference), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("width", "amx"), [(layers.NARROW + 1, True), (layers.NARROW, False), (None, True)])
+def test_fast_convolution_in_bfloat16(monkeypatch: pytest.MonkeyPatch, width: int | None, amx: bool) -> None:
+    """Without AMX and for wide images, it is Keras' layer."""
+    monkeypatch.setattr(processor, "uses_amx", lambda: amx)
+    monkeypatch.setattr(layers, "_convolution", None)
+    layer = layers.FastConv2D(5, 3, padding="same", use_bias=False, dtype="mixed_bfloat16")
+    outputs = layer(keras.Input((7, width, 4)), training=True)
+    assert outputs.dtype == "bfloat16"
 
 
 def test_standardisation() -> None:

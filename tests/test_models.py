@@ -20,7 +20,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from fashion.data.dataset import Split
 from fashion.errors import UserError
-from fashion.models import layers, networks, saving, training
+from fashion.models import layers, networks, processor, saving, training
 from fashion.models.flops import inference_flops
 from fashion.validation import merged
 from tests.conftest import MODELS, ROOT, SMALL_NETWORKS, draw_lines
@@ -293,7 +293,7 @@ def test_precision_of_gpus(
 def test_precision_of_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """One machine decides what `auto` is, so that all nodes compute in the same precision."""
     for precision, available in (("bfloat16", True), ("float32", False)):
-        monkeypatch.setattr(training, "_has_bfloat16", lambda available=available: available)
+        monkeypatch.setattr(processor, "has_bfloat16", lambda available=available: available)
         all_params = [PARAMS.model_copy(update={"precision": one}) for one in ("auto", "float32", "bfloat16")]
         fixed = [training.fix_precision(params).precision for params in all_params]
         assert fixed == [precision, "float32", "bfloat16"]

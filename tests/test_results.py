@@ -176,6 +176,7 @@ def results_numbers(read: Read) -> Iterator[str]:
     seconds = {name: statistics.median(run["seconds"] for run in runs[name]) for name in runs}
     accuracy = statistics.mean(run["accuracy"] for run in runs["tutorial"])
     yield f"takes {seconds['tutorial']:.0f} s and reaches a test accuracy of {accuracy:.1%}"
+    yield f"takes {1 - benchmarks['utilisation']['cnn']['step_relative_to_keras']:.0%} less time in bfloat16"
     minutes, ratio = benchmarks["deep"]["seconds"] / 60, benchmarks["train_time_ratio"]["deep"]
     yield f"about {minutes:.0f} minutes, {ratio:.1f} times the T_ref"
     yield f"How accurate is a larger CNN? | about {3 * minutes:.0f} minutes |"

@@ -88,7 +88,7 @@ def small_ladder() -> train.Study:
 
 def test_ladder_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step is valid and, on a processor with bfloat16 instructions, no two are the same."""
-    monkeypatch.setattr("fashion.models.training._has_bfloat16", lambda: True)
+    monkeypatch.setattr("fashion.models.processor.has_bfloat16", lambda: True)
     study = small_ladder()
     declared = train.declare(study, {})
     assert len({trial.key for trial in declared}) == len(declared) == 2 * sum(map(len, study.steps.values()))

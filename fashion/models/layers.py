@@ -10,9 +10,10 @@ from jaxtyping import Float
 
 from fashion.data.dataset import Images, histogram, mean_and_deviation
 from fashion.errors import UserError
+from fashion.models import processor
 
-NARROW = 8  # pixels, up to which bfloat16 images are interleaved
-INTERLEAVED = 32  # images; see FastConv2D
+NARROW = 8  # pixels; bfloat16 images up to this width are interleaved
+INTERLEAVED = 32  # images at a time; FastConv2D explains the number
 
 
 @keras.saving.register_keras_serializable("fashion")
@@ -47,19 +48,21 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 class FastConv2D(keras.layers.Conv2D):
     """A convolution that trains faster on CPUs, with `padding="same"`, `use_bias=False` and an odd kernel.
 
-    For small images, two of TensorFlow's operations are slow. In float32 it is the gradient with respect to the inputs,
-    which is computed as a convolution with the mirrored kernel instead. In bfloat16 it is the gradient with respect to
-    the kernel: the matrix instructions (AMX) multiply tiles of 32 columns, which a narrow image does not fill, so 32
-    images are interleaved. (Other numbers also make tiles that are partly filled, and with 20 images of 14 pixels,
-    oneDNN 3.7 multiplies them by uninitialised memory.) The results agree up to rounding. With other options, it is
-    Keras' layer.
+    On small images, TensorFlow computes one of the gradients slowly. In float32, it is that of the inputs; here it is a
+    convolution with the mirrored kernel. In bfloat16 on processors with AMX, it is that of the kernel: AMX multiplies
+    tiles of 32 columns, which a narrow image leaves mostly empty, so 32 images are interleaved. (Test another number
+    before you use it: with 20 images of 14 pixels, oneDNN 3.7 reads uninitialised memory.) The results agree up to
+    rounding. In all other cases, it is Keras' layer.
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Convolve `inputs`, (n, height, width, channels). Only in training, so that exports have Keras' graph."""
-        options = self.padding, self.use_bias, self.activation, self.groups, *self.strides, *self.dilation_rate
-        plain = options == ("same", False, keras.activations.linear, 1, 1, 1, 1, 1)
-        if not (training and plain and all(size % 2 for size in self.kernel_size)):
+        options = self.padding, self.use_bias, self.activation, self.data_format, self.groups
+        plain = options == ("same", False, keras.activations.linear, "channels_last", 1)
+        plain = plain and all(size % 2 for size in self.kernel_size) and {*self.strides, *self.dilation_rate} == {1}
+        narrow = 0 < (inputs.shape[2] or 0) <= NARROW
+        slow = inputs.dtype == "float32" or (inputs.dtype == "bfloat16" and narrow and processor.uses_amx())
+        if not (training and plain and slow):
             return super().call(inputs)
         return _convolution(inputs, tf.convert_to_tensor(self.kernel))
 
@@ -67,30 +70,26 @@ class FastConv2D(keras.layers.Conv2D):
 @tf.custom_gradient  # type: ignore[untyped-decorator]
 def _convolution(images: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Sequence[tf.Tensor]]]:
     def gradient(upstream: tf.Tensor) -> Sequence[tf.Tensor]:
+        once = [1, 1, 1, 1]
         if images.dtype == tf.bfloat16:
-            by_images = tf.compat.v1.nn.conv2d_backprop_input(tf.shape(images), kernel, upstream, [1, 1, 1, 1], "SAME")
+            by_images = tf.compat.v1.nn.conv2d_backprop_input(tf.shape(images), kernel, upstream, once, "SAME")
+            dilations = [1, 1, INTERLEAVED, 1]
+            by_kernel = tf.compat.v1.nn.conv2d_backprop_filter(
+                _interleaved(images), kernel.shape, _interleaved(upstream), once, "SAME", dilations=dilations
+            )
         else:
             mirrored = tf.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
             by_images = tf.nn.conv2d(upstream, mirrored, strides=1, padding="SAME")
-        return by_images, _kernel_gradient(images, kernel.shape, upstream)
+            by_kernel = tf.compat.v1.nn.conv2d_backprop_filter(images, kernel.shape, upstream, once, "SAME")
+        return by_images, by_kernel
 
     return tf.nn.conv2d(images, kernel, strides=1, padding="SAME"), gradient
 
 
-def _kernel_gradient(images: tf.Tensor, shape: tf.TensorShape, upstream: tf.Tensor) -> tf.Tensor:
-    factor = 1
-    if images.dtype == tf.bfloat16 and images.shape[2] <= NARROW:
-        factor = INTERLEAVED
-        images, upstream = _interleaved(images), _interleaved(upstream)
-    return tf.compat.v1.nn.conv2d_backprop_filter(
-        images, shape, upstream, [1, 1, 1, 1], "SAME", dilations=[1, 1, factor, 1]
-    )
-
-
 def _interleaved(images: tf.Tensor) -> tf.Tensor:
-    """Return wide images, each made of `INTERLEAVED` images whose columns alternate.
+    """Return images `INTERLEAVED` times as wide, in which the columns of `INTERLEAVED` images alternate.
 
-    A kernel with that dilation then sees pixels of one image only. The batch is filled up with black images.
+    A kernel with that dilation sees one image at a time. Zeros complete the batch; they add nothing to the gradient.
     """
     missing = -tf.shape(images)[0] % INTERLEAVED
     filled = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])

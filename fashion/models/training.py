@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import ModuleType
 
 import keras
@@ -11,7 +10,7 @@ import pandas as pd
 import tensorflow as tf
 
 from fashion.data.dataset import Split
-from fashion.models import optimizers
+from fashion.models import optimizers, processor
 from fashion.models.augmentation import augment
 from fashion.models.checkpoints import Checkpoints
 from fashion.models.hard_examples import HardExampleSampler, images_per_epoch
@@ -165,29 +164,13 @@ def class_weights(params: TrainingParams, train: Split) -> dict[int, float] | No
 def dtype_policy(precision: str) -> str:
     """Return Keras' dtype policy; `auto` is bfloat16 where the GPU or else the processor supports it, else float32."""
     if precision == "auto":
-        precision = "bfloat16" if _has_bfloat16() else "float32"
+        precision = "bfloat16" if processor.has_bfloat16() else "float32"
     return "mixed_bfloat16" if precision == "bfloat16" else precision
 
 
 def fix_precision(params: TrainingParams) -> TrainingParams:
     """Replace `precision: auto` by that of this machine, for trials that must not depend on the node that runs them."""
     return params.model_copy(update={"precision": dtype_policy(params.precision).removeprefix("mixed_")})
-
-
-def _has_bfloat16() -> bool:
-    """Return whether the GPU or, without one, the processor computes in bfloat16.
-
-    GPUs do from compute capability 8.0, x86 processors with the instructions in AVX-512 or AMX.
-    """
-    if gpus := tf.config.list_physical_devices("GPU"):
-        return all(
-            tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0) for gpu in gpus
-        )
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    except OSError:  # not Linux
-        return False
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 
 class TrainingMetrics(keras.callbacks.Callback):
