@@ -103,7 +103,6 @@ def _trainer(network: ModuleType, params: TrainingParams, split: Split) -> tuple
     """Return a function that trains for `STEPS` steps, already traced and warmed up, and its model."""
     model = training.build_and_compile(network, params, split)
     data = training.training_batches(split, params, HardExampleSampler(params, split)).repeat()
-
     train = functools.partial(model.fit, data, steps_per_epoch=STEPS, shuffle=False, verbose=0)
     train()
     return train, model

@@ -30,6 +30,7 @@ from starlette.applications import Starlette
 from fashion.data import dataset, images
 from fashion.dvc import Lock, folder_md5
 from fashion.errors import UserError
+from fashion.export import ood
 from fashion.files import list_folder
 from fashion.serving import app
 from fashion.serving.classifier import Classifier, Predictions
@@ -114,6 +115,13 @@ def test_training_image_is_its_own_neighbour(address: str, splits: dict[str, dat
     pixels = splits["train"].images[7]
     for model in requests.post(f"{address}/predict", data=png(pixels), timeout=30).json()["models"]:
         np.testing.assert_array_equal(decode_url(model["nearest"][0]["image"]), pixels)
+
+
+def test_other_reference_images(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The models were exported by code that chose others."""
+    monkeypatch.setattr(ood, "REFERENCE_IMAGES", 2)
+    with pytest.raises(UserError, match=r"features.npy describes \d+ images instead of 2; run `dvc repro`"):
+        app.Demo(project.folder)
 
 
 def test_nearest_neighbours() -> None:

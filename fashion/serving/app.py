@@ -77,15 +77,18 @@ class Demo:
         """
         lock = Lock.read(root)
         self._models = {name: Classifier(root, lock, name) for name in exported_models(root, lock)}
-        self._neighbours = {}
-        for name in self._models:
-            path = f"models/{name}/features.npy"
-            lock.check_made_from(path, "data/train")
-            self._neighbours[name] = NearestNeighbours(np.load(io.BytesIO(read_output(root, lock, path))))
         for path in ("data/train", "data/test"):
             check_folder(root, lock, path)
         self.train, self.test = dataset.load(root / "data/train"), dataset.load(root / "data/test")
         self.reference = ood.reference(self.train)
+        self._neighbours = {}
+        for name in self._models:
+            path = f"models/{name}/features.npy"
+            lock.check_made_from(path, "data/train")
+            features = np.load(io.BytesIO(read_output(root, lock, path)))
+            if len(features) != (count := len(self.reference.images)):
+                raise UserError(f"{path} describes {len(features)} images instead of {count}; run `dvc repro`")
+            self._neighbours[name] = NearestNeighbours(features)
         first = next(iter(self._models.values()))
         self.classes, self.image_shape, self.preprocessing = first.classes, first.image_shape, first.preprocessing
 
