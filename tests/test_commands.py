@@ -122,7 +122,7 @@ def results_folder(tmp_path: Path) -> Path:
 def test_results(results_folder: Path) -> None:
     table = python("-m", "fashion.cli", "results", "--root", str(results_folder)).stdout
     assert table.splitlines() == [
-        "| Model | Parameters | MFLOP | Test accuracy  | Seeds | Training time, x T_ref | Last run (95 % interval)  |",
+        "| Model | Parameters | MFLOP | Test accuracy  | Seeds | Training time, x T_ref | Last run (95% interval)  |",
         "|-------|------------|-------|----------------|-------|------------------------|---------------------------|",
         "| PLAIN | 1,234      | 5.6   | -              | -     | -                      | 50.00% (25.00% to 75.00%) |",
         "| WIDE  | 1,234      | 5.6   | 85.00% ± 7.07% | 2     | 0.51                   | 50.00% (25.00% to 75.00%) |",

@@ -138,7 +138,7 @@ def test_ten_classes(digits: Flowers) -> None:
     base, head = (committed(digits, revision, "trials.csv")["accuracy"].astype(float) for revision in ("main", "work"))
     means = (f"{side.mean():.2%} ± {side.std():.2%}" for side in (base, head))
     change = f"{100 * (head.mean() - base.mean()):+.2f} points"
-    assert f"| mean accuracy, 5 seeds | {' | '.join(means)} | {change} | **worse**: 95 % interval " in done.stdout
+    assert f"| mean accuracy, 5 seeds | {' | '.join(means)} | {change} | **worse**: 95% interval " in done.stdout
     assert "head is more accurate in 0 of 25 pairs of trials" in done.stdout
 
 

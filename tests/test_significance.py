@@ -130,7 +130,7 @@ def test_same_predictions() -> None:
 
 
 def test_recall_change_coverage() -> None:
-    """3000 draws of 100 images each, of which 8 % are fixed and 3 % broken on average."""
+    """3000 draws of 100 images each, of which 8% are fixed and 3% broken on average."""
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(3000):

@@ -116,7 +116,7 @@ def _header(
 
 
 def _proportion(successes: int, trials: int) -> str:
-    """Return a proportion with its 95 % interval."""
+    """Return a proportion with its 95% interval."""
     if not trials:
         return "-"
     low, high = wilson_interval(successes, trials)

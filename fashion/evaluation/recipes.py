@@ -19,7 +19,7 @@ class RecipeChange:
     """The change in mean test accuracy between two recipes.
 
     Attributes:
-        accuracy: the change with its 95 % interval, which allows for the choice of seeds and test images.
+        accuracy: the change with its 95% interval, which allows for the choice of seeds and test images.
         p_value: two-sided, for the null hypothesis of no change.
         pairs: number of pairs of a model of base and a model of head.
         wins: number of pairs in which head's model is more accurate; ties count half.

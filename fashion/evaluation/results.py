@@ -263,7 +263,7 @@ def _rows(results: list[Result]) -> list[tuple[str, ...]]:
         )
         for result in results
     ]
-    header = ("Model", "Parameters", "MFLOP", "Test accuracy", "Seeds", time, "Last run (95 % interval)")
+    header = ("Model", "Parameters", "MFLOP", "Test accuracy", "Seeds", time, "Last run (95% interval)")
     table = [(*header, *MACRO_METRICS), *rows]
     return table if unequal else [row[: len(header)] for row in table]
 
@@ -286,7 +286,7 @@ def _label(commit: str | None) -> str:
 
 
 def interval(metrics: Mapping[str, Any]) -> str:
-    """Return an accuracy with its 95 % interval."""
+    """Return an accuracy with its 95% interval."""
     low, high = metrics["accuracy_interval"]["low"], metrics["accuracy_interval"]["high"]
     return f"{metrics['accuracy']:.2%} ({low:.2%} to {high:.2%})"
 

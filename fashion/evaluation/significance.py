@@ -17,7 +17,7 @@ Correct = Bool[np.ndarray, "n"]
 
 @dataclass(frozen=True)
 class Interval:
-    """A change with its 95 % confidence interval."""
+    """A change with its 95% confidence interval."""
 
     change: float
     low: float
@@ -25,7 +25,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the change is significant at the 5 % level."""
+        """Whether the change is significant at the 5% level."""
         return self.low > 0 or self.high < 0
 
 

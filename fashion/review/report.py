@@ -157,7 +157,7 @@ def _recipe(model: Comparison) -> list[tuple[str, ...]]:
     change = recipe.change
     low, high = (_points(value) for value in (change.accuracy.low, change.accuracy.high))
     verdict = (
-        f"**{recipe.verdict}**: 95 % interval {low} to {high}, p = {recipe.p_adjusted:.2g}; head is more accurate in "
+        f"**{recipe.verdict}**: 95% interval {low} to {high}, p = {recipe.p_adjusted:.2g}; head is more accurate in "
         f"{change.wins:g} of {change.pairs} pairs of trials"
     )
     if recipe.verdict == "within noise":
@@ -182,7 +182,7 @@ def _loss(pair: PairedResult) -> str:
     if pair.loss is None:
         return ""
     verdict = ("better" if pair.loss.change < 0 else "worse") if pair.loss.excludes_zero else "within noise"
-    return f"{verdict} (95 %: {pair.loss.low:+.4f} to {pair.loss.high:+.4f})"
+    return f"{verdict} (95%: {pair.loss.low:+.4f} to {pair.loss.high:+.4f})"
 
 
 def _calibration(pair: PairedResult) -> str:

@@ -30,7 +30,7 @@ from fashion.tune.space import CURRENT, Result, Space, Values
 
 CORES = 1  # per trial
 DIGITS = 3  # significant digits of the numbers that are tried
-# ASHA stops the worse half of the trials after 30 % and after 60 % of their epochs. The learning rate of each decays to
+# ASHA stops the worse half of the trials after 30% and after 60% of their epochs. The learning rate of each decays to
 # 0 in its own last epoch, so trials of different lengths are comparable only at the same percentage.
 FIRST_RUNG = 30
 REDUCTION_FACTOR = 2
