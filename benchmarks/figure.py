@@ -98,7 +98,7 @@ def draw(machines: Mapping[str, Mapping[str, tuple[float, float]]], published: M
         colours = [COLOURS[2 if name in LABELS else 0] for name in models]
         faces = "none" if number else colours
         measured.scatter(*zip(*models.values(), strict=True), edgecolors=colours, facecolors=faces, label=kind)
-    for name in next(iter(machines.values())):
+    for name in dict.fromkeys(name for models in machines.values() for name in models):
         point = max(models[name] for models in machines.values() if name in models)  # the slowest
         offset = {"demo": 7, "tutorial": -14}.get(name, -4)  # these two are close to each other
         measured.annotate(LABELS.get(name, name), point, (7, offset), textcoords="offset points")

@@ -12,11 +12,13 @@ import platform
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks import figure, report, trial
 from benchmarks.dvc import seconds
+from fashion.dvc import git
 from fashion.errors import UserError, run_command
 from fashion.files import read_json, write_json, write_text
 from fashion.params import load_params
@@ -24,6 +26,7 @@ from fashion.validation import read_yaml
 
 REPORT = Path("reports/benchmarks")
 SCALES = (1, 8, 32)
+DEEP_EPOCHS = 3  # of studies/deep, from which the time of a whole training is extrapolated
 PARTS = ("training", "deep", "scaling", "dvc", "trials", "serving", "load_test")
 
 
@@ -43,26 +46,30 @@ def main() -> None:
     path = REPORT.with_suffix(".json")
     machines = read_json(path) if path.exists() else {}
     kind = dtype_policy("auto").removeprefix("mixed_")
-    if args.only not in (None, "training") and kind not in machines:
-        raise UserError(f"{path} has no results of a machine that computes in {kind}; run with --only training first")
     results = machines.get(kind, {})
+    if results.get("dataset") != load_params().dataset.name:
+        results = {}
+    if args.only not in (None, "training") and not results:
+        raise UserError(f"{path} has no results of {kind} with this data set; run with --only training first")
     for part in [args.only] if args.only else PARTS:
         results |= training(args.repeats) if part == "training" else {part: measure(part)}
         timed = {"training": results["time_to_accuracy"], "deep": ["deep"]}.get(part, [])
         results["recipes"] = results.get("recipes", {}) | {name: recipes[name] for name in timed if name in recipes}
-        write_json(path, {**machines, kind: results})  # the next part may fail
-    t_ref = statistics.median(run["seconds"] for run in results["time_to_accuracy"]["tutorial"])
-    results["train_time_ratio"] = {
-        name: statistics.median(run["seconds"] for run in runs) / t_ref
-        for name, runs in results["time_to_accuracy"].items()
-    }
-    if "deep" in results:
-        results["train_time_ratio"]["deep"] = results["deep"]["seconds"] / results["deep"]["tutorial_seconds"]
-    machines = dict(sorted({**machines, kind: results}.items()))
-    write_json(path, machines)
+        results["train_time_ratio"] = train_time_ratios(results)
+        machines = dict(sorted({**machines, kind: results}.items()))
+        write_json(path, machines)  # the next part may fail
     write_text(REPORT.with_suffix(".md"), report.markdown(machines))
     figure.write()
     print(report.markdown(machines))
+
+
+def train_time_ratios(results: Mapping[str, Any]) -> dict[str, float]:
+    """Return the training time of each model, relative to the tutorial CNN's (medians)."""
+    runs = results["time_to_accuracy"]
+    seconds = {name: statistics.median(run["seconds"] for run in runs[name]) for name in runs}
+    ratios = {name: one / seconds["tutorial"] for name, one in seconds.items()}
+    deep = results.get("deep")
+    return ratios | ({"deep": deep["seconds"] / deep["tutorial_seconds"]} if deep else {})
 
 
 def training(repeats: int) -> dict[str, Any]:
@@ -70,7 +77,7 @@ def training(repeats: int) -> dict[str, Any]:
     return {
         "machine": machine(),
         "dataset": load_params().dataset.name,
-        "variants": trial.VARIANTS,
+        "variants": trial.variants("short", load_params()),
         "time_to_accuracy": time_to_accuracy(repeats),
         "utilisation": python("benchmarks.utilisation"),
         "overhead": {"help_seconds": stage_help()},
@@ -81,7 +88,7 @@ def measure(part: str) -> dict[str, Any]:
     """Return the results of a part, with the current commit."""
     own = {"deep": deep, "scaling": scaling}
     results = own[part]() if part in own else python(f"benchmarks.{part}")
-    return {**results, "commit": commit()}
+    return {**results, "commit": git(Path(), "rev-parse", "--short", "HEAD")}
 
 
 def python(module: str, *arguments: str) -> Any:
@@ -110,14 +117,8 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
-        "commit": commit(),
+        "commit": git(Path(), "rev-parse", "--short", "HEAD"),
     }
-
-
-def commit() -> str | None:
-    """Return the current commit, if there is one."""
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 def _lines(path: str) -> list[str]:
@@ -138,7 +139,14 @@ def time_to_accuracy(repeats: int) -> dict[str, list[Any]]:
 def deep() -> dict[str, Any]:
     """Time the first epochs of studies/deep and, for comparison, a training run of the tutorial CNN."""
     tutorial = python("benchmarks.trial", "tutorial", "1")
-    return {**python("benchmarks.deep"), "tutorial_seconds": tutorial["seconds"]}
+    ((name, changes),) = trial.variants("deep", load_params()).items()
+    start = python("benchmarks.trial", name, "1", "--epochs", str(DEEP_EPOCHS))
+    return {
+        "seconds": start["seconds"] * changes["epochs"] / DEEP_EPOCHS,
+        "epochs": changes["epochs"],
+        "timed_epochs": DEEP_EPOCHS,
+        "tutorial_seconds": tutorial["seconds"],
+    }
 
 
 def scaling() -> dict[str, Any]:

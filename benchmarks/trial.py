@@ -1,6 +1,6 @@
 """Train a model or a baseline once, and print its training time and test accuracy as JSON.
 
-    python -m benchmarks.trial NAME SEED
+    python -m benchmarks.trial NAME SEED [--epochs N]
 
 The time excludes imports and the reading of the data.
 """
@@ -10,18 +10,17 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from fashion import study
 from fashion.data import dataset
 from fashion.data.dataset import Split
 from fashion.errors import run_command
 from fashion.params import Params, load_params
 
 BASELINES = ("tutorial", "demo")
-VARIANTS = {  # as in studies/short
-    "cnn-short": {"model": "cnn", "epochs": 8, "filters": [16, 64, 128], "hard_examples": {"refresh_every": 4}}
-}
 Probabilities = Callable[[np.ndarray], np.ndarray]
 
 
@@ -29,25 +28,28 @@ def main() -> None:
     """Run the trial."""
     params = load_params()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trial", description=__doc__)
-    parser.add_argument("name", choices=names(params))
+    parser.add_argument("name", choices=[*names(params), *variants("deep", params)])
     parser.add_argument("seed", type=int)
+    parser.add_argument("--epochs", type=int, metavar="N", help="instead of those in params.yaml; not for a baseline")
     args = parser.parse_args()
     train, validation, test = (dataset.load(Path(f"data/{name}")) for name in ("train", "validation", "test"))
     if args.name in BASELINES:
         seconds, probabilities = _train_baseline(args.name, args.seed, train, validation)
     else:
-        seconds, probabilities = _train_model(args.name, args.seed, params, train, validation)
+        seconds, probabilities = _train_model(args.name, args.seed, args.epochs, params, train, validation)
     accuracy = float(np.mean(probabilities(test.images).argmax(axis=1) == test.labels))
     print(json.dumps({"name": args.name, "seed": args.seed, "seconds": seconds, "accuracy": accuracy}))
 
 
 def names(params: Params) -> list[str]:
-    """Return the names of all trials: the baselines, the models in params.yaml and their variants."""
-    return [
-        *BASELINES,
-        *params.models,
-        *(name for name, changes in VARIANTS.items() if changes["model"] in params.models),
-    ]
+    """Return what is trained as a whole: the baselines, the models in params.yaml and the variants of studies/short."""
+    return [*BASELINES, *params.models, *variants("short", params)]
+
+
+def variants(name: str, params: Params) -> dict[str, dict[str, Any]]:
+    """Return the variants of a study, if the project has it: their model and what they change in its params."""
+    path = Path("studies", name, "params.yaml")
+    return study.read(path, params.models).variants if path.exists() else {}
 
 
 def _train_baseline(name: str, seed: int, train: Split, validation: Split) -> tuple[float, Probabilities]:
@@ -62,10 +64,13 @@ def _train_baseline(name: str, seed: int, train: Split, validation: Split) -> tu
     return seconds, lambda images: network.predict(baselines.scaled(images), verbose=0)
 
 
-def _train_model(name: str, seed: int, params: Params, train: Split, validation: Split) -> tuple[float, Probabilities]:
+def _train_model(
+    name: str, seed: int, epochs: int | None, params: Params, train: Split, validation: Split
+) -> tuple[float, Probabilities]:
     from fashion.models import networks, training
 
-    changes = {"seed": seed, **VARIANTS.get(name, {"model": name})}
+    changes = {"model": name} | variants("short", params).get(name, {}) | variants("deep", params).get(name, {})
+    changes |= {"seed": seed} | ({"epochs": epochs} if epochs else {})
     model = str(changes.pop("model"))
     settings = networks.params_of(model, params, changes)
     started = time.perf_counter()

@@ -43,17 +43,17 @@ class Lock:
         self.stages = stages
 
     @classmethod
-    def read(cls, root: Path, path: str = "dvc.lock") -> "Lock":
-        """Read a dvc.lock; `path` is relative to the project's folder.
+    def read(cls, folder: Path) -> "Lock":
+        """Read the dvc.lock in a folder.
 
         Raises:
             UserError: it is missing, or as for `parse`.
         """
         try:
-            content = (root / path).read_bytes()
+            content = (path := folder / "dvc.lock").read_bytes()
         except FileNotFoundError as error:
-            raise UserError(f"{root / path} is missing; run this in the project's folder, after `make`") from error
-        return cls.parse(content, str(root / path))
+            raise UserError(f"{path} is missing; run this in the project's folder, after `make`") from error
+        return cls.parse(content, str(path))
 
     @classmethod
     def parse(cls, content: bytes, name: str) -> "Lock":

@@ -16,6 +16,9 @@ def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
+Seeds = Annotated[tuple[Seed, ...], Strict(False), Field(min_length=1), AfterValidator(_different)]
+
+
 class Study(StrictModel):
     """The params.yaml of a study.
 
@@ -25,7 +28,7 @@ class Study(StrictModel):
         variants: further overrides, by the variant's name; `model` selects the model.
     """
 
-    seeds: Annotated[tuple[Seed, ...], Strict(False), Field(min_length=1), AfterValidator(_different)]
+    seeds: Seeds
     all: dict[str, Any]
     variants: dict[Name, dict[str, Any]]
 

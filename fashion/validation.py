@@ -80,6 +80,13 @@ def read_yaml(path: Path) -> Any:
     return parse_yaml(text, str(path))
 
 
+def look_up(values: Any, key: str) -> Any:
+    """Return the value of a dotted key in nested mappings, None if there is none."""
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, Mapping) else None
+    return values
+
+
 def parse_yaml(text: str, name: str) -> Any:
     """Return the content of a YAML file as DVC reads it (YAML 1.2).
 

@@ -34,6 +34,7 @@ for variable in [variable for variable in os.environ if not variable.startswith(
     del os.environ[variable]
 home = tempfile.mkdtemp(prefix="fashion-home-")
 atexit.register(shutil.rmtree, home, ignore_errors=True)
+Path(home, ".gitconfig").write_text("[user]\nname = test\nemail = test@localhost\n", encoding="utf-8")
 os.environ |= {"HOME": home, "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may start with it ignored
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -221,8 +222,7 @@ class Project:
     def commit(self, message: str) -> None:
         """Commit all files that Git does not ignore."""
         self.run("git", "add", "--all")
-        settings = ("user.name=test", "user.email=test@localhost", "commit.gpgsign=false")
-        self.run("git", *(word for setting in settings for word in ("-c", setting)), "commit", "-qm", message)
+        self.run("git", "commit", "-qm", message)
 
     def edit_params(self, edit: Callable[[Any], None]) -> None:
         """Change params.yaml in place."""

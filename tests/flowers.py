@@ -110,7 +110,7 @@ class Flowers:
         return subprocess.CompletedProcess(command, status, stdout.getvalue(), stderr.getvalue())
 
     def git(self, *arguments: str, check: bool = True) -> None:
-        self.run("git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments, check=check)
+        self.run("git", *arguments, check=check)
 
     def params(self) -> Any:
         return yaml.safe_load((self.folder / "params.yaml").read_text())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from benchmarks import baselines, dvc, figure, report, trial, trials, utilisation
+from benchmarks import baselines, dvc, figure, report, run, trial, trials, utilisation
 from benchmarks.cluster import cluster
 from fashion.data.dataset import Split
 from fashion.errors import UserError
@@ -74,12 +74,24 @@ def test_operations(name: str, changes: dict[str, Any], products: int) -> None:
 
 def test_names() -> None:
     assert trial.names(PARAMS) == ["tutorial", "demo", *MODELS, "cnn-short"]
-    without_cnn = PARAMS.model_copy(update={"models": {"dnn": {}}})
-    assert trial.names(without_cnn) == ["tutorial", "demo", "dnn"]
+    assert set(trial.variants("deep", PARAMS)) == {"deep"}
+
+
+def test_without_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert trial.names(PARAMS) == ["tutorial", "demo", *MODELS]
+
+
+def test_train_time_ratios() -> None:
+    runs = {"tutorial": [100.0, 300.0, 120.0], "cnn": [60.0, 90.0, 30.0]}
+    results = {"time_to_accuracy": {name: [{"seconds": one} for one in times] for name, times in runs.items()}}
+    assert run.train_time_ratios(results) == {"tutorial": 1.0, "cnn": 0.5}
+    deep = {"seconds": 900.0, "tutorial_seconds": 150.0}
+    assert run.train_time_ratios({**results, "deep": deep})["deep"] == 6.0
 
 
 def test_report() -> None:
-    run = {"seed": 1, "seconds": 100.0, "accuracy": 0.9}
+    one = {"seed": 1, "seconds": 100.0, "accuracy": 0.9}
     results = {
         "machine": {
             "processor": "some processor",
@@ -93,10 +105,10 @@ def test_report() -> None:
         },
         "variants": {"cnn-short": {"model": "cnn", "epochs": 8}, "other": {"model": "rnn", "epochs": 9}},
         "time_to_accuracy": {
-            "tutorial": [run],
-            "demo": [{**run, "seconds": 50.0}],
-            "cnn": [{**run, "seconds": 75.0, "accuracy": 0.92}],
-            "cnn-short": [run],
+            "tutorial": [one],
+            "demo": [{**one, "seconds": 50.0}],
+            "cnn": [{**one, "seconds": 75.0, "accuracy": 0.92}],
+            "cnn-short": [one],
         },
         "deep": {
             "seconds": 450.0,
@@ -245,13 +257,13 @@ def test_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(trials, "cluster", cluster_of)
         runs = trials.growth(*few)
         costs = trials.costs(*few)
-    assert [run["nodes"] for run in runs] == [1, 2]
+    assert [each["nodes"] for each in runs] == [1, 2]
     one, two = [[cores[0]]], [[cores[0]], [cores[-1]]]
     assert cluster_of.call_args_list == [call(one), call(two), call(two)]
-    for run in runs:
-        assert run["seconds"] > run["start_seconds"] > 0
-        assert 1 <= len(run["gap_seconds"]) <= 2  # three trials in two processes, or in one
-        assert all(gap > 0 for gap in run["gap_seconds"])
+    for each in runs:
+        assert each["seconds"] > each["start_seconds"] > 0
+        assert 1 <= len(each["gap_seconds"]) <= 2  # three trials in two processes, or in one
+        assert all(gap > 0 for gap in each["gap_seconds"])
     assert set(costs) == set(TRIALS["costs"])
     assert costs["data_bytes"] == 2 * (TRAIN.images.nbytes + TRAIN.labels.nbytes)
     assert costs["checkpoint_bytes"] > 4 * 480 * 8  # the first layer, in float32

@@ -86,7 +86,7 @@ def results_folder(tmp_path: Path) -> Path:
     rows = ["wide,wide,1,1234,5600000,0.5,0.9,7", "wide,wide,3,1234,5600000,0.5,0.8,7", "tall,tall,2,1234,,0.5,0.95,7"]
     header = "variant,model,seed,parameters,inference_flops,val_accuracy,accuracy,seconds"
     committed(
-        tmp_path / "studies/some/trials.csv",
+        tmp_path / "studies/seeds/trials.csv",
         "\n".join([header, *rows, "untested,wide,1,9,9,0.5,,7"]),
     )
     models = ("wide", "tall")
@@ -100,7 +100,7 @@ def results_folder(tmp_path: Path) -> Path:
             "params": {
                 "params.yaml": {"dataset.name": "Lines", **{f"models.{model}": {"epochs": 3} for model in models}}
             },
-            "outs": [{"path": "studies/some/trials.csv", "md5": "0" * 32}],
+            "outs": [{"path": "studies/seeds/trials.csv", "md5": "0" * 32}],
         }
     }
     for path in code_files:
@@ -112,17 +112,16 @@ def results_folder(tmp_path: Path) -> Path:
         json.dumps({"float32": {**BENCHMARKS, "train_time_ratio": {"wide": 0.514}}}),
     )
     committed(tmp_path / "params.yaml", PARAMS)
-    committed(tmp_path / "studies/some/dvc.lock", json.dumps({"stages": stages}))
+    committed(tmp_path / "studies/seeds/dvc.lock", json.dumps({"stages": stages}))
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "results"]):
-        settings = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
-        subprocess.run(["git", *settings, *command], cwd=tmp_path, check=True)
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
     return tmp_path
 
 
 def test_results(results_folder: Path) -> None:
     table = python("-m", "fashion.cli", "results", "--root", str(results_folder)).stdout
     assert table.splitlines() == [
-        "| Model | Parameters | MFLOP | Test accuracy  | Seeds | Training time, x T_ref | Last run (95% interval)  |",
+        "| Model | Parameters | MFLOP | Test accuracy  | Seeds | Training time, x T_ref | Last run (95% interval)   |",
         "|-------|------------|-------|----------------|-------|------------------------|---------------------------|",
         "| PLAIN | 1,234      | 5.6   | -              | -     | -                      | 50.00% (25.00% to 75.00%) |",
         "| WIDE  | 1,234      | 5.6   | 85.00% ± 7.07% | 2     | 0.51                   | 50.00% (25.00% to 75.00%) |",
@@ -154,9 +153,9 @@ def test_results(results_folder: Path) -> None:
     ],
 )
 def test_malformed_trials(results_folder: Path, old: str, new: str) -> None:
-    path = results_folder / "studies/some/trials.csv"
+    path = results_folder / "studies/seeds/trials.csv"
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(UserError, match=r"studies/some/trials\.csv is not a table of trials: "):
+    with pytest.raises(UserError, match=r"studies/seeds/trials\.csv is not a table of trials: "):
         results.read(results_folder)
 
 
@@ -176,7 +175,7 @@ def test_results_on_two_machines(results_folder: Path) -> None:
 def test_train_recipes(results_folder: Path) -> None:
     """Those of variants count, too: deep is timed apart from the others."""
     study = {"seeds": [1], "all": {"model": "wide"}, "variants": {"deep": {"layers": {"width": 5}, "seed": 3}}}
-    committed(results_folder / "studies/some/params.yaml", json.dumps(study))
+    committed(results_folder / "studies/seeds/params.yaml", json.dumps(study))
     params = read_yaml(results_folder / "params.yaml")
     recipe = {"epochs": 3, "model": "wide", "layers": {"width": 5}}
     assert results.train_recipes(results_folder, params) == {
@@ -187,7 +186,7 @@ def test_train_recipes(results_folder: Path) -> None:
     }
     path = results_folder / "reports/benchmarks.json"
     machine = {**BENCHMARKS, "train_time_ratio": {"deep": 9.0}, "deep": {"commit": "7654321"}}
-    trials = results_folder / "studies/some/trials.csv"
+    trials = results_folder / "studies/seeds/trials.csv"
     trials.write_text(trials.read_text().replace("tall", "deep", 1))
     for recorded, commits in (({"deep": recipe}, {}), ({}, {"float32": "7654321"})):
         path.write_text(json.dumps({"float32": {**machine, "recipes": recorded}}))
@@ -217,16 +216,21 @@ def test_results_for_another_data_set(results_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("copy", "names"), [("copy", {"some/wide", "copy/wide", "wide"}), ("seeds", {"some/wide", "wide"})]
+    ("studies", "names"),
+    [
+        (["seeds", "other"], {"wide": 2, "other/wide": 2}),
+        (["some", "other"], {"wide": 0, "some/wide": 2, "other/wide": 2}),
+        (["some"], {"wide": 0, "some/wide": 2}),
+    ],
 )
-def test_two_studies_of_the_same_variant(results_folder: Path, copy: str, names: set[str]) -> None:
-    study = results_folder / "studies" / "some"
-    folder = shutil.copytree(study, study.with_name(copy))
-    (folder / "dvc.lock").write_text((study / "dvc.lock").read_text().replace("studies/some", f"studies/{copy}"))
-    found = {result.name: result.accuracies for result in results.read(results_folder)}
-    assert {name for name in found if "wide" in name} == names
-    assert found["some/wide"] == {1: 0.9, 3: 0.8}
-    assert found["wide"] == (found["some/wide"] if copy == "seeds" else {})
+def test_studies_of_a_model_in_params(results_folder: Path, studies: list[str], names: dict[str, int]) -> None:
+    """Only studies/seeds trains it with the params in params.yaml."""
+    seeds = (results_folder / "studies/seeds").rename(results_folder / "seeds")
+    for study in studies:
+        folder = shutil.copytree(seeds, results_folder / "studies" / study)
+        (folder / "dvc.lock").write_text((seeds / "dvc.lock").read_text().replace("studies/seeds", f"studies/{study}"))
+    found = {result.name: len(result.accuracies) for result in results.read(results_folder) if "wide" in result.name}
+    assert found == names
 
 
 @pytest.mark.parametrize(
@@ -253,8 +257,7 @@ def test_unknown_commit(
 ) -> None:
     """In a shallow clone, Git attributes every file to the oldest commit."""
     committed(results_folder / "fashion/models/wide.py", "edited\n")
-    settings = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", *settings, "commit", "-qam", "later"], cwd=results_folder, check=True)
+    subprocess.run(["git", "commit", "-qam", "later"], cwd=results_folder, check=True)
     shallow = tmp_path_factory.mktemp("shallow")
     subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{results_folder}", str(shallow)], check=True)
 

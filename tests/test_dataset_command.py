@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from fashion.data import about, dataset, idx, inspection
 from fashion.errors import UserError
 from fashion.params import check_params, load_params
+from fashion.review.lock_diff import flat
 from fashion.validation import parse_yaml, read_yaml
 from tests.conftest import FASHION, ROOT, SMALL_NETWORKS, SMALL_TRAINING, Project, idx_params
 from tests.drill import project as drill
@@ -94,17 +95,11 @@ def test_names_the_old_results(root: Path, colours: Path) -> None:
     assert command in (ROOT / "docs" / "extend.md").read_text()
 
 
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {key: leaf for name, value in values.items() for key, leaf in flat(value, f"{prefix}.{name}").items()}
-
-
 def test_names_every_change(root: Path, colours: Path) -> None:
     before = flat(read_yaml(root / "params.yaml"))
     lines = configure(root, colours)
     after = flat(read_yaml(root / "params.yaml"))
-    changed = [key.removeprefix(".") for key in {*before, *after} if before.get(key) != after.get(key)]
+    changed = [key for key in {*before, *after} if before.get(key) != after.get(key)]
     named = [line.removeprefix("params.yaml: ").partition(":")[0] for line in lines if line.startswith("params.yaml: ")]
     assert len(changed) > 10
     assert [key for key in changed if not any(f"{key}.".startswith(f"{name}.") for name in named)] == []

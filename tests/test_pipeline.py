@@ -145,9 +145,8 @@ def locked_folder(tmp_path: Path) -> Path:
     (tmp_path / ".dvc" / "config").touch()
     (tmp_path / "dvc.yaml").write_text("stages: {fetch: {cmd: a, outs: [data, report]}}")
     (tmp_path / "dvc.lock").write_text(LOCK)
-    options = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.com"]
     for command in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "lock")):
-        subprocess.run(["git", *options, *command], cwd=tmp_path, check=True)
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
     return tmp_path
 
 

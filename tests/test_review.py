@@ -12,7 +12,7 @@ import yaml
 from fashion.data.dataset import npy_header
 from fashion.dvc import Lock, md5
 from fashion.errors import UserError
-from fashion.review.revision import working_tree
+from fashion.review.revision import stale, working_tree
 from fashion.review.rules import load_rules
 from fashion.review.snapshot import MAX_JSON_BYTES, TestSet
 from tests.flowers import Flowers
@@ -178,6 +178,22 @@ def test_stale(flowers: Flowers) -> None:
     assert f"Gate verdict: **fail**\n\n- {reason}" in done.stdout
     assert "- not run yet: `params.yaml: model`, `train.py`" in done.stdout
     assert "unchanged stages" not in done.stdout
+
+
+def test_file_of_an_output_folder(flowers: Flowers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be missing, like the folder."""
+    path = flowers.folder / "dvc.yaml"
+    pipeline = yaml.safe_load(path.read_text())
+    reads = {"cmd": "wc -c test_set/labels.npy > count", "deps": ["test_set/labels.npy"], "outs": ["count"]}
+    pipeline["stages"]["count"] = reads
+    path.write_text(yaml.safe_dump(pipeline))
+    flowers.change()
+    monkeypatch.chdir(flowers.folder)
+    flowers.run("rm", "-r", ".dvc/cache", "test_set", "count")
+    assert stale(Path()) == []
+    (flowers.folder / "test_set").mkdir()
+    (flowers.folder / "test_set" / "labels.npy").touch()
+    assert stale(Path()) == ["test_set/labels.npy"]
 
 
 def test_stage_that_always_runs(flowers: Flowers) -> None:

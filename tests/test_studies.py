@@ -55,8 +55,8 @@ def test_steps_of_the_ladder() -> None:
             ("cnn: plain", 2, 0.92, 30.0, 7, 1_000_000),
             ("cnn: adam", 1, 0.93, 10.0, 1234, 2_340_000),
             ("cnn: adam", 2, 0.93, 10.0, 1234, 2_340_000),
-            ("dnn: plain", 1, 0.80, 8.0, 9, 9_000),
-            ("dnn: plain", 2, 0.80, 8.0, 9, 9_000),
+            ("dnn: plain: again", 1, 0.80, 8.0, 9, 9_000),
+            ("dnn: plain: again", 2, 0.80, 8.0, 9, 9_000),
         ],
         columns=["variant", "seed", "val_accuracy", "seconds", "parameters", "inference_flops"],
     )
@@ -65,7 +65,7 @@ def test_steps_of_the_ladder() -> None:
     assert rows == [
         "| plain | 91.00% ± 1.41% | 1.00 | 7 | 1.0 |",
         "| adam | 93.00% ± 0.00% | 0.50 | 1,234 | 2.3 |",
-        "| plain | 80.00% ± 0.00% | 1.00 | 9 | 0.0 |",
+        "| plain: again | 80.00% ± 0.00% | 1.00 | 9 | 0.0 |",
     ]
     panels = ladder.draw(table).axes
     assert [panel.get_title("left") for panel in panels] == ["CNN", "", "DNN", ""]
@@ -92,9 +92,16 @@ def test_ladder_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     study = small_ladder()
     declared = train.declare(study, {})
     assert len({trial.key for trial in declared}) == len(declared) == 2 * sum(map(len, study.steps.values()))
-    unknown = study.model_copy(update={"steps": {"cnn": {"plain": {"network": "other"}}}})
-    with pytest.raises(UserError, match="network: found 'other', expected one of plain_dnn, plain_cnn"):
-        train.declare(unknown, {})
+    for first, found in (({"network": "other"}, "other"), ({"epochs": 3}, "")):
+        unknown = study.model_copy(update={"steps": {"cnn": {"plain": first}}})
+        with pytest.raises(UserError, match=f"network: found '{found}', expected one of plain_dnn, plain_cnn"):
+            train.declare(unknown, {})
+
+
+def test_equal_seeds_of_the_ladder() -> None:
+    values = {**small_ladder().model_dump(), "seeds": [1, 1]}
+    with pytest.raises(UserError, match="ladder: seeds: should list each seed once"):
+        validated(train.Study, values, "ladder")
 
 
 @pytest.mark.slow

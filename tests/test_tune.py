@@ -177,7 +177,7 @@ def test_resumed_search_knows_earlier_results() -> None:
 
 def test_edit() -> None:
     text = idx_params()
-    model = read_yaml(ROOT / "params.yaml")["models"]["dnn"] if "dnn" in text else {}
+    model = read_yaml(ROOT / "params.yaml")["models"]["dnn"]
     edited = report.edit(text, "dnn", CHANGES)
     patch = report.diff(text, edited).splitlines()
     assert patch[:2] == ["--- a/params.yaml", "+++ b/params.yaml"]

@@ -10,7 +10,7 @@ from typing import Any
 from fashion.dvc import Lock, git, md5
 from fashion.errors import UserError
 from fashion.files import read_json
-from fashion.validation import merged, read_yaml
+from fashion.validation import look_up, merged, read_yaml
 
 MACRO_METRICS = ("Balanced accuracy", "Macro F1")  # of the last run; columns only if the classes are unequal in size
 NONE = "-"
@@ -57,8 +57,9 @@ def read(root: Path) -> list[Result]:
     """Return the results of the project at `root`, sorted by accuracy.
 
     They are in reports/NAME/metrics.json of the models in params.yaml, in studies/STUDY/trials.csv and in
-    reports/benchmarks.json. Those of studies and benchmarks on another data set are left out. If several studies have a
-    variant of the same name, the one in studies/seeds keeps that name; the others become STUDY/VARIANT.
+    reports/benchmarks.json. Those of studies and benchmarks on another data set are left out. If a
+    model in params.yaml or a variant of another study has the same name as a variant, it becomes STUDY/VARIANT, except
+    in studies/seeds.
 
     Raises:
         UserError: `root` is not a project or has no results.
@@ -72,7 +73,7 @@ def read(root: Path) -> list[Result]:
     for trial in _trials(root, params):
         variants.setdefault(trial.variant, {}).setdefault(trial.study, []).append(trial)
     studied = {
-        variant if len(studies) == 1 or study == SEEDS else f"{study}/{variant}": trials
+        variant if study == SEEDS or (len(studies) == 1 and variant not in reports) else f"{study}/{variant}": trials
         for variant, studies in variants.items()
         for study, trials in studies.items()
     }
@@ -108,7 +109,7 @@ def _train_times(
     commits: dict[str, dict[str, str]] = {}
     current = train_recipes(root, params) if machines else {}
     for precision, one in machines.items():
-        if one["dataset"] != _look_up(params, "dataset.name"):
+        if one["dataset"] != params["dataset"]["name"]:
             continue
         recorded = one.get("recipes", {})
         for name, ratio in one["train_time_ratio"].items():
@@ -208,7 +209,7 @@ def _is_stale(root: Path, lock: Lock, stage: str, params: Mapping[str, Any], mod
         code.pop(f"fashion/models/{other}.py", None)
         values.pop(f"models.{other}", None)
     return any(_hash(root / path) != digest for path, digest in code.items()) or any(
-        _look_up(params, key) != value for key, value in values.items()
+        look_up(params, key) != value for key, value in values.items()
     )
 
 
@@ -216,14 +217,6 @@ def _best_known(result: Result) -> float:
     if result.accuracy_mean is not None:
         return result.accuracy_mean
     return float(result.last_run["accuracy"]) if result.last_run else 0.0
-
-
-def _look_up(params: Mapping[str, Any], key: str) -> Any:
-    """Return the value of a dotted key, None if there is none."""
-    value: Any = params
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
 
 
 def _hash(path: Path) -> str | None:
@@ -249,7 +242,7 @@ def _rows(results: list[Result]) -> list[tuple[str, ...]]:
     precisions = sorted({precision for result in results for precision in result.train_time_ratios})
     time = "Training time, x T_ref" + (f" ({' / '.join(precisions)})" if len(precisions) > 1 else "")
     # With equal classes, balanced accuracy is accuracy; both are rounded to six decimals.
-    unequal = any(abs(run.get("balanced_accuracy", run["accuracy"]) - run["accuracy"]) > 2e-6 for run in runs)
+    unequal = any(abs(run["balanced_accuracy"] - run["accuracy"]) > 2e-6 for run in runs)
     rows = [
         (
             result.name.upper(),

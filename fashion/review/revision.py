@@ -212,7 +212,7 @@ def stale(root: Path) -> list[str]:
             for path, state in {**problem.get("changed deps", {}), **problem.get("changed outs", {})}.items():
                 if isinstance(state, dict):  # params
                     found |= {f"{path}: {key}" for key in state}
-                elif path not in lock.outputs or state == "modified":
+                elif state == "modified" or not lock.upstream(path):
                     found.add(path)
     return sorted(found)
 

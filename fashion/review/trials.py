@@ -12,6 +12,7 @@ from fashion.errors import UserError
 from fashion.evaluation.recipes import CorrectBySeed, correct_by_seed
 from fashion.evaluation.tables import read_csv
 from fashion.review.revision import Revision
+from fashion.validation import look_up
 
 MIN_SEEDS = 3  # fewer give no usable estimate of a variance
 MAX_TRIALS = 1000
@@ -153,6 +154,4 @@ def _agree(key: str, value: Any, other: str, section: Any) -> bool:
         key, value, other, section = other, section, key, value
     if key != other and not other.startswith(f"{key}."):
         return True
-    for part in other.removeprefix(key).split(".")[1:]:
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return bool(value == section)
+    return bool((value if key == other else look_up(value, other[len(key) + 1 :])) == section)

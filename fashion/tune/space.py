@@ -9,7 +9,7 @@ from fashion.data.dataset import Shape
 from fashion.errors import UserError
 from fashion.models import networks, training
 from fashion.params import Params, Range, TrainingParams
-from fashion.validation import merged, parse_settings, raise_problems, validated
+from fashion.validation import look_up, merged, parse_settings, raise_problems, validated
 
 CURRENT = 0  # number of the configuration in params.yaml
 
@@ -106,7 +106,7 @@ def load(model: str, params: Params, image_shape: Shape) -> Space:
         if key == "seed":
             wrong = [f"{section}.seed: the best seed would win by chance; remove it"]
         if not wrong:
-            current[key] = value = _look_up(all_values, key)
+            current[key] = value = look_up(all_values, key)
             if not (domain.min <= value <= domain.max if isinstance(domain, Range) else value in domain):
                 wrong.append(
                     f"{section}.{key}: excludes the current value of models.{model}.{key}, {json.dumps(value)}; "
@@ -118,12 +118,6 @@ def load(model: str, params: Params, image_shape: Shape) -> Space:
         own = {**params.models[model], "precision": training.fix_precision(settings).precision}
         params = params.model_copy(update={"models": {**params.models, model: own}})
     return Space(model, params, domains, current)
-
-
-def _look_up(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values[part]
-    return values
 
 
 def nested(values: Values) -> dict[str, Any]:

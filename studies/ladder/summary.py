@@ -42,7 +42,7 @@ def summarise(trials: "pd.DataFrame") -> "pd.DataFrame":
         model, step, seeds (their number), accuracy and accuracy_std (mean and standard deviation on the validation
         images), time (mean, relative to the model's first step), parameters, inference_flops.
     """
-    model, step = trials["variant"].str.split(": ", expand=True).to_numpy().T
+    model, step = trials["variant"].str.split(": ", n=1, expand=True).to_numpy().T
     table = (
         trials.assign(model=model, step=step)
         .groupby(["model", "step"], sort=False)

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, Strict
+from pydantic import Field
 
 from fashion.errors import run_command
-from fashion.params import ModelName, Seed
+from fashion.params import ModelName
+from fashion.study import Seeds
 from fashion.validation import Name, StrictModel, merged, read_yaml, validated
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Study(StrictModel):
         steps: by model and name, the params that the step changes; it keeps the others of the step before.
     """
 
-    seeds: Annotated[tuple[Seed, ...], Strict(False), Field(min_length=2)]
+    seeds: Annotated[Seeds, Field(min_length=2)]
     start: dict[str, Any]
     steps: dict[ModelName, dict[Name, dict[str, Any]]]
 
@@ -76,7 +77,7 @@ def declare(study: Study, splits: Mapping[str, Path]) -> "list[Trial]":
     declared = []
     for model, step, values in settings(study):
         own = dict(values)
-        name = own.pop("network")
+        name = own.pop("network", "")
         network = networks.load(name)
         code = Path(str(network.__file__)).read_text(encoding="utf-8"), inspect.getsource(trials.train)
         for seed in study.seeds:

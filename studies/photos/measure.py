@@ -23,7 +23,6 @@ from fashion.serving.classifier import Classifier, exported_models
 from fashion.serving.preprocessing import preprocess
 
 PHOTOS = Path("tests/photos")
-METHOD = "fashion-mnist"  # of preprocessing
 FONTS = sorted(
     Path(mpl.get_data_path(), "fonts", "ttf").glob("DejaVuS*[!y].ttf")
 )  # not ...Display, which has no digits
@@ -45,7 +44,8 @@ def main() -> None:
     split = dataset.load(Path("data", args.split))
     count = min(args.images, len(split.images))
     split = split.take(np.random.default_rng(1).choice(len(split.images), count, replace=False))
-    shape = split.image_shape
+    first = next(iter(classifiers.values()))
+    shape, method = split.image_shape, first.preprocessing
 
     def print_row(name: str, images: Sequence[dataset.Image], labels: np.ndarray | None = None) -> None:
         cells = []
@@ -60,20 +60,23 @@ def main() -> None:
     for name, render in RENDERINGS.items():
         random = np.random.default_rng(2)
         print_row(
-            name, [preprocess(render(image[..., 0], random), shape, METHOD) for image in split.images], split.labels
+            name,
+            [preprocess(render(image[..., 0], random), shape, method) for image in split.images],
+            split.labels,
         )
     paths = sorted(path for path in PHOTOS.iterdir() if path.suffix in {".jpg", ".webp"})
     print_row(
         f"{PHOTOS} ({len(paths)} images)",
-        [preprocess(path.read_bytes(), shape, METHOD) for path in paths],
-        np.array([_label(path, next(iter(classifiers.values())).classes) for path in paths]),
+        [preprocess(path.read_bytes(), shape, method) for path in paths],
+        np.array([_label(path, first.classes) for path in paths]),
     )
     for name, draw in OTHERS.items():
         random = np.random.default_rng(3)
         print_row(name, [draw(random, shape) for _ in range(args.images)])
     if args.others:
         print_row(
-            f"{len(args.others)} other images", [preprocess(path.read_bytes(), shape, METHOD) for path in args.others]
+            f"{len(args.others)} other images",
+            [preprocess(path.read_bytes(), shape, method) for path in args.others],
         )
 
 

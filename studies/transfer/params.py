@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Strict
 
-from fashion.params import Count, Fraction, LearningRate, Seed, Side, TrainingParams
+from fashion.params import Count, Fraction, LearningRate, Side, TrainingParams
+from fashion.study import Seeds
 from fashion.validation import Name, StrictModel
 
 Images = Count | Literal["all"]
-Seeds = Annotated[tuple[Seed, ...], Strict(False), Field(min_length=1)]
 Strengths = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Strict(False), Field(min_length=1)]
 
 
