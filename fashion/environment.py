@@ -323,8 +323,8 @@ def _pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
     settings = {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     for line in sorted(listed.stdout.splitlines(), key=lambda line: line.startswith(":env:")):  # variables win
         key, _, value = line.partition("=")
-        name = key.rpartition(".")[2]
-        if name in PIP_SETTINGS:
+        section, _, name = key.rpartition(".")
+        if section in ("global", "install", ":env:") and name in PIP_SETTINGS:
             settings[f"PIP_{name.upper().replace('-', '_')}"] = str(ast.literal_eval(value))
     return settings
 

@@ -50,7 +50,7 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)  # signal 0 only checks
     except ProcessLookupError:
         return False
-    except PermissionError:  # it is another user's
+    except (PermissionError, OverflowError):  # another user's process, or no process ID
         return True
     return True
 

@@ -103,11 +103,12 @@ def restore_lock(root: Path) -> None:
         content = path.read_bytes()
         if b"<<<<<<<" in content:
             Lock.parse(content, str(path))
-        if _is_whole(root, content):
+        committed = read_committed(root, "HEAD", "dvc.lock")
+        if content == committed or _is_whole(root, content):
             return
         moved = path.replace(root / ".dvc" / "tmp" / "dvc.lock")
         action = "no commit has one, so DVC starts anew from its run cache"
-        if (committed := read_committed(root, "HEAD", "dvc.lock")) is not None:
+        if committed is not None:
             with atomic_write(path) as file:
                 file.write(committed)
             action = "restored the last committed version"
@@ -128,7 +129,10 @@ def _is_whole(root: Path, content: bytes) -> bool:
         if not stages or not content.endswith(b"\n"):
             return False
         name, last = list(stages.items())[-1]
-        declared = {output.def_path for stage in repo.index.stages if stage.name == name for output in stage.outs}
+        try:
+            declared = {output.def_path for stage in repo.index.stages if stage.name == name for output in stage.outs}
+        except DvcException:  # a mistake in a dvc.yaml, which `dvc repro` reports
+            return True
     outputs = last.get("outs", ())
     return declared <= {output["path"] for output in outputs} and all(
         "size" in output and ("nfiles" in output or not output["md5"].endswith(".dir")) for output in outputs

@@ -3,8 +3,10 @@
 Editing it keeps comments.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -113,6 +115,25 @@ def set_value(section: Any, key: str, value: Any) -> None:
     section[key] = value
     if key in section.ca.items and (comment := section.ca.items[key][2]):
         comment.column = 0
+
+
+def edited(text: str, changes: Mapping[str, Any]) -> str:
+    """Return a YAML text with changes, by dotted key, in the style of this project; comments are kept."""
+    yaml = yaml_editor()
+    content = yaml.load(text)
+    for key, value in reversed(list(changes.items())):
+        section, (name, *inner) = content, key.split(".")
+        while inner and name in section:
+            section, (name, *inner) = section[name], inner
+        for part in reversed(inner):
+            value = {part: value}
+        new = yaml.load(json.dumps(value))  # on one line
+        if name in section:
+            set_value(section, name, new)
+        else:
+            section.insert(0, name, new)  # at the end, it would follow the blank line that ends the section
+    yaml.dump(content, stream := StringIO())
+    return stream.getvalue()
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:

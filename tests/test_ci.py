@@ -334,6 +334,18 @@ def test_retrain_with_uncommitted_changes(hub: Hub) -> None:
     assert "strength: 0.9" not in (runner.folder / "params.yaml").read_text()
 
 
+def test_retrain_with_the_same_params(hub: Hub) -> None:
+    strength = hub.author.params()["model"]["strength"]
+    done = hub.clone("runner").run(".ci/retrain", f"model.strength={strength}")
+    assert done.stdout.endswith("nothing changed: nothing to propose.\n")
+
+
+def test_retrain_with_an_unknown_param(hub: Hub) -> None:
+    done = hub.clone("runner").run(".ci/retrain", "model.size=3", check=False)
+    assert done.returncode == 1
+    assert "error: model.size: params.yaml has no such key; write +model.size=VALUE to add it\n" in done.stderr
+
+
 @pytest.mark.slow
 def test_retrain_proposes_one_branch(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("first", "second"):

@@ -256,6 +256,19 @@ def test_idx(root: Path, tmp_path: Path) -> None:
     assert not (root / "images.dvc").exists()
 
 
+def test_classes_of_idx(root: Path, tmp_path: Path) -> None:
+    """Class names are kept for the same files only."""
+    path = root / "params.yaml"
+    write_idx(tmp_path / "noise")
+    configure(root, tmp_path / "noise")
+    path.write_text(path.read_text().replace("- '0'", "- zero"))
+    configure(root, tmp_path / "noise")
+    assert load_params(path).dataset.classes == ("zero", "1", "2")
+    write_idx(tmp_path / "other", (9, 9))
+    configure(root, tmp_path / "other")
+    assert load_params(path).dataset.classes == ("0", "1", "2")
+
+
 def test_fetch_idx(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lengths and hashes that it wrote are those of the files."""
     write_idx(tmp_path / "noise")

@@ -178,6 +178,7 @@ def test_folder_with_quotes(tmp_path: Path, line: str) -> None:
 def test_pip_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pip.conf").write_text(
         "[global]\nindex-url = https://mirror/simple\ntarget = /elsewhere\n[install]\nuser = true\ncert = /file\n"
+        "[wheel]\nindex-url = https://elsewhere/simple\n"
     )
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     monkeypatch.setenv("PIP_CERT", "/variable")

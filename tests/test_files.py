@@ -42,6 +42,7 @@ def test_killed_writer(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", script + killed, path], check=False)
     (left,) = tmp_path.iterdir()
     others = [tmp_path / f".file[1].{os.getppid()}.tmp", tmp_path / ".file[1].other.tmp", tmp_path / ".file1.1.tmp"]
+    others.append(tmp_path / ".file[1].20240612184512.tmp")  # another program's
     for other in others:
         other.touch()
     files.write_text(path, "text")

@@ -113,7 +113,9 @@ def test_fast_convolution_in_bfloat16(monkeypatch: pytest.MonkeyPatch, width: in
     monkeypatch.setattr(processor, "uses_amx", lambda: amx)
     monkeypatch.setattr(layers, "_convolution", None)
     layer = layers.FastConv2D(5, 3, padding="same", use_bias=False, dtype="mixed_bfloat16")
-    outputs = layer(keras.Input((7, width, 4)), training=True)
+    layer.build((2, 7, width, 4))
+    call = tf.function(lambda images: layer(images, training=True))
+    (outputs,) = call.get_concrete_function(tf.TensorSpec((2, 7, width, 4))).outputs
     assert outputs.dtype == "bfloat16"
 
 

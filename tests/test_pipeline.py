@@ -169,6 +169,21 @@ def test_half_written_lock_without_commit(locked_folder: Path) -> None:
     assert not path.exists()
 
 
+def test_lock_without_a_new_output(locked_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (locked_folder / "dvc.yaml").write_text("stages: {fetch: {cmd: a, outs: [data, report, more]}}")
+    restore_lock(locked_folder)
+    assert capsys.readouterr().out == ""
+
+
+def test_mistake_in_dvc_yaml(locked_folder: Path) -> None:
+    """DVC reports it."""
+    (locked_folder / "dvc.yaml").write_text("stages: {fetch: {depps: [a], cmd: a}}")
+    newer = LOCK.replace("cmd: a", "cmd: b")
+    (locked_folder / "dvc.lock").write_text(newer)
+    restore_lock(locked_folder)
+    assert (locked_folder / "dvc.lock").read_text() == newer
+
+
 def test_lock_with_conflicts(locked_folder: Path) -> None:
     path = locked_folder / "dvc.lock"
     path.write_text(f"{LOCK}<<<<<<< HEAD\n")

@@ -101,7 +101,7 @@ def test_default_model(predict: Command) -> None:
 
 def test_unreadable_files(predict: Command, image_file: Path, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
-    result = predict(tmp_path / "text.png", image_file, "missing.png", tmp_path)
+    result = predict(tmp_path / "text.png", image_file, "missing.png", tmp_path, "")
     assert result.code == 2
     assert result.stdout.startswith(f"{image_file}: ")
     assert len(result.stdout.splitlines()) == 1
@@ -109,6 +109,7 @@ def test_unreadable_files(predict: Command, image_file: Path, tmp_path: Path) ->
         f"error: {tmp_path}/text.png: not a PNG, JPEG or WebP image",
         "error: missing.png: No such file or directory",
         f"error: {tmp_path}: is a directory; pass its files: {tmp_path}/*",
+        "error: an empty file name; pass an image file",
     ]
 
 

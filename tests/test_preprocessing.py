@@ -112,6 +112,15 @@ def test_uneven_light() -> None:
     assert is_shirt(encode(Image.fromarray(pixels.astype(np.uint8))))
 
 
+def test_overexposed_corner() -> None:
+    """A plane through the edges would be brighter than white there."""
+    x, y = np.meshgrid(*[np.linspace(-0.5, 0.5, 400)] * 2)
+    colours = np.repeat(np.clip(235 - 40 * (x + y), 0, 255)[..., None], 3, axis=2).astype(np.uint8)
+    colours[120:300, 140:280] = 20
+    rows, columns = np.nonzero(preprocessing._difference(colours, None))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (120, 299, 140, 279)
+
+
 def test_cmyk() -> None:
     assert is_shirt(encode(NEGATIVE.convert("CMYK"), "JPEG"))
 

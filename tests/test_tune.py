@@ -25,7 +25,7 @@ from fashion.params import Params, check_params, load_params
 from fashion.tune import confirmation, report, run, space
 from fashion.tune.confirmation import Summary
 from fashion.tune.space import Result, Space
-from fashion.validation import parse_yaml, read_yaml
+from fashion.validation import edited, parse_yaml, read_yaml
 from tests.conftest import FASHION, ROOT, SHAPE, Project, clone, idx_params
 
 IMAGE_SHAPE = (*SHAPE, 1)
@@ -178,8 +178,8 @@ def test_resumed_search_knows_earlier_results() -> None:
 def test_edit() -> None:
     text = idx_params()
     model = read_yaml(ROOT / "params.yaml")["models"]["dnn"]
-    edited = report.edit(text, "dnn", CHANGES)
-    patch = report.diff(text, edited).splitlines()
+    new = edited(text, {f"models.dnn.{key}": value for key, value in CHANGES.items()})
+    patch = report.diff(text, new).splitlines()
     assert patch[:2] == ["--- a/params.yaml", "+++ b/params.yaml"]
     assert [line for line in patch[2:] if line[0] in "+-"] == [
         "+    learning_rate: 0.03",
@@ -187,14 +187,14 @@ def test_edit() -> None:
         f"-    hidden_units: {model['hidden_units']} # one dense layer each",
         "+    hidden_units: [24, 12] # one dense layer each",
     ]
-    before, after = (check_params(parse_yaml(one, "params.yaml"), "params.yaml") for one in (text, edited))
+    before, after = (check_params(parse_yaml(one, "params.yaml"), "params.yaml") for one in (text, new))
     changed = after.models["dnn"]
     assert changed["augmentation"] == {**before.models["dnn"]["augmentation"], "translate": 2, "cutout": 3}
     assert (changed["hidden_units"], changed["learning_rate"]) == ([24, 12], 0.03)
     assert after.models["cnn"] == before.models["cnn"]
-    assert report.edit(text, "dnn", {}) == text
+    assert edited(text, {}) == text
     assert report.diff(text, text) == ""
-    assert "cutout: 4}" in report.edit(edited, "dnn", {"augmentation.cutout": 4})
+    assert "cutout: 4}" in edited(new, {"models.dnn.augmentation.cutout": 4})
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1))

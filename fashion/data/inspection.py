@@ -297,7 +297,10 @@ def _inspect_idx(path: Path, files: Mapping[str, list[Path]]) -> Found:
                 f"{path}: no {part} image has the label {counts[part].argmin()}; expected each up to {number - 1}"
             )
     if number < 2 or counts["train"].min() < 2:
-        raise UserError(f"{path}: expected at least two classes, each with at least two training images")
+        raise UserError(
+            f"{path}: {number} classes, the smallest with {counts['train'].min()} training images; expected at least "
+            "two classes, each with at least two; add images"
+        )
     height, width = train.shape[1:]
     lines = [
         f"{len(train):,} training and {len(test):,} test images in {number} classes",
@@ -315,9 +318,9 @@ def _edited(text: str, found: Found, name: str, flip: bool, in_place: bool) -> s
     """Return the text of a params.yaml for a data set, with its comments; `in_place` if it is that one's already."""
     yaml = yaml_editor()
     content = yaml.load(text)
-    old_classes = tuple(content["dataset"]["classes"])
     height, width, channels = found.shape
-    classes = old_classes if found.format == "idx" and len(old_classes) == len(found.classes) else found.classes
+    same = found.format == "idx" and yaml.load(found.fetch)["fetch"]["files"] == content["fetch"].get("files")
+    classes = tuple(content["dataset"]["classes"]) if same else found.classes
     dataset = (  # JSON texts are YAML
         f"dataset:\n  name: {json.dumps(name, ensure_ascii=False)}\n"
         f"  format: {found.format} # idx, or folder: image files in one folder per class\n"

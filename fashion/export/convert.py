@@ -3,8 +3,6 @@
 The model is rebuilt in float32 first: LiteRT cannot load models exported from bfloat16.
 """
 
-import errno
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ import tensorflow as tf
 from jaxtyping import Float32
 
 from fashion.data.dataset import Images, Split, prediction_batch
+from fashion.errors import UserError
 from fashion.models.optimizers import OUTPUT
 from fashion.silence import silence_stderr
 
@@ -66,25 +65,12 @@ def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
     return keras.Model(model.inputs, {"probabilities": probabilities, "features": output.input}, name=model.name)
 
 
-def to_litert(model: keras.Model) -> bytes:
-    """Return `model` as a LiteRT file in float32."""
-    return _convert(model)
+def to_litert(model: keras.Model, **options: Any) -> bytes:
+    """Return `model` as a LiteRT file, in float32 unless the converter's `options` say otherwise.
 
-
-def to_litert_int8(model: keras.Model, images: Images) -> bytes:
-    """Return `model` as a LiteRT file with int8 weights and activations, with ranges calibrated on `images`.
-
-    Source: B. Jacob et al., Quantization and training of neural networks for efficient integer-arithmetic-only
-    inference, CVPR 2018.
+    Raises:
+        UserError: no space is left for temporary files.
     """
-    return _convert(
-        model,
-        optimizations=[tf.lite.Optimize.DEFAULT],
-        representative_dataset=lambda: ([image[None]] for image in images),
-    )
-
-
-def _convert(model: keras.Model, **options: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         only_builtins = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
@@ -93,9 +79,24 @@ def _convert(model: keras.Model, **options: Any) -> bytes:
                 model.export(path, format="litert", verbose=False, target_spec=only_builtins, **options)
         except tf.errors.ResourceExhaustedError as error:
             if "No space left" in error.message:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error
+                raise UserError(
+                    f"No space left on device for temporary files in {folder}; free some, and run it again"
+                ) from error
             raise
         return path.read_bytes()
+
+
+def to_litert_int8(model: keras.Model, images: Images) -> bytes:
+    """Return `model` as a LiteRT file with int8 weights and activations, with ranges calibrated on `images`.
+
+    Source: B. Jacob et al., Quantization and training of neural networks for efficient integer-arithmetic-only
+    inference, CVPR 2018.
+    """
+    return to_litert(
+        model,
+        optimizations=[tf.lite.Optimize.DEFAULT],
+        representative_dataset=lambda: ([image[None]] for image in images),
+    )
 
 
 def _with_policy(config: Any, name: str) -> Any:

@@ -96,6 +96,8 @@ def load_image(name: str, classifier: Classifier, background: preprocessing.Back
     Raises:
         UserError: as for `preprocessing.preprocess`, or the file cannot be read.
     """
+    if not name:
+        raise UserError("an empty file name; pass an image file")
     shown = images.printable(name)
     try:
         if name == STANDARD_INPUT:

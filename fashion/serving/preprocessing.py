@@ -103,7 +103,7 @@ def _background_plane(colours: Colours, visible: Mask) -> Float[np.ndarray, "hei
     height, width = colours.shape[:2]
     down, across = np.linspace(-0.5, 0.5, height)[:, None, None], np.linspace(-0.5, 0.5, width)[None, :, None]
     plane: np.ndarray = (top + bottom + left + right) / 4 + (bottom - top) * down + (right - left) * across
-    return plane.astype(np.float32)
+    return plane.clip(0, 255).astype(np.float32)
 
 
 def _trim(difference: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "h w"]:

@@ -2,9 +2,8 @@
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from io import StringIO
 from typing import Any
 
 import pandas as pd
@@ -14,7 +13,6 @@ from matplotlib.ticker import PercentFormatter
 from fashion.evaluation.figures import COLOURS, GREY, INK
 from fashion.tune.confirmation import SEEDS, Summary
 from fashion.tune.space import CURRENT, Result, Space
-from fashion.validation import set_value, yaml_editor
 
 LISTED = 5  # trials of the search that `markdown` lists
 
@@ -132,25 +130,6 @@ def recommendation(summaries: Sequence[Summary]) -> str:
         f"Training takes {best.seconds / current.seconds:.2f} times as long. "
         f"{'Use its params' if better else 'Keep the current params'}."
     )
-
-
-def edit(text: str, model: str, changes: Mapping[str, Any]) -> str:
-    """Apply changes, by dotted key, to the section of a model in the text of a params.yaml; comments are kept."""
-    yaml = yaml_editor()
-    content = yaml.load(text)
-    for key, value in reversed(list(changes.items())):
-        section, (name, *inner) = content["models"][model], key.split(".")
-        while inner and name in section:
-            section, (name, *inner) = section[name], inner
-        for part in reversed(inner):
-            value = {part: value}
-        new = yaml.load(json.dumps(value))  # on one line
-        if name in section:
-            set_value(section, name, new)
-        else:
-            section.insert(0, name, new)  # at the end, it would follow the blank line that ends the section
-    yaml.dump(content, stream := StringIO())
-    return stream.getvalue()
 
 
 def diff(before: str, after: str) -> str:

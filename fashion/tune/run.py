@@ -17,6 +17,7 @@ from fashion.models import networks
 from fashion.params import load_params
 from fashion.tune import confirmation, report, space
 from fashion.tune.space import Result, Space
+from fashion.validation import edited
 
 FOLDER = Path(".dvc", "tmp", "tune")
 REPORTS = Path("reports", "tune")
@@ -58,7 +59,7 @@ def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -
     values = next(result.values for result in confirmed if result.number == best)
     if changes := search_space.changes(values):
         before = PARAMS.read_text(encoding="utf-8")
-        after = report.edit(before, model, changes)
+        after = edited(before, {f"models.{model}.{key}": value for key, value in changes.items()})
         print(report.diff(before, after))
         if apply:
             write_text(PARAMS, after)
