@@ -52,6 +52,8 @@ def main() -> None:
     if args.only not in (None, "training") and not results:
         raise UserError(f"{path} has no results of {kind} with this data set; run with --only training first")
     for part in [args.only] if args.only else PARTS:
+        if part == "deep" and not trial.variants("deep", load_params()):
+            continue  # the project does not have that study
         results |= training(args.repeats) if part == "training" else {part: measure(part)}
         timed = {"training": results["time_to_accuracy"], "deep": ["deep"]}.get(part, [])
         results["recipes"] = results.get("recipes", {}) | {name: recipes[name] for name in timed if name in recipes}

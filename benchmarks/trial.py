@@ -28,15 +28,18 @@ def main() -> None:
     """Run the trial."""
     params = load_params()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trial", description=__doc__)
-    parser.add_argument("name", choices=[*names(params), *variants("deep", params)])
+    studied = variants("short", params) | variants("deep", params)
+    parser.add_argument("name", choices=[*BASELINES, *params.models, *studied])
     parser.add_argument("seed", type=int)
-    parser.add_argument("--epochs", type=int, metavar="N", help="instead of those in params.yaml; not for a baseline")
+    parser.add_argument("--epochs", type=int, metavar="N", help="instead of the model's own; not for a baseline")
     args = parser.parse_args()
     train, validation, test = (dataset.load(Path(f"data/{name}")) for name in ("train", "validation", "test"))
     if args.name in BASELINES:
         seconds, probabilities = _train_baseline(args.name, args.seed, train, validation)
     else:
-        seconds, probabilities = _train_model(args.name, args.seed, args.epochs, params, train, validation)
+        changes = {"model": args.name} | studied.get(args.name, {}) | {"seed": args.seed}
+        changes |= {"epochs": args.epochs} if args.epochs else {}
+        seconds, probabilities = _train_model(changes, params, train, validation)
     accuracy = float(np.mean(probabilities(test.images).argmax(axis=1) == test.labels))
     print(json.dumps({"name": args.name, "seed": args.seed, "seconds": seconds, "accuracy": accuracy}))
 
@@ -65,12 +68,10 @@ def _train_baseline(name: str, seed: int, train: Split, validation: Split) -> tu
 
 
 def _train_model(
-    name: str, seed: int, epochs: int | None, params: Params, train: Split, validation: Split
+    changes: dict[str, Any], params: Params, train: Split, validation: Split
 ) -> tuple[float, Probabilities]:
     from fashion.models import networks, training
 
-    changes = {"model": name} | variants("short", params).get(name, {}) | variants("deep", params).get(name, {})
-    changes |= {"seed": seed} | ({"epochs": epochs} if epochs else {})
     model = str(changes.pop("model"))
     settings = networks.params_of(model, params, changes)
     started = time.perf_counter()

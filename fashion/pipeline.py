@@ -103,8 +103,7 @@ def restore_lock(root: Path) -> None:
         content = path.read_bytes()
         if b"<<<<<<<" in content:
             Lock.parse(content, str(path))
-        committed = read_committed(root, "HEAD", "dvc.lock")
-        if content == committed or _is_whole(root, content):
+        if _is_whole(root, content) or content == (committed := read_committed(root, "HEAD", "dvc.lock")):
             return
         moved = path.replace(root / ".dvc" / "tmp" / "dvc.lock")
         action = "no commit has one, so DVC starts anew from its run cache"

@@ -123,7 +123,7 @@ def edited(text: str, changes: Mapping[str, Any]) -> str:
     content = yaml.load(text)
     for key, value in reversed(list(changes.items())):
         section, (name, *inner) = content, key.split(".")
-        while inner and name in section:
+        while inner and isinstance(section.get(name), Mapping):
             section, (name, *inner) = section[name], inner
         for part in reversed(inner):
             value = {part: value}

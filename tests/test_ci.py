@@ -337,7 +337,7 @@ def test_retrain_with_uncommitted_changes(hub: Hub) -> None:
 def test_retrain_with_the_same_params(hub: Hub) -> None:
     strength = hub.author.params()["model"]["strength"]
     done = hub.clone("runner").run(".ci/retrain", f"model.strength={strength}")
-    assert done.stdout.endswith("nothing changed: nothing to propose.\n")
+    assert done.stdout.endswith("dvc.lock is up to date: nothing to propose.\n")
 
 
 def test_retrain_with_an_unknown_param(hub: Hub) -> None:

@@ -257,7 +257,7 @@ def test_idx(root: Path, tmp_path: Path) -> None:
 
 
 def test_classes_of_idx(root: Path, tmp_path: Path) -> None:
-    """Class names are kept for the same files only."""
+    """Class names are kept for the same data set only."""
     path = root / "params.yaml"
     write_idx(tmp_path / "noise")
     configure(root, tmp_path / "noise")

@@ -298,8 +298,8 @@ def _inspect_idx(path: Path, files: Mapping[str, list[Path]]) -> Found:
             )
     if number < 2 or counts["train"].min() < 2:
         raise UserError(
-            f"{path}: {number} classes, the smallest with {counts['train'].min()} training images; expected at least "
-            "two classes, each with at least two; add images"
+            f"{path}: expected at least two classes with at least two training images each; the number of classes is "
+            f"{number}, and the smallest has {counts['train'].min()} training images"
         )
     height, width = train.shape[1:]
     lines = [
@@ -319,8 +319,9 @@ def _edited(text: str, found: Found, name: str, flip: bool, in_place: bool) -> s
     yaml = yaml_editor()
     content = yaml.load(text)
     height, width, channels = found.shape
-    same = found.format == "idx" and yaml.load(found.fetch)["fetch"]["files"] == content["fetch"].get("files")
-    classes = tuple(content["dataset"]["classes"]) if same else found.classes
+    old = content["dataset"]
+    same = found.format == "idx" and old["name"] == name and len(old["classes"]) == len(found.classes)
+    classes = tuple(old["classes"]) if same else found.classes
     dataset = (  # JSON texts are YAML
         f"dataset:\n  name: {json.dumps(name, ensure_ascii=False)}\n"
         f"  format: {found.format} # idx, or folder: image files in one folder per class\n"

@@ -1,4 +1,4 @@
-"""Temperature scaling: of the predictions made with 80 % confidence, 80 % should be correct."""
+"""Temperature scaling: of the predictions made with 80% confidence, 80% should be correct."""
 
 import numpy as np
 from jaxtyping import Float64, Shaped

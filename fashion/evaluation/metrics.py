@@ -20,7 +20,7 @@ def summary(predictions: Predictions, bins: int) -> dict[str, Any]:
         bins: number of bins of the calibration error.
 
     Returns:
-        Accuracy with its 95 % interval, balanced accuracy, macro-averaged F1, cross-entropy, calibration error, and
+        Accuracy with its 95% interval, balanced accuracy, macro-averaged F1, cross-entropy, calibration error, and
         recall and precision by class (0 for a class that is never predicted), rounded to six decimals.
     """
     matrix, classes = confusion_matrix(predictions), predictions.classes
@@ -70,7 +70,7 @@ def f1(matrix: Confusion) -> ByClass:
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion.
+    """Return the 95% score interval of a proportion.
 
     Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927).
     """

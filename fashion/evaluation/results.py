@@ -57,9 +57,9 @@ def read(root: Path) -> list[Result]:
     """Return the results of the project at `root`, sorted by accuracy.
 
     They are in reports/NAME/metrics.json of the models in params.yaml, in studies/STUDY/trials.csv and in
-    reports/benchmarks.json. Those of studies and benchmarks on another data set are left out. If a
-    model in params.yaml or a variant of another study has the same name as a variant, it becomes STUDY/VARIANT, except
-    in studies/seeds.
+    reports/benchmarks.json. Those of studies and benchmarks on another data set are left out. A variant of
+    studies/seeds keeps its name; that of another study becomes STUDY/VARIANT if a model in params.yaml or a variant of
+    a third study has the same name.
 
     Raises:
         UserError: `root` is not a project or has no results.

@@ -80,7 +80,7 @@ def to_litert(model: keras.Model, **options: Any) -> bytes:
         except tf.errors.ResourceExhaustedError as error:
             if "No space left" in error.message:
                 raise UserError(
-                    f"No space left on device for temporary files in {folder}; free some, and run it again"
+                    f"No space left on device for temporary files in {tempfile.gettempdir()}; free some and try again"
                 ) from error
             raise
         return path.read_bytes()

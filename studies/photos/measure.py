@@ -60,9 +60,7 @@ def main() -> None:
     for name, render in RENDERINGS.items():
         random = np.random.default_rng(2)
         print_row(
-            name,
-            [preprocess(render(image[..., 0], random), shape, method) for image in split.images],
-            split.labels,
+            name, [preprocess(render(image[..., 0], random), shape, method) for image in split.images], split.labels
         )
     paths = sorted(path for path in PHOTOS.iterdir() if path.suffix in {".jpg", ".webp"})
     print_row(
@@ -75,8 +73,7 @@ def main() -> None:
         print_row(name, [draw(random, shape) for _ in range(args.images)])
     if args.others:
         print_row(
-            f"{len(args.others)} other images",
-            [preprocess(path.read_bytes(), shape, method) for path in args.others],
+            f"{len(args.others)} other images", [preprocess(path.read_bytes(), shape, method) for path in args.others]
         )
 
 
