@@ -172,11 +172,11 @@ def results_numbers(read: Read) -> Iterator[str]:
     yield f"takes {1 - benchmarks['utilisation']['cnn']['step_relative_to_keras']:.0%} less time in bfloat16"
     minutes, ratio = benchmarks["deep"]["seconds"] / 60, benchmarks["train_time_ratio"]["deep"]
     yield f"about {minutes:.0f} minutes, {ratio:.1f} times the T_ref"
-    yield f"How accurate is a larger CNN? | about {3 * minutes:.0f} minutes |"
     accuracies = [float(row["accuracy"]) for row in csv.DictReader(read("studies/deep/trials.csv").splitlines())]
     yield f"test accuracy is {statistics.mean(accuracies):.2%} ± {statistics.stdev(accuracies):.2%} over three seeds"
-    trials = csv.DictReader(read("studies/seeds/trials.csv").splitlines())
-    yield f"change the accuracy? | about {sum(float(row['seconds']) for row in trials) / 2 / 60:.0f} minutes"
+    for study, question in {"seeds": "How much does the seed change the accuracy?", "deep": "a larger CNN?"}.items():
+        trials = csv.DictReader(read(f"studies/{study}/trials.csv").splitlines())
+        yield f"{question} | about {sum(float(row['seconds']) for row in trials) / 2 / 60:.0f} minutes"
 
     ablation = {row["variant"]: row for row in csv.DictReader(read("studies/ablation/table.csv").splitlines())}
     yield f"Muon gains the most: {-float(ablation['adam']['points']):.1f} points of validation accuracy"

@@ -247,7 +247,7 @@ def _rows(results: list[Result]) -> list[tuple[str, ...]]:
         (
             result.name.upper(),
             f"{result.parameters:,}",
-            f"{result.inference_flops / 1e6:.1f}" if result.inference_flops else NONE,
+            f"{result.inference_flops / 1e6:,.1f}" if result.inference_flops else NONE,
             _accuracy(result),
             str(len(result.accuracies) or NONE),
             " / ".join(_train_time(result, one) for one in precisions) or NONE,
