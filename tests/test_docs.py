@@ -25,7 +25,7 @@ TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, tex
 FOLDERS = {"data", "models", *(name.partition("/")[0] for name in TRACKED if "/" in name)}
 EXAMPLE = "logistic"  # docs/extend.md adds this model
 # Results for Fashion-MNIST, which a project with other images deletes; tests/test_results.py checks that they exist.
-RESULTS = r"studies/.*\.(?!py$|yaml$)\w+|reports/benchmarks\..*|docs/results\.md|tests/test_results\.py"
+RESULTS = r"studies/.*\.(?!py$|yaml$)\w+|reports/benchmarks\..*|docs/(results|tour)\.md|tests/test_results\.py"
 
 
 def read_page(page: str) -> str:

@@ -23,6 +23,7 @@ import yaml
 
 import benchmarks.report
 import studies.ablation.summary
+import studies.ladder.summary
 import studies.transfer.summary
 from fashion.data import inspection
 from fashion.dvc import Lock
@@ -107,6 +108,16 @@ def test_ladder() -> None:
         assert {**values, "seed": own["seed"]} == {**own, "network": model}
 
 
+def test_tour() -> None:
+    """It has the study's table of each model, and explains each step."""
+    parts = read_page("docs/tour.md").split("\n## ")[1:]
+    tables = studies.ladder.summary.markdown(pd.read_csv(LADDER / "table.csv")).split("\n\n")
+    steps = read_yaml(LADDER / "params.yaml")["steps"].values()
+    for part, table, names in zip(parts, tables, steps, strict=False):  # the last part has no table
+        assert table in part
+        assert re.findall(r"\*\*([a-z0-9-]+)\*\*", part) == list(names)
+
+
 def test_transfer() -> None:
     table = pd.read_csv(TRANSFER / "table.csv", dtype={"images": str})
     tables = studies.transfer.summary.markdown(table, read_json(TRANSFER / "comparison.json"))
@@ -174,7 +185,8 @@ def results_numbers(read: Read) -> Iterator[str]:
     yield f"about {minutes:.0f} minutes, {ratio:.1f} times the T_ref"
     accuracies = [float(row["accuracy"]) for row in csv.DictReader(read("studies/deep/trials.csv").splitlines())]
     yield f"test accuracy is {statistics.mean(accuracies):.2%} ± {statistics.stdev(accuracies):.2%} over three seeds"
-    for study, question in {"seeds": "How much does the seed change the accuracy?", "deep": "a larger CNN?"}.items():
+    questions = {"seeds": "How much does the seed change the accuracy?", "deep": "a larger CNN?"}
+    for study, question in (questions | {"ladder": "from a plain network add?"}).items():
         trials = csv.DictReader(read(f"studies/{study}/trials.csv").splitlines())
         yield f"{question} | about {sum(float(row['seconds']) for row in trials) / 2 / 60:.0f} minutes"
 

@@ -39,7 +39,10 @@ VALIDATION_FRACTION = 0.1
 TEST_FRACTION = 0.2
 SEED = 2017  # of the choice of the test images
 # Arguments of `git rm`: the results for Fashion-MNIST, and their tests
-RESULTS = "studies ':!studies/*.py' ':!studies/*.yaml' 'reports/benchmarks.*' docs/results.md tests/test_results.py"
+RESULTS = (
+    "studies ':!studies/*.py' ':!studies/*.yaml' 'reports/benchmarks.*' "
+    "docs/results.md docs/tour.md tests/test_results.py"
+)
 VARIABLE = "FASHION_MNIST_DIR"  # that names the folder of IDX files
 
 
