@@ -25,7 +25,6 @@ class Params(TrainingParams):
     whitening: bool
     filters: Widths
     convs_per_block: Annotated[int, Field(gt=0, le=100)]
-    residual: bool
     batch_normalization: Normalization
     dropout: Fraction
 
@@ -69,11 +68,8 @@ def build(params: Params, train: Split) -> keras.Model:
 def block(x: keras.KerasTensor, filters: int, params: Params) -> keras.KerasTensor:
     """Return the output of a block: `convs_per_block` convolutions, with max pooling after the first."""
     for layer in range(params.convs_per_block):
-        shortcut = x
         x = FastConv2D(filters, KERNEL_SIZE, padding="same", use_bias=False, kernel_initializer=DiracInitializer())(x)
         if layer == 0:
             x = layers.MaxPooling2D()(x)
         x = layers.ReLU()(normalization(params.batch_normalization)(x))
-        if params.residual and layer > 0:
-            x = layers.Add()([shortcut, x])
     return x
