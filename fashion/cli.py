@@ -185,8 +185,9 @@ def show_predictions(args: argparse.Namespace) -> None:
             raise UserError("no image given; pass a file or --test-index N")
         if args.figure and (args.figure.suffix.lower() != ".png" or args.figure.is_dir()):
             raise UserError(f"{args.figure}: --figure writes a PNG file; its name must end in .png")
-        classifier = Classifier(root, Lock.read(root), args.model)
-        images = load_test_images(root, args.test_index, classifier)
+        lock = Lock.read(root)
+        classifier = Classifier(root, lock, args.model)
+        images = load_test_images(root, lock, args.test_index, classifier)
     except UserError as error:
         print_error(str(error))
         sys.exit(2)

@@ -8,6 +8,8 @@
 `make test` also runs the command `check-temporary-folder`, and `make drill` the command `delete-damaged-bytecode`.
 """
 
+from __future__ import annotations  # so that an old Python gets as far as `check_python`
+
 import ast
 import fcntl
 import hashlib
@@ -33,6 +35,7 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "ready"
 CPUINFO = Path("/proc/cpuinfo")  # on Linux
 INPUTS = ("requirements.lock", "pyproject.toml", ".dvc/plots/page.py", "fashion/environment.py")
+PACKAGES = ("benchmarks", "fashion", "stages", "studies", "tests")
 STANDARD_MODULES = ("_bz2", "_ctypes", "_lzma", "_sqlite3", "_ssl", "ensurepip", "venv")  # some builds lack some
 # Settings kept from the user's pip configuration. Others could change what pip installs, or where.
 PIP_SETTINGS = (
@@ -45,7 +48,7 @@ DISK_SPACE, TEMPORARY_SPACE = 4.0, 0.5  # required, in GB
 # Python reads this .pth file at start-up: it makes the project importable and runs STARTUP.
 PTH = "../../../..\nimport fashion_startup\n"
 STARTUP = '''\
-"""Add the programs of .venv to PATH, keep DVC's index in .venv, and set USER and HOME without a passwd entry."""
+"""Add the programs of .venv to PATH, keep caches in .venv where needed, set USER and HOME without a passwd entry."""
 
 import os
 import pwd
@@ -60,6 +63,8 @@ try:
 except KeyError:  # in a container; DVC needs a user name, and caches are in the home folder
     os.environ.setdefault("USER", str(os.getuid()))
     os.environ.setdefault("HOME", sys.prefix)
+if not os.access(os.path.expanduser("~"), os.W_OK):  # Matplotlib would warn, and search for fonts in every process
+    os.environ.setdefault("MPLCONFIGDIR", os.path.join(sys.prefix, "matplotlib"))
 '''
 # The first lines of a script. The shell runs the Python in the script's folder, without variables that would load other
 # code. To Python, these lines are a string.
@@ -103,11 +108,14 @@ def setup() -> None:
         if not _is_ready():
             check_disk()
             _install()
+        elif (version := _venv_version()) != platform.python_version():
+            print(f".venv has Python {version}; for {platform.python_version()}, delete it: rm -r .venv", flush=True)
 
 
 def delete_damaged_bytecode() -> None:
     """Delete the .pyc files that Python left half-written on a full disk: it fails to import them, and keeps them."""
-    for path in ROOT.glob(f"[!.]*/**/__pycache__/*.{sys.implementation.cache_tag}.pyc"):
+    pattern = f"**/__pycache__/*.{sys.implementation.cache_tag}.pyc"
+    for path in (path for package in PACKAGES for path in (ROOT / package).glob(pattern)):
         try:
             marshal.loads(path.read_bytes()[16:])  # noqa: S302 - code that Python would run
         except FileNotFoundError:  # another process has just deleted it
@@ -150,7 +158,12 @@ def check_python() -> str:
 
 
 def check_processor() -> str:
-    """Check that an x86-64 processor has the AVX instructions, without which TensorFlow aborts."""
+    """Check that TensorFlow runs here: an x86-64 processor needs AVX instructions, a Mac an Arm processor."""
+    if sys.platform == "darwin" and platform.machine() != "arm64":
+        raise SetupError(
+            f"{sys.executable} is for {platform.machine()}; TensorFlow needs a Mac with Apple silicon and a Python for "
+            "arm64, not one that runs in Rosetta: make PYTHON=/path/to/python"
+        )
     flags = CPUINFO.read_text(encoding="utf-8").split() if CPUINFO.exists() else []
     if platform.machine() == "x86_64" and flags and "avx" not in flags:
         raise SetupError(
@@ -236,7 +249,7 @@ def check_environment() -> str:
         raise SetupError(
             f".venv is broken:\n{(checked.stdout + checked.stderr).strip()}\nRun `rm -r .venv && make setup`"
         )
-    return ".venv is up to date"
+    return f".venv is up to date, with Python {_venv_version()}"
 
 
 @contextmanager
@@ -266,9 +279,16 @@ def _is_ready() -> bool:
     return subprocess.run([PYTHON, "-I", "-c", "import fashion"], capture_output=True, check=False).returncode == 0
 
 
+def _venv_version() -> str:
+    lines = (VENV / "pyvenv.cfg").read_text(encoding="utf-8").splitlines()
+    return dict(line.split(" = ", 1) for line in lines)["version"]
+
+
 def _install() -> None:
     started = time.monotonic()
     print(f"Setting up .venv with Python {platform.python_version()}; this takes about a minute.", flush=True)
+    if VENV.is_symlink():
+        raise SetupError(f"{VENV} is a link; delete it, or move the whole project to where there is space")
     fingerprint = _fingerprint()
     if VENV.exists():
         shutil.rmtree(VENV)

@@ -15,6 +15,7 @@ from typing import IO, Any
 from fashion.errors import UserError
 
 # What numpy raises for a damaged .npy file.
+IGNORED = (".DS_Store", "Thumbs.db", "desktop.ini")  # as in .dvcignore: files that file managers write
 NPY_ERRORS = (ValueError, TypeError, SyntaxError, EOFError, OverflowError, MemoryError, RecursionError, TokenError)
 
 
@@ -90,9 +91,9 @@ def read_json(path: Path) -> Any:
 
 
 def list_folder(folder: Path) -> dict[str, str]:
-    """Return the MD5 of each file in a folder, by path relative to it."""
+    """Return the MD5 of each file in a folder that DVC tracks, by path relative to it."""
     files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in IGNORED):
         with path.open("rb") as file:
             files[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "md5").hexdigest()
     return files

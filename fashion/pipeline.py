@@ -23,16 +23,24 @@ def run(root: Path) -> None:
     Raises:
         UserError: there is no pipeline, params.yaml or data/about.md is wrong, or a stage failed; DVC has printed why.
     """
+    from dvc.exceptions import DvcException
+
     params = load_params(root / "params.yaml")
     about.load(root / about.PATH, params.dataset.name)
-    stages = ", ".join(read_yaml(root / "dvc.yaml")["stages"])
+    pipeline = read_yaml(root / "dvc.yaml")
+    if not isinstance(pipeline, dict) or not isinstance(pipeline.get("stages"), dict):
+        raise UserError("dvc.yaml has no stages; restore it: git checkout dvc.yaml")
+    stages = ", ".join(pipeline["stages"])
     scratch = root / ".dvc" / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
     with exclusive(scratch / "make.lock", "Another `make` is running here; waiting for it"):
-        delete_broken_rwlock(scratch)
-        restore_lock(root)
-        check_networks(root, params)  # before DVC deletes the outputs of a stage that would fail
-        delete_damaged(root)
+        try:
+            delete_broken_rwlock(scratch)
+            restore_lock(root)
+            check_networks(root, params)  # before DVC deletes the outputs of a stage that would fail
+            delete_damaged(root)
+        except DvcException as error:  # a mistake in .dvc/config, for example
+            raise UserError(str(error)) from error
         print(f"Stages: {stages}. Only the stale ones run.\n", flush=True)
         times = scratch / "stage_times.tsv"
         times.write_text("")
@@ -103,7 +111,8 @@ def restore_lock(root: Path) -> None:
         content = path.read_bytes()
         if b"<<<<<<<" in content:
             Lock.parse(content, str(path))
-        if _is_whole(root, content) or content == (committed := read_committed(root, "HEAD", "dvc.lock")):
+        committed = read_committed(root, "HEAD", "dvc.lock")
+        if content == committed or _is_whole(root, content, committed):
             return
         moved = path.replace(root / ".dvc" / "tmp" / "dvc.lock")
         action = "no commit has one, so DVC starts anew from its run cache"
@@ -114,8 +123,11 @@ def restore_lock(root: Path) -> None:
     print(f"dvc.lock was incomplete (moved to {moved}): {action}")
 
 
-def _is_whole(root: Path, content: bytes) -> bool:
-    """Return whether a dvc.lock ends with all outputs of a stage, as DVC writes it."""
+def _is_whole(root: Path, content: bytes, committed: bytes | None) -> bool:
+    """Return whether a dvc.lock ends with all outputs of a stage, as DVC writes it.
+
+    An output that the stage in dvc.yaml has, but not in the committed dvc.lock, may be missing: it is new.
+    """
     from dvc.dvcfile import Lockfile
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -129,9 +141,16 @@ def _is_whole(root: Path, content: bytes) -> bool:
             return False
         name, last = list(stages.items())[-1]
         try:
-            declared = {output.def_path for stage in repo.index.stages if stage.name == name for output in stage.outs}
+            declared = {
+                output.def_path
+                for stage in repo.index.stages
+                if (stage.name, stage.path_in_repo) == (name, "dvc.yaml")
+                for output in stage.outs
+            }
         except DvcException:  # a mistake in a dvc.yaml, which `dvc repro` reports
             return True
+    if committed is not None and (old := Lock.parse(committed, "dvc.lock").stages.get(name)):
+        declared &= {output["path"] for output in old.get("outs", ())}
     outputs = last.get("outs", ())
     return declared <= {output["path"] for output in outputs} and all(
         "size" in output and ("nfiles" in output or not output["md5"].endswith(".dir")) for output in outputs
@@ -171,7 +190,7 @@ def delete_damaged(root: Path) -> None:
 def leftovers(root: Path, params: Params) -> list[str]:
     """Return the folders of models that are no longer in params.yaml, relative to `root`."""
     folders = {path.parent for name in ("history.csv", "metrics.json") for path in root.glob(f"reports/*/{name}")}
-    folders |= {path for path in root.glob("models/*") if path.is_dir()}
+    folders |= {path.parent for path in root.glob("models/*/model.*")}
     return sorted(str(folder.relative_to(root)) for folder in folders if folder.name not in params.models)
 
 

@@ -35,7 +35,7 @@ for variable in [variable for variable in os.environ if not variable.startswith(
 home = tempfile.mkdtemp(prefix="fashion-home-")
 atexit.register(shutil.rmtree, home, ignore_errors=True)
 Path(home, ".gitconfig").write_text("[user]\nname = test\nemail = test@localhost\n", encoding="utf-8")
-os.environ |= {"HOME": home, "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
+os.environ |= {"HOME": home, "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", "DVC_NO_ANALYTICS": "1"}
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may start with it ignored
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

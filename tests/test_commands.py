@@ -74,6 +74,10 @@ METRICS = {
 }
 
 
+def lock_of_data(digest: str) -> str:
+    return json.dumps({"stages": {"preprocess": {"cmd": "x", "outs": [{"path": "data/train", "md5": digest}]}}})
+
+
 def committed(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -240,6 +244,8 @@ def test_studies_of_a_model_in_params(results_folder: Path, studies: list[str], 
         ("params.yaml", PARAMS.replace("tall: {epochs: 3}", "tall: {epochs: 4}"), {"tall"}),
         ("data/train", "another machine has none, or another", set()),
         ("fashion/shared.py", "edited\n", {"wide", "tall"}),
+        ("dvc.lock", lock_of_data(32 * "1"), {"wide", "tall"}),
+        ("dvc.lock", lock_of_data(32 * "0"), set()),
     ],
 )
 def test_commit_of_older_results(results_folder: Path, file: str, text: str, older: set[str]) -> None:

@@ -73,7 +73,7 @@ def test_folder(root: Path, colours: Path) -> None:
         "classes": CLASSES,
     }
     assert params.fetch.model_dump() == {"folder": "images", "unreadable": 0, "test_fraction": 0.2, "seed": 2017}
-    assert params.validation.images == 10  # enough for one per class
+    assert params.validation.images == 5
     assert params.export.representative_images == 37
     assert params.training.augmentation.flip is False
     assert params.training.test_time_augmentation.mirror is False
@@ -85,6 +85,16 @@ def test_folder(root: Path, colours: Path) -> None:
     assert "params.yaml: fetch.sources: removed" in lines
     assert "Run: make deps && make" in lines
     assert not any("git rm" in line for line in lines)
+
+
+def test_reader_that_goes_away(root: Path, colours: Path) -> None:
+    """Of `fashion dataset ... | less`: the images are added and params.yaml is written, or neither."""
+    before = (root / "params.yaml").read_text()
+    lines = inspection.configure(root, colours, size=None, grey=False, flip=False, name="Colours")
+    changed = set()
+    for _ in lines:
+        changed.add(((root / "images").exists(), (root / "params.yaml").read_text() != before))
+    assert changed == {(False, False), (True, True)}
 
 
 def test_names_the_old_results(root: Path, colours: Path) -> None:

@@ -15,7 +15,7 @@ from fashion import dvc_deps
 from fashion.dvc import md5
 from fashion.errors import UserError
 from fashion.models import networks
-from fashion.params import Params, Range, TrainingParams
+from fashion.params import Params, TrainingParams
 from fashion.review.rules import Rules
 from tests.conftest import MODELS, ROOT
 
@@ -220,7 +220,6 @@ SECTIONS: dict[str, tuple[Any, list[str]]] = {
 }
 SECTIONS |= {f"models.{name}": (networks.load(name).Params, [f"stages.train_{name}"]) for name in MODELS}
 SECTIONS["review"] = (Rules, ["fashion.cli"])
-SECTIONS["tune"] = (Range, ["fashion.cli"])
 SECTIONS["fetch"][1].append("fashion.data.sources")  # also if the data set is a folder of images
 
 

@@ -108,6 +108,15 @@ def test_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, 
         environment.check_processor()
 
 
+@pytest.mark.parametrize(("machine", "suitable"), [("arm64", True), ("x86_64", False)])
+def test_mac(monkeypatch: pytest.MonkeyPatch, machine: str, suitable: bool) -> None:
+    """An x86-64 Python in Rosetta would install nothing: no package is pinned for it."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    with nullcontext() if suitable else pytest.raises(SetupError, match="is for x86_64; TensorFlow needs a Mac with"):
+        environment.check_processor()
+
+
 def test_incomplete_python(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Python built without a library has ssl.py, but not the module in C that it needs."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("_ssl", "_lzma") else name)
@@ -139,6 +148,27 @@ def test_lock(tmp_path: Path) -> None:
             assert second.stdout.readline() == "waiting\n"
             assert first.communicate("\n")[0] == "out\n"
             assert second.communicate("\n")[0] == "in\nout\n"
+
+
+def test_linked_environment(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "VENV", checkout / ".venv")
+    (checkout / ".venv").symlink_to(checkout / "elsewhere")
+    with pytest.raises(SetupError, match="is a link; delete it, or move the whole project"):
+        environment._install()
+
+
+def test_other_python(checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`make PYTHON=...` changes nothing in an environment that is up to date, and says so."""
+    for check in ("check_python", "check_processor", "check_folder", "check_git", "delete_damaged_bytecode"):
+        monkeypatch.setattr(environment, check, lambda: "")
+    monkeypatch.setattr(environment, "_is_ready", lambda: True)
+    monkeypatch.setattr(environment, "VENV", checkout)
+    (checkout / "pyvenv.cfg").write_text(f"home = /usr/bin\nversion = {platform.python_version()}\n")
+    environment.setup()
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(platform, "python_version", lambda: "3.99.1")
+    environment.setup()
+    assert "for 3.99.1, delete it: rm -r .venv" in capsys.readouterr().out
 
 
 def test_scripts_without_absolute_paths() -> None:
@@ -307,6 +337,25 @@ def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert lines[-1] == f"Open {tmp_path / 'reports' / 'index.html'}"
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        (".dvc/config", "[core]\nremot = x\n", "config file error"),
+        ("dvc.yaml", "", "dvc.yaml has no stages; restore it: git checkout dvc.yaml"),
+        ("dvc.yaml", "plots: []\n", "dvc.yaml has no stages"),
+    ],
+)
+def test_run_with_a_mistake(tmp_path: Path, file: str, text: str, message: str) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    for path in ("data", ".dvc"):
+        (tmp_path / path).mkdir()
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock", "data/about.md", ".dvc/config"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(errors.UserError, match=message):
+        pipeline.run(tmp_path)
+
+
 @pytest.mark.slow
 def test_run_of_unchanged_pipeline(project: Project) -> None:
     lines = project.run(*FASHION, "run").stdout.splitlines()
@@ -327,9 +376,9 @@ def test_pinned_packages() -> None:
 
 def test_damaged_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "ROOT", tmp_path)
-    (tmp_path / "package").mkdir()
+    (tmp_path / "fashion").mkdir()
     for name in ("good", "damaged"):
-        source = tmp_path / "package" / f"{name}.py"
+        source = tmp_path / "fashion" / f"{name}.py"
         source.write_text("x = 1")
         py_compile.compile(str(source))
     good, damaged = (next(tmp_path.rglob(f"{name}.*.pyc")) for name in ("good", "damaged"))

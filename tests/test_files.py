@@ -9,6 +9,7 @@ import pytest
 
 from fashion import files
 from fashion.errors import UserError
+from tests.conftest import ROOT
 
 
 def test_write(tmp_path: Path) -> None:
@@ -85,3 +86,12 @@ def test_invalid_json(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
         files.read_json(tmp_path / "file")
+
+
+def test_files_of_file_managers(tmp_path: Path) -> None:
+    """DVC ignores them, so they do not change the hash of a folder."""
+    (tmp_path / "images").mkdir()
+    for name in (*files.IGNORED, "a.png"):
+        (tmp_path / "images" / name).write_bytes(b"x")
+    assert list(files.list_folder(tmp_path)) == ["images/a.png"]
+    assert set(files.IGNORED) < set((ROOT / ".dvcignore").read_text().split())

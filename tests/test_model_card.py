@@ -123,6 +123,10 @@ def test_other_data_set(written: str, project: Project) -> None:
         assert re.findall("fashion|cloth|zalando", prose, re.IGNORECASE) == []
 
 
+def test_no_image_in_the_range_of_confidences(written: str) -> None:
+    assert "the CNN has no such test images." in written
+
+
 def proportion(correct: int, of: int) -> str:
     low, high = wilson_interval(correct, of)
     return f"{correct / of:.1%} ({low:.1%} to {high:.1%})"

@@ -238,13 +238,21 @@ def test_number_of_parameters() -> None:
 
 @pytest.mark.skipif("cnn" not in MODELS, reason="the CNN only")
 def test_cnn_image_size() -> None:
-    params = small_params("cnn").model_copy(update={"filters": (4,) * 5})
+    params = small_params("cnn").model_copy(update={"filters": (4,) * 5, "whitening": True})
     assert [line.split(":")[0] for line in params.image_problems((20, 24, 1))] == ["filters"]
     assert [line.split(":")[0] for line in params.image_problems((2, 2, 1))] == [
         "augmentation.cutout",
         "filters",
         "whitening",
     ]
+
+
+@pytest.mark.skipif("cnn" not in MODELS, reason="the CNN only")
+def test_cnn_of_tiny_images() -> None:
+    """Without whitening, images may be smaller than a kernel."""
+    params = small_params("cnn").model_copy(update={"filters": (4,), "whitening": False})
+    model = networks.load("cnn").build(params, Split(np.zeros((3, 2, 2, 1), np.uint8), np.arange(3, dtype=np.uint8)))
+    assert model.output_shape == (None, 3)
 
 
 def test_class_weights() -> None:

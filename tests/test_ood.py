@@ -47,6 +47,17 @@ def test_mahalanobis_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(distances, expected, rtol=1e-6)
 
 
+def test_vectors_far_from_the_origin() -> None:
+    """Of images with a white background, say: in float32, the squares of such values hide the distances."""
+    random = np.random.default_rng(1)
+    vectors = random.normal(size=(500, 20)).astype(np.float32)
+    moments, moved = Moments(1), Moments(1)
+    for one, offset in ((moments, 0), (moved, 5000)):
+        one.add(vectors + offset, np.zeros(500, np.uint8))
+    found = moved.fit_all().distances(vectors[:50] + 5000)
+    np.testing.assert_allclose(found, moments.fit_all().distances(vectors[:50]), rtol=0.01)
+
+
 def test_group_without_vectors() -> None:
     """A class may be so rare that no reference image shows it."""
     moments, fewer = Moments(3), Moments(2)
@@ -76,6 +87,12 @@ def test_rate() -> None:
     detector = calibrated(0.05)
     above = detector.distances(VALIDATION.images, features(VALIDATION.images)) > detector.thresholds
     assert above.sum(axis=0).tolist() == [15, 15]
+
+
+def test_rate_of_less_than_an_image() -> None:
+    few = VALIDATION.take(np.arange(10))
+    detector = UNCALIBRATED.calibrate(few.images, features(few.images), 0.09)
+    assert detector.in_distribution(few.images, features(few.images)).all()
 
 
 def test_in_distribution() -> None:

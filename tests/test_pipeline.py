@@ -175,6 +175,24 @@ def test_lock_without_a_new_output(locked_folder: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == ""
 
 
+def test_uncommitted_lock_without_a_new_output(locked_folder: Path) -> None:
+    newer = LOCK.replace("cmd: a", "cmd: b")
+    (locked_folder / "dvc.lock").write_text(newer)
+    (locked_folder / "dvc.yaml").write_text("stages: {fetch: {cmd: a, outs: [data, report, more]}}")
+    restore_lock(locked_folder)
+    assert (locked_folder / "dvc.lock").read_text() == newer
+
+
+def test_stage_of_the_same_name(locked_folder: Path) -> None:
+    """In a dvc.yaml in another folder: its outputs are in that folder's dvc.lock."""
+    study = locked_folder / "study"
+    study.mkdir()
+    (study / "dvc.yaml").write_text("stages: {fetch: {cmd: a, outs: [other]}}")
+    subprocess.run(["git", "update-ref", "-d", "HEAD"], cwd=locked_folder, check=True)
+    restore_lock(locked_folder)
+    assert (locked_folder / "dvc.lock").read_text() == LOCK
+
+
 def test_mistake_in_dvc_yaml(locked_folder: Path) -> None:
     """DVC reports it."""
     (locked_folder / "dvc.yaml").write_text("stages: {fetch: {depps: [a], cmd: a}}")

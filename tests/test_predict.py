@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from fashion import cli
@@ -224,6 +225,22 @@ def test_missing_or_altered_model(project: Project, predict: Command) -> None:
         assert result.stderr.endswith(f"; delete it and run `dvc repro {stage}`\n")
     finally:
         path.write_bytes(content)
+
+
+def test_images_of_another_data_set(project: Project, predict: Command, image_file: Path) -> None:
+    """With as many classes: their names would be those of the model's own data set."""
+    path = project.folder / "dvc.lock"
+    content = path.read_text()
+    lock = yaml.safe_load(content)
+    (data,) = [out for out in lock["stages"]["preprocess"]["outs"] if out["path"] == "data/train"]
+    data["md5"] = f"{32 * '0'}.dir"
+    try:
+        path.write_text(yaml.safe_dump(lock))
+        result = predict("--test-index", "0")
+        assert "was made from another version of data/train; run `dvc repro`" in result.stderr
+        assert predict(image_file).code == 0
+    finally:
+        path.write_text(content)
 
 
 @pytest.mark.parametrize("content", [None, "- a list", "models: 3"])

@@ -115,6 +115,11 @@ def test_seeds_needed() -> None:
     assert needed == significant[0] > 6
 
 
+def test_bad_index() -> None:
+    with pytest.raises(ValueError, match="found the index -1 of a test image, expected 0 to 3"):
+        recipes.correct_by_seed(["2", "-1 2 9"], 4)
+
+
 def test_a_small_test_set_settles_nothing() -> None:
     rng = np.random.default_rng(0)
     easy = rng.random((2, 50)) < 0.8

@@ -15,7 +15,7 @@ from fashion.errors import UserError
 from fashion.review.revision import stale, working_tree
 from fashion.review.rules import load_rules
 from fashion.review.snapshot import MAX_JSON_BYTES, TestSet
-from tests.flowers import Flowers
+from tests.flowers import PARAMS, Flowers
 
 
 @pytest.fixture
@@ -75,12 +75,12 @@ def test_waiver(worse: Flowers, tmp_path: Path) -> None:
     done = copy.review("--gate")
     assert done.returncode == 0, done.stderr
     assert "**flowers: worse.**" in done.stdout
-    assert "> A regression of flowers is waived: one column is \\| enough" in done.stdout
+    assert "> Waiver for flowers: one column is \\| enough" in done.stdout
     copy.change(strength=-1.0)
     done = copy.review("--base", "HEAD~1", "--gate")
     assert done.returncode == 1
     assert done.stderr.startswith("error: flowers is significantly worse")
-    assert "waived" not in done.stdout
+    assert "Waiver" not in done.stdout
 
 
 def test_verdict_without_gate(worse: Flowers) -> None:
@@ -571,6 +571,30 @@ def test_rules_of_another_version(flowers: Flowers) -> None:
     assert "or one written for another version of this package. Head's rules were used for both" in done.stdout
 
 
+def test_base_that_head_cannot_read(flowers: Flowers) -> None:
+    """Head renames a class; nobody can change a base without valid rules, so it has no results."""
+    flowers.commit_predictions()
+    params = flowers.params()
+    flowers.write_params({"model": params["model"]})
+    flowers.git("commit", "-am", "no rules")
+    script = flowers.folder / "train.py"
+    script.write_text(script.read_text().replace("setosa", "silky"))
+    params["review"]["classes"][0] = "silky"
+    flowers.write_params(params)
+    flowers.change()
+    done = flowers.review("--base", "HEAD~1", "--gate")
+    assert "**flowers: new.**" in done.stdout, done.stderr
+
+
+def test_paths_of_rules(tmp_path: Path) -> None:
+    params = {"review": {**PARAMS["review"], "test_set": "./data//test/"}}
+    params["review"]["models"] = {"a": {"predictions": "./p.csv", "metrics": "m/../m.json"}}
+    Flowers(tmp_path).write_params(params)
+    rules = load_rules(working_tree(tmp_path))
+    assert rules is not None
+    assert (rules.test_set, rules.models["a"].predictions) == ("data/test", "p.csv")
+
+
 def test_first_review(flowers: Flowers) -> None:
     """The change that introduces predictions and the section `review` has nothing to compare them with."""
     flowers.git("checkout", "main")
@@ -629,8 +653,9 @@ def test_project_in_a_subfolder(worse: Flowers, tmp_path: Path) -> None:
     assert "**flowers: worse.**" in done.stdout
 
 
-def test_failed_checkout(worse: Flowers) -> None:
+def test_failed_checkout(worse: Flowers, tmp_path: Path) -> None:
     """The message is Git's, and no working tree is left over."""
+    worse = worse.copy(tmp_path / "copy")
     worse.run("rm", "-r", ".dvc/cache")
     worse.git("config", "filter.broken.smudge", "false")
     worse.git("config", "filter.broken.required", "true")

@@ -11,13 +11,14 @@ import yaml
 from fashion.dvc import Lock, md5
 from fashion.errors import UserError
 from fashion.evaluation import recipes
+from fashion.evaluation.figures import png
 from fashion.evaluation.predictions import Predictions
 from fashion.review import figures, gate, report, trials
 from fashion.review.compare import ReviewResult, compare
 from fashion.review.data_changes import Data
 from fashion.review.revision import working_tree
 from fashion.review.rules import ReviewedModel, Rules
-from fashion.review.snapshot import Model, Snapshot, TestSet
+from fashion.review.snapshot import Model, Snapshot, TestSet, scored
 from fashion.review.trials import Trials
 
 TABLE = "variant,seed,accuracy,errors\na,1,0.5,0 1\na,2,1.0,\na,3,0.75,3\nb,1,0.0,0 1 2 3\n"
@@ -124,8 +125,8 @@ def test_too_little(tmp_path: Path, table: str, problem: str) -> None:
     [
         ("variant,errors\na,1\n", "is not a table of trials: KeyError('accuracy')"),
         ("seed,errors\n1,2\n", "is not a table of trials: KeyError('variant')"),
-        ("variant,accuracy,errors\na,1,4\n", "found the index 4 of a test image, expected at most 3"),
-        ("variant,accuracy,errors\na,1,-1\n", "found the index -1 of a test image, expected at most 3"),
+        ("variant,accuracy,errors\na,1,4\n", "found the index 4 of a test image, expected 0 to 3"),
+        ("variant,accuracy,errors\na,1,-1\n", "found the index -1 of a test image, expected 0 to 3"),
         ("variant,accuracy,errors\na,1,x\n", "is not a table of trials: ValueError("),
         ("variant,accuracy,errors\na,1,99999999999999999999\n", "is not a table of trials: OverflowError("),
         ("variant,accuracy,errors\n" + 1001 * "a,1,\n", "1,001 trials of a; the limit is 1,000"),
@@ -226,6 +227,57 @@ def test_holm_over_recipes() -> None:
     assert two.models[0].recipe.p_adjusted == pytest.approx(2 * alone)
 
 
+def test_unchanged_model() -> None:
+    """The review shows no recipe of it, so it counts as no test."""
+    before, after, other = some(0.9), some(0.944), some(0.905)
+    base, head = snapshot("base", {"a": before, "b": before}), snapshot("head", {"a": after, "b": other})
+    same = replace(head.models["b"], predictions=base.models["b"].predictions)
+    result = compare(base, replace(head, models={**head.models, "b": same}))
+    assert verdicts(result) == {"a": "better", "b": None}
+
+
+def test_seeds_needed() -> None:
+    """They are for the level at which Holm's method tests the change: beside a rejected one, the whole level."""
+    before, other = some(0.9), some(0.935)
+    assert before.correct is not None
+    assert other.correct is not None
+    alone = recipes.compare(before.correct, other.correct)
+    assert alone.seeds_needed != recipes.compare(before.correct, other.correct, 0.025).seeds_needed
+    result = compare(snapshot("base", {"a": before, "b": before}), snapshot("head", {"a": some(0.99), "b": other}))
+    assert verdicts(result) == {"a": "better", "b": "within noise"}
+    recipe = result.models[1].recipe
+    assert recipe
+    assert recipe.change
+    assert recipe.change.seeds_needed == alone.seeds_needed
+
+
+def test_other_number_of_examples() -> None:
+    """The predictions are not paired, and the error says so."""
+    base, head = snapshot("base", {"a": some(0.9)}), snapshot("head", {"a": some(0.9, images=199)}, IMAGES[:199])
+    head = replace(head, test_set=base.test_set)
+    with pytest.raises(UserError, match="a: the two models have predictions for different test examples"):
+        compare(base, head)
+
+
+def test_other_bins() -> None:
+    """The calibration errors of both revisions are measured by head's rules."""
+    base, head = snapshot("base", {"a": some(0.9)}), snapshot("head", {"a": some(0.9)}, calibration_bins=2)
+    head = replace(head, models={"a": scored(head.models["a"], base.models["a"].predictions, head.rules)})
+    base = replace(base, models={"a": scored(base.models["a"], base.models["a"].predictions, base.rules)})
+    (model,) = compare(base, head).models
+    assert model.base
+    assert model.head
+    assert model.base.metrics == model.head.metrics
+
+
+@pytest.mark.parametrize(
+    ("classes", "verdict"), [(("good", "wrong"), "within noise"), (("wrong", "right"), "not comparable")]
+)
+def test_renamed_and_moved_classes(classes: tuple[str, str], verdict: str) -> None:
+    head = snapshot("head", {"a": some(0.9)}, classes=classes)
+    assert compare(snapshot("base", {"a": some(0.9)}), head).models[0].verdict == verdict
+
+
 def test_new_and_removed_models() -> None:
     result = compare(snapshot("base", {"old": some(0.9)}), snapshot("head", {"new": some(0.9)}))
     assert verdicts(result) == {"new": None, "old": None}
@@ -323,6 +375,11 @@ def test_waiver_with_rules_of_head() -> None:
     assert compare(base, head).waivers == {"a": "why"}
 
 
+def test_waiver_for_an_unknown_model() -> None:
+    base, head = snapshot("base", {"a": some(0.9)}), snapshot("head", {"a": some(0.9)}, waivers={"b": "typo"})
+    assert "> Waiver for b: no such model" in report.markdown(compare(base, head), [], {})
+
+
 def test_nothing_moved() -> None:
     """Head adds probabilities; no predicted class changes, so there are no images to show."""
     base, head = snapshot("base", {"a": None}), snapshot("head", {"a": None})
@@ -334,3 +391,15 @@ def test_nothing_moved() -> None:
         for end, predictions in ((base, before), (head, after))
     )
     assert list(figures.draw(compare(base, head))) == ["confusion-a"]
+
+
+def test_title_of_two_images() -> None:
+    """A figure of two images is narrower than its title would be."""
+    result = compare(snapshot("base", {"a": None}), snapshot("head", {"a": None}))
+    assert result.models[0].paired
+    assert len(result.models[0].paired.most_changed) == 2
+    figure = figures.draw(result)["changed-a"]
+    png(figure)
+    (title,) = figure.texts
+    box = title.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1

@@ -107,9 +107,9 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
     new = parse_yaml(text, "params.yaml")
     check_params(new, "params.yaml")
     described = about.read(root / about.PATH).header.name if (root / about.PATH).exists() else None
-    if found.format == "folder":
-        yield from _add_images(root, path)
-    write_text(root / "params.yaml", text)
+    added = list(_add_images(root, path)) if found.format == "folder" else []
+    write_text(root / "params.yaml", text)  # before any output, which may fail: both or neither
+    yield from added
     yield from _changes(values, new)
     if described == name:
         yield f"{about.PATH}: kept"
@@ -335,9 +335,8 @@ def _edited(text: str, found: Found, name: str, flip: bool, in_place: bool) -> s
     for section in (dataset, found.fetch):
         key = section.partition(":")[0]
         content[key] = yaml.load(section + "\n")[key]  # a section ends with the blank line before the next
-    total, smallest = sum(found.labelled), min(found.labelled)
-    # So many that every class has a validation image
-    validation = max(round(VALIDATION_FRACTION * total), -(-total // smallest))
+    total = sum(found.labelled)
+    validation = max(round(VALIDATION_FRACTION * total), len(found.labelled))  # at least one image of each class
     set_value(content["validation"], "images", validation)
     export = content["export"]
     set_value(export, "representative_images", min(export["representative_images"], total - validation))

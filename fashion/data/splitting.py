@@ -12,7 +12,7 @@ def stratified_split(
     """Return the sorted indices of the training and the validation images, with equal class proportions in both.
 
     The number of validation images of each class is rounded by the largest-remainder method, so that the total is
-    exact. The images are drawn without replacement.
+    exact; a rare class has at least one, at the expense of the most frequent. The images are drawn without replacement.
 
     Args:
         labels: the class of each image.
@@ -27,6 +27,8 @@ def stratified_split(
     take = np.floor(shares).astype(np.int64)
     largest_remainders = np.argsort(take - shares, kind="stable")[: validation_images - take.sum()]
     take[largest_remainders] += 1
+    for rare in np.flatnonzero(take == 0):
+        take[[rare, take.argmax()]] += [1, -1]
     if (take < 1).any() or (take >= counts).any():
         raise UserError(
             f"params.yaml: validation.images: {validation_images:,} of {len(labels):,} images would leave a class "

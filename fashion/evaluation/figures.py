@@ -24,6 +24,7 @@ from fashion.evaluation.predictions import Predictions
 
 COLOURS = ("#7b4fc9", "#0a94a8", "#e4632a", "#5a8f29")
 MIN_BIN_IMAGES = 10
+SAMPLES, PREDICTIONS = 12, 6  # images per row
 INK, GREY, CORRECT, WRONG = "#222222", "#8a8a8a", "#1b7837", "#c1272d"
 
 
@@ -56,10 +57,10 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def samples(split: Split, classes: Sequence[str], title: str, columns: int = 12) -> Figure:
+def samples(split: Split, classes: Sequence[str], title: str) -> Figure:
     """Draw the first images of each class, a class per row with its name."""
     left = max(1.2, 0.2 + widest(classes))
-    figure, axes = grid(len(classes), columns, cell=(0.62, 0.62), title=title, left=left)
+    figure, axes = grid(len(classes), SAMPLES, cell=(0.62, 0.62), title=title, left=left)
     for label, row in enumerate(axes):
         row[0].text(-0.15, 0.5, classes[label], transform=row[0].transAxes, ha="right", va="center")
         for ax, index in zip(row, np.flatnonzero(split.labels == label), strict=False):
@@ -132,11 +133,10 @@ def predictions(
     predictions: Predictions,
     indices: Int64[np.ndarray, "m"],
     title: str,
-    columns: int = 6,
 ) -> Figure:
     """Draw images with actual label, predicted label and confidence: green if correct, red if wrong."""
-    rows = max(1, -(-len(indices) // columns))
-    figure, axes = grid(rows, columns, cell=(1.55, 2.25), title=title)
+    rows = max(1, -(-len(indices) // PREDICTIONS))
+    figure, axes = grid(rows, PREDICTIONS, cell=(1.55, 2.25), title=title)
     shown, classes = predictions.take(indices), predictions.classes
     for ax, index, actual, predicted, confidence in zip(
         axes.flat, indices, shown.labels, shown.predicted, shown.confidence, strict=False

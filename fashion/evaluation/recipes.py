@@ -47,8 +47,9 @@ def correct_by_seed(errors: Sequence[str], images: int) -> CorrectBySeed:
     correct = np.ones((len(errors), images), bool)
     for row, text in zip(correct, errors, strict=True):
         indices = np.array(text.split(), np.int64)
-        if not ((indices >= 0) & (indices < images)).all():
-            raise ValueError(f"found the index {indices.max()} of a test image, expected at most {images - 1}")
+        wrong = indices[(indices < 0) | (indices >= images)]
+        if len(wrong):
+            raise ValueError(f"found the index {wrong[0]} of a test image, expected 0 to {images - 1}")
         row[indices] = False
     return correct
 

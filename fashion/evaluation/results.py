@@ -148,7 +148,7 @@ class Trial:
         accuracy: on the test set.
         parameters: number of weights.
         inference_flops: floating-point operations of a prediction for one image, if they were counted.
-        commit: that made it, if the code or the params have changed since.
+        commit: that made it, if the code, the data or the params have changed since.
     """
 
     study: str
@@ -162,6 +162,7 @@ class Trial:
 
 def _trials(root: Path, params: Mapping[str, Any]) -> Iterator[Trial]:
     """Yield the trials that have a test accuracy, of the studies that DVC ran on this data set."""
+    current = Lock.read(root).outputs if (root / "dvc.lock").exists() else {}
     for path in sorted(root.glob("studies/*/trials.csv")):
         if not path.with_name("dvc.lock").exists():
             continue
@@ -169,8 +170,9 @@ def _trials(root: Path, params: Mapping[str, Any]) -> Iterator[Trial]:
         stage = lock.maker(str(path.relative_to(root)))
         if lock.params(stage).get("params.yaml", {}).get("dataset.name") != params["dataset"]["name"]:
             continue
+        other_data = any(current.get(name, digest) != digest for name, digest in lock.inputs(stage).items())
         for model, trial in parse_trials(path):
-            stale = _is_stale(root, lock, stage, params, model)
+            stale = other_data or _is_stale(root, lock, stage, params, model)
             yield replace(trial, commit=_last_commit(root, path.with_name("dvc.lock"))) if stale else trial
 
 

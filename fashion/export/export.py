@@ -1,12 +1,10 @@
 """Export of a trained model: conversion, calibration, out-of-distribution detection, verification, evaluation."""
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from jaxtyping import Shaped
 
 from fashion.data.dataset import Images, Split, npy_header
 from fashion.evaluation import calibration, metrics
@@ -81,7 +79,7 @@ def export(
         "model.tflite": float32,
         "model.int8.tflite": int8,
         "ood.npz": detector.to_bytes(),
-        "exported_probabilities.npy": _npy(probabilities),
+        "exported_probabilities.npy": npy_header(probabilities.dtype, probabilities.shape) + probabilities.tobytes(),
     }
     return files, {
         "temperature": round(temperature, 6),
@@ -90,8 +88,3 @@ def export(
         "float32": score(probabilities, len(float32)) | verify.differences(expected, probabilities),
         "int8": score(probabilities_int8, len(int8)) | verify.differences(expected, probabilities_int8),
     }
-
-
-def _npy(array: Shaped[np.ndarray, "..."]) -> bytes:
-    np.save(content := io.BytesIO(), array)
-    return content.getvalue()

@@ -44,7 +44,8 @@ class TiedGaussians:
 
     def distances(self, vectors: Vectors) -> Float[np.ndarray, "n"]:
         """Return the squared Mahalanobis distance of each vector to the nearest mean."""
-        whitened, means = vectors @ self.whitening, self.means @ self.whitening
+        # Relative to a mean, so that little precision is lost where all vectors are alike.
+        whitened, means = ((points - self.means[0]) @ self.whitening for points in (vectors, self.means))
         to_means = (means**2).sum(axis=1) - 2 * whitened @ means.T
         squared: np.ndarray = (whitened**2).sum(axis=1) + to_means.min(axis=1)
         return squared
@@ -122,8 +123,12 @@ class OODDetector:
         )
 
     def calibrate(self, images: Images, features: Vectors, rate: float) -> "OODDetector":
-        """Return the detector with thresholds such that each of its two distances rejects this rate of the images."""
-        return replace(self, thresholds=np.quantile(self.distances(images, features), 1 - rate, axis=0))
+        """Return the detector with thresholds such that each of its two distances rejects this rate of the images.
+
+        If the rate is not a whole number of images, it is rounded down.
+        """
+        distances = self.distances(images, features)
+        return replace(self, thresholds=np.quantile(distances, 1 - rate, axis=0, method="inverted_cdf"))
 
     def distances(self, images: Images, features: Vectors) -> Float64[np.ndarray, "n 2"]:
         """Return the distance of each image to the reference images, in pixels and in features.

@@ -1,6 +1,6 @@
 """The convolutional network, in the style of KellerJordan/cifar10-airbench.
 
-A fixed whitening layer, then blocks of convolutions, each of which halves height and width, then global max pooling.
+A first convolution, then blocks of convolutions, each of which halves height and width, then global max pooling.
 """
 
 from typing import Annotated
@@ -25,7 +25,6 @@ class Params(TrainingParams):
     whitening: bool
     filters: Widths
     convs_per_block: Annotated[int, Field(gt=0, le=100)]
-    residual: bool
     batch_normalization: Normalization
     dropout: Fraction
 
@@ -50,13 +49,13 @@ def build(params: Params, train: Split) -> keras.Model:
     """Return the untrained network: pixels (uint8, (n, height, width, channels)) in, probabilities (n, classes) out."""
     inputs = keras.Input(train.image_shape, dtype="uint8")
     standardize = standardization(train.images)
-    height, width, _ = train.image_shape
-    sample = train.sample(max(1, WHITENING_PIXELS // (height * width)))
-    kernel = whitening_kernel(standardize(sample).numpy(), KERNEL_SIZE)
-    first = layers.Conv2D(kernel.shape[-1], KERNEL_SIZE, padding="same", activation="relu", name="first")
+    height, width, channels = train.image_shape
+    filters = 2 * (KERNEL_SIZE**2 * channels - 1)  # as many as `whitening_kernel` has
+    first = layers.Conv2D(filters, KERNEL_SIZE, padding="same", activation="relu", name="first")
     x = first(standardize(inputs))
     if params.whitening:
-        first.set_weights([kernel, np.zeros(kernel.shape[-1])])
+        sample = train.sample(max(1, WHITENING_PIXELS // (height * width)))
+        first.set_weights([whitening_kernel(standardize(sample).numpy(), KERNEL_SIZE), np.zeros(filters)])
         first.trainable = False
     for filters in params.filters:
         x = block(x, filters, params)
@@ -69,11 +68,8 @@ def build(params: Params, train: Split) -> keras.Model:
 def block(x: keras.KerasTensor, filters: int, params: Params) -> keras.KerasTensor:
     """Return the output of a block: `convs_per_block` convolutions, with max pooling after the first."""
     for layer in range(params.convs_per_block):
-        shortcut = x
         x = FastConv2D(filters, KERNEL_SIZE, padding="same", use_bias=False, kernel_initializer=DiracInitializer())(x)
         if layer == 0:
             x = layers.MaxPooling2D()(x)
         x = layers.ReLU()(normalization(params.batch_normalization)(x))
-        if params.residual and layer > 0:
-            x = layers.Add()([shortcut, x])
     return x

@@ -65,7 +65,6 @@ def train(
         class_weight=class_weights(params, train),
         callbacks=[
             TrainingMetrics(train, params.seed),
-            LearningRate(),
             progress,
             sampler,
             checkpoints,
@@ -174,7 +173,7 @@ def fix_precision(params: TrainingParams) -> TrainingParams:
 
 
 class TrainingMetrics(keras.callbacks.Callback):
-    """Replaces the epoch's training loss and accuracy with values measured at its end, as for validation.
+    """Replaces the epoch's training loss and accuracy with values measured at its end, and adds the learning rate.
 
     Keras averages over the epoch's augmented, mostly hard images, while the weights change.
     """
@@ -188,10 +187,4 @@ class TrainingMetrics(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         logs.update(self.model.evaluate(self.batches, verbose=0, return_dict=True))
-
-
-class LearningRate(keras.callbacks.Callback):
-    """Adds the learning rate to the logs of each epoch."""
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         logs["learning_rate"] = float(self.model.optimizer.learning_rate)

@@ -1,7 +1,7 @@
 """Compare the models of two snapshots, and those of one snapshot with each other."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from fashion.review.data_changes import DataChanges
 from fashion.review.lock_diff import LockDiff
 from fashion.review.recipe_changes import RecipeResult
 from fashion.review.rules import Rules
-from fashion.review.snapshot import Model, Snapshot, TestSet
+from fashion.review.snapshot import Model, Snapshot, scored
 
 Verdict = Literal["better", "worse", "within noise", "unchanged", "new", "removed", "not comparable"]
 MOST_CHANGED = 5
@@ -110,20 +110,10 @@ class ReviewResult:
     rules: tuple[tuple[str, Any, Any], ...]
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        return self.head.rules.classes
-
-    @property
     def waivers(self) -> Mapping[str, str]:
         """Why regressions are accepted, by model: the waivers that base does not have."""
         known = self.base.rules.waivers if self.base.own_rules else {}
         return {name: reason for name, reason in self.head.rules.waivers.items() if known.get(name) != reason}
-
-    @property
-    def test_set(self) -> TestSet:
-        """The test set of head."""
-        return self.head.test_set
 
 
 def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
@@ -134,14 +124,17 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
     Raises:
         UserError: predictions do not fit the test set.
     """
-    same_test_set = base.test_set.same_as(head.test_set) and len(base.rules.classes) == len(head.rules.classes)
+    before, after = base.rules.classes, head.rules.classes  # a class may be renamed, but not moved
+    same_classes = before == after or (len(before) == len(after) and set(before) != set(after))
+    same_test_set = same_classes and base.test_set.same_as(head.test_set)
+    rules = head.rules
+    base = replace(base, models={name: scored(model, model.predictions, rules) for name, model in base.models.items()})
     accuracies = {name: model.metrics["accuracy"] for name, model in head.models.items() if "accuracy" in model.metrics}
     indices = None if same_test_set else base.test_set.indices_in(head.test_set)
     growth = 0
     if indices is not None and head.test_set.labels is not None and base.rules.classes == head.rules.classes:
         same_test_set, growth = True, len(head.test_set.labels) - len(indices)
         head = head.at(indices, base.test_set)
-    rules = head.rules
     pairs = combinations(head.models, 2)
     names = [name for name in rules.models | base.rules.models if name in head.models or name in base.models]
     return ReviewResult(

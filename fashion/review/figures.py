@@ -17,7 +17,7 @@ def draw(result: ReviewResult) -> dict[str, Figure]:
     """Return the figures by name: curves, confusion-MODEL and changed-MODEL, where there is something to show."""
     trained = [model for model in result.models if _histories(model)]
     figures = {"curves": _curves(trained)} if trained else {}
-    images, classes = result.test_set.images, result.classes
+    images, classes = result.head.test_set.images, result.head.rules.classes
     for model in result.models:
         if model.paired and not model.paired.unchanged:
             figures[f"confusion-{model.name}"] = _confusion_change(model.name, model.paired, classes)
@@ -71,8 +71,8 @@ def _confusion_change(name: str, pair: PairedResult, classes: Sequence[str]) -> 
 def _most_changed(name: str, pair: PairedResult, images: Images, classes: Sequence[str]) -> Figure:
     """Draw the images whose probabilities changed most, with both predictions: green if correct, red if wrong."""
     title = f"{name}: the predictions that changed most"
-    figure, axes = grid(1, len(pair.most_changed), cell=(1.75, 2.6), title=title)
-    for ax, index in zip(axes.flat, pair.most_changed, strict=True):
+    figure, axes = grid(1, max(3, len(pair.most_changed)), cell=(1.75, 2.6), title=title)  # 3: room for the title
+    for ax, index in zip(axes.flat, pair.most_changed, strict=False):
         actual = pair.head.labels[index]
         show(ax, images[index])
         heading(ax, f"{index}: {classes[actual]}")

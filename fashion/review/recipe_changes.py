@@ -34,18 +34,23 @@ class RecipeResult:
 
 
 def compare(base: Snapshot, head: Snapshot) -> dict[str, RecipeResult]:
-    """Compare the recipes of the models for which both snapshots name a study, by head's rules."""
+    """Compare the recipes of the changed models for which both snapshots name a study, by head's rules."""
     rules, found = head.rules, {}
     tested: dict[str, tuple[CorrectBySeed, CorrectBySeed]] = {}
     for name in (name for name in head.models if name in base.models):
         before, after = base.models[name].trials, head.models[name].trials
         if not before or not after:
             continue
+        old, new = base.models[name].predictions, head.models[name].predictions
+        if old and new and old.same_as(new):
+            continue  # the review shows no recipe of an unchanged model, so it is no further test either
         if rules.judge == "model" and not before.recorded and not after.recorded:
             continue  # a project without a study
         verdict: RecipeVerdict = "not measured"
         problems = _unusable(name, base) + _unusable(name, head)
         if before.correct is not None and after.correct is not None:
+            if before.correct.shape[1] != after.correct.shape[1]:
+                continue  # so have the predictions, which is reported
             equal = np.array_equal(before.correct, after.correct)
             problems += _incomparable(before.settings, after.settings, "of the study differs between base and head")
             if equal:
@@ -55,12 +60,13 @@ def compare(base: Snapshot, head: Snapshot) -> dict[str, RecipeResult]:
             if not problems and not equal:
                 tested[name] = before.correct, after.correct
         found[name] = RecipeResult(before.correct, after.correct, None, verdict, 1.0, tuple(problems))
-    changes = {name: recipes.compare(*pair, rules.significance / len(tested)) for name, pair in tested.items()}
-    p_values = significance.holm([change.p_value for change in changes.values()])
-    for (name, change), p_value in zip(changes.items(), p_values, strict=True):
+    p_values = {name: recipes.compare(*pair).p_value for name, pair in tested.items()}
+    for (name, pair), p_value in zip(tested.items(), significance.holm([*p_values.values()]), strict=True):
+        others = [value for other, value in p_values.items() if other != name]
+        change = recipes.compare(*pair, significance.holm_level(others, rules.significance))
         verdict = "better" if change.accuracy.change > 0 else "worse"
         verdict = verdict if p_value < rules.significance else "within noise"
-        found[name] = RecipeResult(*tested[name], change, verdict, p_value, ())
+        found[name] = RecipeResult(*pair, change, verdict, p_value, ())
     return found
 
 

@@ -96,8 +96,8 @@ def _warnings(result: ReviewResult) -> list[str]:
             f"Not in the DVC cache: {_few(missing)}. Run `dvc pull` or `dvc repro` for the working tree, "
             "`fashion review --rebuild` for a commit."
         )
-    if result.test_set_growth and result.test_set.labels is not None:
-        count = len(result.test_set.labels)
+    if result.test_set_growth and result.head.test_set.labels is not None:
+        count = len(result.head.test_set.labels)
         accuracies = (f"{accuracy:.2%} ({escape(name)})" for name, accuracy in result.accuracies.items())
         lines.append(
             f"The test set has grown from {count:,} to {count + result.test_set_growth:,} examples: metrics and "
@@ -110,7 +110,11 @@ def _warnings(result: ReviewResult) -> list[str]:
             for problem in model.recipe.problems:
                 unmeasured.setdefault(problem, []).append(escape(model.name))
     lines += [f"Recipe of {_few(names)}: {_sentence(problem)}." for problem, names in unmeasured.items()]
-    lines += [f"A regression of {escape(name)} is waived: {escape(why)}" for name, why in result.waivers.items()]
+    compared = {model.name for model in result.models}
+    lines += [
+        f"Waiver for {escape(name)}: {escape(why) if name in compared else 'no such model'}"
+        for name, why in result.waivers.items()
+    ]
     rebuilt = [escape(snapshot.name) for snapshot in snapshots if snapshot.rebuilt]
     return lines + [f"The pipeline of {name} was run again here: the cache lacked its outputs." for name in rebuilt]
 

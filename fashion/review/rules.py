@@ -1,14 +1,18 @@
 """The section `review` of params.yaml: which models a review compares, and when its gate fails."""
 
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fashion.params import Bins, Classes
 from fashion.review.revision import Revision
 from fashion.validation import Name, StrictModel, matches, parse_yaml, raise_problems, validated
 
 ModelName = Annotated[str, matches("[A-Za-z0-9_.-]+", "letters, digits, _, . and -")]
+OutputPath = Annotated[
+    Name, AfterValidator(lambda path: str(PurePosixPath(path)))
+]  # as in dvc.lock: data/test, not ./data/test/
 
 
 class ReviewedModel(StrictModel):
@@ -24,10 +28,10 @@ class ReviewedModel(StrictModel):
             spaces); None if there is none.
     """
 
-    predictions: Name
-    metrics: Name
-    history: Name | None = None
-    seeds: Name | None = None
+    predictions: OutputPath
+    metrics: OutputPath
+    history: OutputPath | None = None
+    seeds: OutputPath | None = None
 
 
 class Rules(StrictModel):
@@ -48,7 +52,7 @@ class Rules(StrictModel):
     """
 
     base_branch: Name
-    test_set: Name
+    test_set: OutputPath
     significance: Annotated[float, Field(gt=0, lt=1)]
     judge: Literal["model", "recipe"] = "model"
     min_accuracy: dict[ModelName, Annotated[float, Field(ge=0, le=1)]]

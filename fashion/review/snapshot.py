@@ -137,8 +137,10 @@ class Snapshot:
         return replace(self, models=models, test_set=test_set)
 
 
-def scored(model: Model, predictions: Predictions, rules: Rules) -> Model:
-    """Return the model with these predictions and their metrics."""
+def scored(model: Model, predictions: Predictions | None, rules: Rules) -> Model:
+    """Return the model with these predictions and their metrics; unchanged without predictions."""
+    if predictions is None:
+        return model
     matrix = metrics.confusion_matrix(predictions)
     values = {"accuracy": float(predictions.correct.mean())}
     if len(set(matrix.sum(axis=1).tolist())) > 1:
@@ -188,12 +190,17 @@ def read(source: Revision, rules: Rules, *, rebuild: bool, own_rules: bool = Tru
     if rebuild and missing and source.commit and not source.rebuilt:
         with revision.rebuilt(source) as copy:
             return read(copy, rules, rebuild=False, own_rules=own_rules)
-    test_set = _test_set(source, rules)
-    read_models = {
-        name: _model(source, name, test_set.labels, rules)
-        for name, files in rules.models.items()
-        if own_rules or source.recorded(files.predictions) is not None  # else it is older than the first review
-    }
+    try:
+        test_set = _test_set(source, rules)
+        read_models = {
+            name: _model(source, name, test_set.labels, rules)
+            for name, files in rules.models.items()
+            if own_rules or source.recorded(files.predictions) is not None  # else it is older than the first review
+        }
+    except UserError:  # head's rules may not fit the files of base
+        if own_rules:
+            raise
+        test_set, read_models = TestSet(None, None, None, None), {}
     models = {name: model for name, model in read_models.items() if model}
     named = {model.test_set for model in models.values()}
     return Snapshot(
@@ -303,7 +310,7 @@ def _model(source: Revision, name: str, labels: Labels | None, rules: Rules) -> 
         )
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UserError(f"cannot read the results of {name} in {source.name}: {error!r}") from error
-    return scored(model, predictions, rules) if predictions else model
+    return scored(model, predictions, rules)
 
 
 def _json(content: bytes | None) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Classifier:
     """An exported model with its out-of-distribution detector. Not thread-safe.
 
     Attributes:
+        path: of the model, relative to the project's folder.
         classes: the class names, in the order of the probabilities.
         preprocessing: the method that makes a model input from an image file, for `preprocessing.preprocess`.
         image_shape: height, width and number of channels of the input images.
@@ -56,8 +57,8 @@ class Classifier:
             raise UserError(
                 f"no exported model {model}; available: {', '.join(names)}; `make` exports the models of params.yaml"
             )
-        path = f"models/{model}/model.tflite"
-        self._model = LiteRTModel(read_output(root, lock, path), path)
+        self.path = f"models/{model}/model.tflite"
+        self._model = LiteRTModel(read_output(root, lock, self.path), self.path)
         self._detector = OODDetector.from_bytes(read_output(root, lock, f"models/{model}/ood.npz"))
         self.classes, self.preprocessing = self._model.classes, self._model.preprocessing
         self.image_shape = self._model.image_shape

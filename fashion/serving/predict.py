@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fashion.data import dataset, images
+from fashion.dvc import Lock
 from fashion.errors import UserError
 from fashion.serving import preprocessing
 from fashion.serving.classifier import Classifier
@@ -68,14 +69,15 @@ class Prediction:
         }
 
 
-def load_test_images(root: Path, indices: Sequence[int], classifier: Classifier) -> list[InputImage]:
-    """Load test images of the project in the folder `root`.
+def load_test_images(root: Path, lock: Lock, indices: Sequence[int], classifier: Classifier) -> list[InputImage]:
+    """Load test images of the project in the folder `root`, whose dvc.lock is `lock`.
 
     Raises:
         UserError: an index is out of range, or the test set is missing or does not fit the model.
     """
     if not indices:
         return []
+    lock.check_made_from(classifier.path, "data/train")
     test = dataset.load(root / "data" / "test")
     if (test.image_shape, test.num_classes) != (classifier.image_shape, len(classifier.classes)):
         raise UserError("data/test and the model are from different data sets; run `dvc repro`")

@@ -1,4 +1,4 @@
-"""Compare each variant with the default, seed by seed: a table and a figure, with 95 % intervals."""
+"""Compare each variant with the default, seed by seed: a table and a figure, with 95% intervals."""
 
 import argparse
 from pathlib import Path
@@ -40,7 +40,7 @@ def compare(trials: "pd.DataFrame") -> "pd.DataFrame":
     Returns:
         A row per variant, the most accurate first: seeds (their number), accuracy (mean on the validation images),
         points (mean difference in accuracy to the default with the same seed, in percentage points), points_interval
-        (half the width of its 95 % interval, Student's t), time and time_interval (the same for the ratio of processor
+        (half the width of its 95% interval, Student's t), time and time_interval (the same for the ratio of processor
         times), parameters.
     """
     import pandas as pd

@@ -1,4 +1,4 @@
-"""How often the gate of `fashion review` fails, by models and by recipes, and how often 95 % intervals are right.
+"""How often the gate of `fashion review` fails, by models and by recipes, and how often 95% intervals are right.
 
 Training runs are simulated: a model classifies an image correctly if the sum of three normal effects (image, seed,
 interaction) exceeds a threshold set by the accuracy. The effects of an image in two recipes are correlated. The
@@ -128,7 +128,7 @@ def gate_failures(effects: Effects) -> Iterator[dict[str, Any]]:
 
 
 def coverages(effects: Effects) -> Iterator[dict[str, Any]]:
-    """Yield how often the 95 % interval of the change contains the true change, zero.
+    """Yield how often the 95% interval of the change contains the true change, zero.
 
     Two intervals are compared: that of `fashion.evaluation.recipes` and the percentiles of a bootstrap that resamples
     seeds and images (A. B. Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1 (2007)).

@@ -173,8 +173,9 @@ $("clear").addEventListener("click", () => { clear(); reset(); uploaded = null; 
 // Test images: a random sample, or one by its index.
 
 function shuffle() {
-  const indices = Array.from({ length: THUMBNAILS }, () => Math.floor(Math.random() * testImages));
-  $("thumbnails").replaceChildren(...indices.map((index) => {
+  const indices = new Set();
+  while (indices.size < Math.min(THUMBNAILS, testImages)) indices.add(Math.floor(Math.random() * testImages));
+  $("thumbnails").replaceChildren(...[...indices].map((index) => {
     const button = element("button", { type: "button", value: index, ariaPressed: "false" }, element("img", { src: `test/${index}.png`, alt: `test image ${index}` }));
     button.addEventListener("click", () => predictTestImage(index));
     return button;
