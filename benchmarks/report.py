@@ -50,7 +50,7 @@ def _machine(results: Mapping[str, Any]) -> str:
         parts.append(
             f"One training run of studies/deep takes {deep['seconds']:.0f} s, "
             f"{results['train_time_ratio']['deep']:.1f} times the T_ref of {deep['tutorial_seconds']:.0f} s "
-            f"measured with it; extrapolated from trainings of {epochs} epochs to {deep['epochs']}. "
+            f"measured with it; extrapolated to {deep['epochs']} epochs from training runs of {epochs}. "
             f"(Commit {deep['commit']}.)"
         )
     parts += [

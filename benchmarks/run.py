@@ -26,7 +26,7 @@ from fashion.validation import read_yaml
 
 REPORT = Path("reports/benchmarks")
 SCALES = (1, 8, 32)
-DEEP_EPOCHS = (1, 3)  # of studies/deep: two short trainings, from which the time of a whole one is extrapolated
+DEEP_EPOCHS = (1, 3)  # of studies/deep: two short training runs, from which the time of a whole one is extrapolated
 PARTS = ("training", "deep", "scaling", "dvc", "trials", "serving", "load_test")
 
 
@@ -139,7 +139,7 @@ def time_to_accuracy(repeats: int) -> dict[str, list[Any]]:
 
 
 def deep() -> dict[str, Any]:
-    """Time short trainings of studies/deep and, for comparison, a training run of the tutorial CNN."""
+    """Time short training runs of studies/deep and, for comparison, a training run of the tutorial CNN."""
     tutorial = python("benchmarks.trial", "tutorial", "1")
     ((name, changes),) = trial.variants("deep", load_params()).items()
     timed = [python("benchmarks.trial", name, "1", "--epochs", str(epochs))["seconds"] for epochs in DEEP_EPOCHS]
@@ -153,7 +153,7 @@ def deep() -> dict[str, Any]:
 
 
 def extrapolated(epochs: int, timed: Sequence[float]) -> float:
-    """Return the seconds of a training of `epochs`, from those of `DEEP_EPOCHS`: the start counts once."""
+    """Return the seconds of a training run of `epochs` from those of `DEEP_EPOCHS`; the start counts once."""
     fewer, more = DEEP_EPOCHS
     per_epoch = (timed[1] - timed[0]) / (more - fewer)
     return timed[1] + (epochs - more) * per_epoch

@@ -48,7 +48,7 @@ DISK_SPACE, TEMPORARY_SPACE = 4.0, 0.5  # required, in GB
 # Python reads this .pth file at start-up: it makes the project importable and runs STARTUP.
 PTH = "../../../..\nimport fashion_startup\n"
 STARTUP = '''\
-"""Add the programs of .venv to PATH, keep caches in .venv where needed, set USER and HOME without a passwd entry."""
+"""Add the programs of .venv to PATH, keep caches in .venv where needed, set USER and HOME if no passwd entry does."""
 
 import os
 import pwd
@@ -109,7 +109,10 @@ def setup() -> None:
             check_disk()
             _install()
         elif (version := _venv_version()) != platform.python_version():
-            print(f".venv has Python {version}; for {platform.python_version()}, delete it: rm -r .venv", flush=True)
+            other = platform.python_version()
+            print(
+                f".venv uses Python {version}; to use {other}, run `rm -r .venv`, then this command again", flush=True
+            )
 
 
 def delete_damaged_bytecode() -> None:
@@ -158,11 +161,11 @@ def check_python() -> str:
 
 
 def check_processor() -> str:
-    """Check that TensorFlow runs here: an x86-64 processor needs AVX instructions, a Mac an Arm processor."""
+    """Check that TensorFlow runs here: x86-64 processors need AVX instructions, and Macs an Arm processor."""
     if sys.platform == "darwin" and platform.machine() != "arm64":
         raise SetupError(
-            f"{sys.executable} is for {platform.machine()}; TensorFlow needs a Mac with Apple silicon and a Python for "
-            "arm64, not one that runs in Rosetta: make PYTHON=/path/to/python"
+            f"{sys.executable} is a Python for {platform.machine()}; TensorFlow needs one for arm64, on a Mac with "
+            "Apple silicon. If this is one: make PYTHON=/path/to/python"
         )
     flags = CPUINFO.read_text(encoding="utf-8").split() if CPUINFO.exists() else []
     if platform.machine() == "x86_64" and flags and "avx" not in flags:
@@ -288,7 +291,10 @@ def _install() -> None:
     started = time.monotonic()
     print(f"Setting up .venv with Python {platform.python_version()}; this takes about a minute.", flush=True)
     if VENV.is_symlink():
-        raise SetupError(f"{VENV} is a link; delete it, or move the whole project to where there is space")
+        raise SetupError(
+            f"{VENV} is a symbolic link, which is not supported: delete it. If this disk is full, move the whole "
+            "project to another one"
+        )
     fingerprint = _fingerprint()
     if VENV.exists():
         shutil.rmtree(VENV)

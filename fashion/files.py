@@ -14,8 +14,8 @@ from typing import IO, Any
 
 from fashion.errors import UserError
 
+IGNORED = (".DS_Store", "Thumbs.db", "desktop.ini")  # by DVC: as in .dvcignore
 # What numpy raises for a damaged .npy file.
-IGNORED = (".DS_Store", "Thumbs.db", "desktop.ini")  # as in .dvcignore: files that file managers write
 NPY_ERRORS = (ValueError, TypeError, SyntaxError, EOFError, OverflowError, MemoryError, RecursionError, TokenError)
 
 
@@ -91,7 +91,7 @@ def read_json(path: Path) -> Any:
 
 
 def list_folder(folder: Path) -> dict[str, str]:
-    """Return the MD5 of each file in a folder that DVC tracks, by path relative to it."""
+    """Return the MD5 of each file in a folder, by path relative to it, except those that DVC ignores."""
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in IGNORED):
         with path.open("rb") as file:

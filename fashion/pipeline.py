@@ -126,7 +126,7 @@ def restore_lock(root: Path) -> None:
 def _is_whole(root: Path, content: bytes, committed: bytes | None) -> bool:
     """Return whether a dvc.lock ends with all outputs of a stage, as DVC writes it.
 
-    An output that the stage in dvc.yaml has, but not in the committed dvc.lock, may be missing: it is new.
+    Outputs that dvc.yaml has gained since the committed dvc.lock may be missing.
     """
     from dvc.dvcfile import Lockfile
     from dvc.exceptions import DvcException

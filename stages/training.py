@@ -46,7 +46,7 @@ def train(network: ModuleType, args: argparse.Namespace) -> None:
     try:
         settings = networks.params_of(name, params, parse_settings(args.settings))
     except UserError as error:  # params.yaml alone has just been checked
-        raise UserError(f"--set {' '.join(args.settings)}: {error}") from error
+        raise UserError(str(error).replace(f"params.yaml: models.{name}.", "--set: ")) from error
     data = {str(folder): list_folder(folder) for folder in (args.train, args.validation)}
 
     def write(history: "pd.DataFrame") -> None:

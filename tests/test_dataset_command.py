@@ -88,7 +88,7 @@ def test_folder(root: Path, colours: Path) -> None:
 
 
 def test_reader_that_goes_away(root: Path, colours: Path) -> None:
-    """Of `fashion dataset ... | less`: the images are added and params.yaml is written, or neither."""
+    """If `fashion dataset ... | less` is quit early, both the images and params.yaml have changed, or neither."""
     before = (root / "params.yaml").read_text()
     lines = inspection.configure(root, colours, size=None, grey=False, flip=False, name="Colours")
     changed = set()

@@ -110,10 +110,14 @@ def test_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, 
 
 @pytest.mark.parametrize(("machine", "suitable"), [("arm64", True), ("x86_64", False)])
 def test_mac(monkeypatch: pytest.MonkeyPatch, machine: str, suitable: bool) -> None:
-    """An x86-64 Python in Rosetta would install nothing: no package is pinned for it."""
+    """No package is pinned for an x86-64 Python, so .venv would stay empty."""
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    with nullcontext() if suitable else pytest.raises(SetupError, match="is for x86_64; TensorFlow needs a Mac with"):
+    with (
+        nullcontext()
+        if suitable
+        else pytest.raises(SetupError, match="is a Python for x86_64; TensorFlow needs one for arm64")
+    ):
         environment.check_processor()
 
 
@@ -153,7 +157,7 @@ def test_lock(tmp_path: Path) -> None:
 def test_linked_environment(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "VENV", checkout / ".venv")
     (checkout / ".venv").symlink_to(checkout / "elsewhere")
-    with pytest.raises(SetupError, match="is a link; delete it, or move the whole project"):
+    with pytest.raises(SetupError, match="is a symbolic link, which is not supported: delete it"):
         environment._install()
 
 
@@ -168,7 +172,7 @@ def test_other_python(checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(platform, "python_version", lambda: "3.99.1")
     environment.setup()
-    assert "for 3.99.1, delete it: rm -r .venv" in capsys.readouterr().out
+    assert "to use 3.99.1, run `rm -r .venv`" in capsys.readouterr().out
 
 
 def test_scripts_without_absolute_paths() -> None:

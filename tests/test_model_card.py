@@ -124,7 +124,7 @@ def test_other_data_set(written: str, project: Project) -> None:
 
 
 def test_no_image_in_the_range_of_confidences(written: str) -> None:
-    assert "the CNN has no such test images." in written
+    assert "the CNN has no test images in this range." in written
 
 
 def proportion(correct: int, of: int) -> str:

@@ -48,7 +48,7 @@ def test_mahalanobis_distance(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_vectors_far_from_the_origin() -> None:
-    """Of images with a white background, say: in float32, the squares of such values hide the distances."""
+    """As for images with a white background: squares of large float32 values hide the distances."""
     random = np.random.default_rng(1)
     vectors = random.normal(size=(500, 20)).astype(np.float32)
     moments, moved = Moments(1), Moments(1)

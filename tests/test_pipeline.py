@@ -184,7 +184,7 @@ def test_uncommitted_lock_without_a_new_output(locked_folder: Path) -> None:
 
 
 def test_stage_of_the_same_name(locked_folder: Path) -> None:
-    """In a dvc.yaml in another folder: its outputs are in that folder's dvc.lock."""
+    """Outputs of a stage of the same name in another folder are not expected in this dvc.lock."""
     study = locked_folder / "study"
     study.mkdir()
     (study / "dvc.yaml").write_text("stages: {fetch: {cmd: a, outs: [other]}}")

@@ -228,7 +228,7 @@ def test_missing_or_altered_model(project: Project, predict: Command) -> None:
 
 
 def test_images_of_another_data_set(project: Project, predict: Command, image_file: Path) -> None:
-    """With as many classes: their names would be those of the model's own data set."""
+    """Even with the same number of classes: the actual class would have a name of another data set."""
     path = project.folder / "dvc.lock"
     content = path.read_text()
     lock = yaml.safe_load(content)

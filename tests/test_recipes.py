@@ -116,7 +116,7 @@ def test_seeds_needed() -> None:
 
 
 def test_bad_index() -> None:
-    with pytest.raises(ValueError, match="found the index -1 of a test image, expected 0 to 3"):
+    with pytest.raises(ValueError, match=r"test image index -1 is out of range \(0 to 3\)"):
         recipes.correct_by_seed(["2", "-1 2 9"], 4)
 
 

@@ -113,7 +113,7 @@ def test_tour() -> None:
     parts = read_page("docs/tour.md").split("\n## ")[1:]
     tables = studies.ladder.summary.markdown(pd.read_csv(LADDER / "table.csv")).split("\n\n")
     steps = read_yaml(LADDER / "params.yaml")["steps"].values()
-    for part, table, names in zip(parts, tables, steps, strict=False):  # the last part has no table
+    for part, table, names in zip(parts, tables, steps, strict=False):  # the last parts have no table
         assert table in part
         assert re.findall(r"\*\*([a-z0-9-]+)\*\*", part) == list(names)
 

@@ -75,12 +75,12 @@ def test_waiver(worse: Flowers, tmp_path: Path) -> None:
     done = copy.review("--gate")
     assert done.returncode == 0, done.stderr
     assert "**flowers: worse.**" in done.stdout
-    assert "> Waiver for flowers: one column is \\| enough" in done.stdout
+    assert "> A regression of flowers would be accepted: one column is \\| enough" in done.stdout
     copy.change(strength=-1.0)
     done = copy.review("--base", "HEAD~1", "--gate")
     assert done.returncode == 1
     assert done.stderr.startswith("error: flowers is significantly worse")
-    assert "Waiver" not in done.stdout
+    assert "accepted" not in done.stdout
 
 
 def test_verdict_without_gate(worse: Flowers) -> None:
@@ -572,7 +572,7 @@ def test_rules_of_another_version(flowers: Flowers) -> None:
 
 
 def test_base_that_head_cannot_read(flowers: Flowers) -> None:
-    """Head renames a class; nobody can change a base without valid rules, so it has no results."""
+    """Base has no valid rules, and head's do not fit its files (a class was renamed), so it has no results."""
     flowers.commit_predictions()
     params = flowers.params()
     flowers.write_params({"model": params["model"]})

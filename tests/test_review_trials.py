@@ -125,8 +125,8 @@ def test_too_little(tmp_path: Path, table: str, problem: str) -> None:
     [
         ("variant,errors\na,1\n", "is not a table of trials: KeyError('accuracy')"),
         ("seed,errors\n1,2\n", "is not a table of trials: KeyError('variant')"),
-        ("variant,accuracy,errors\na,1,4\n", "found the index 4 of a test image, expected 0 to 3"),
-        ("variant,accuracy,errors\na,1,-1\n", "found the index -1 of a test image, expected 0 to 3"),
+        ("variant,accuracy,errors\na,1,4\n", "test image index 4 is out of range (0 to 3)"),
+        ("variant,accuracy,errors\na,1,-1\n", "test image index -1 is out of range (0 to 3)"),
         ("variant,accuracy,errors\na,1,x\n", "is not a table of trials: ValueError("),
         ("variant,accuracy,errors\na,1,99999999999999999999\n", "is not a table of trials: OverflowError("),
         ("variant,accuracy,errors\n" + 1001 * "a,1,\n", "1,001 trials of a; the limit is 1,000"),
@@ -228,7 +228,7 @@ def test_holm_over_recipes() -> None:
 
 
 def test_unchanged_model() -> None:
-    """The review shows no recipe of it, so it counts as no test."""
+    """It must not count in Holm's correction, as the review does not show its recipe."""
     before, after, other = some(0.9), some(0.944), some(0.905)
     base, head = snapshot("base", {"a": before, "b": before}), snapshot("head", {"a": after, "b": other})
     same = replace(head.models["b"], predictions=base.models["b"].predictions)
@@ -237,7 +237,7 @@ def test_unchanged_model() -> None:
 
 
 def test_seeds_needed() -> None:
-    """They are for the level at which Holm's method tests the change: beside a rejected one, the whole level."""
+    """They are for the level that Holm's method uses: the full level, if the other change is significant."""
     before, other = some(0.9), some(0.935)
     assert before.correct is not None
     assert other.correct is not None
@@ -377,7 +377,7 @@ def test_waiver_with_rules_of_head() -> None:
 
 def test_waiver_for_an_unknown_model() -> None:
     base, head = snapshot("base", {"a": some(0.9)}), snapshot("head", {"a": some(0.9)}, waivers={"b": "typo"})
-    assert "> Waiver for b: no such model" in report.markdown(compare(base, head), [], {})
+    assert "> The waiver for b has no effect: there is no such model" in report.markdown(compare(base, head), [], {})
 
 
 def test_nothing_moved() -> None:

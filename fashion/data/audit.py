@@ -89,8 +89,8 @@ def nearest(images: UInt8[np.ndarray, "n values"], others: UInt8[np.ndarray, "m 
     """Return, for each image, the index of the nearest of `others` in Euclidean distance.
 
     The nearest b of a maximises ab - |b|^2 / 2, computed as a matrix product in float32 of whole numbers of at most 128
-    in size. For images of up to 1,024 values (128^2 * 1,024 = 2^24), the product is exact, so the result is the same on
-    every machine; the difference is rounded, so of two almost equally near images, either may be found.
+    in size. For images of up to 1,024 values (128^2 * 1,024 = 2^24), the product is exact. The difference is rounded,
+    in the same way on every machine, so the image found may be very slightly farther away than the nearest.
     """
     a, b = (array.astype(np.float32) - 128 for array in (images, others))
     half_norms = np.einsum("ij,ij->i", b, b) / 2

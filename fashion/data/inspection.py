@@ -108,7 +108,7 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
     check_params(new, "params.yaml")
     described = about.read(root / about.PATH).header.name if (root / about.PATH).exists() else None
     added = list(_add_images(root, path)) if found.format == "folder" else []
-    write_text(root / "params.yaml", text)  # before any output, which may fail: both or neither
+    write_text(root / "params.yaml", text)  # before printing, which may fail (`| less`): all or nothing
     yield from added
     yield from _changes(values, new)
     if described == name:

@@ -12,7 +12,8 @@ def stratified_split(
     """Return the sorted indices of the training and the validation images, with equal class proportions in both.
 
     The number of validation images of each class is rounded by the largest-remainder method, so that the total is
-    exact; a rare class has at least one, at the expense of the most frequent. The images are drawn without replacement.
+    exact; a class too rare for one still gets one, from the class with the most. The images are drawn without
+    replacement.
 
     Args:
         labels: the class of each image.

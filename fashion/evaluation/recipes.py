@@ -49,7 +49,7 @@ def correct_by_seed(errors: Sequence[str], images: int) -> CorrectBySeed:
         indices = np.array(text.split(), np.int64)
         wrong = indices[(indices < 0) | (indices >= images)]
         if len(wrong):
-            raise ValueError(f"found the index {wrong[0]} of a test image, expected 0 to {images - 1}")
+            raise ValueError(f"test image index {wrong[0]} is out of range (0 to {images - 1})")
         row[indices] = False
     return correct
 

@@ -44,7 +44,7 @@ class TiedGaussians:
 
     def distances(self, vectors: Vectors) -> Float[np.ndarray, "n"]:
         """Return the squared Mahalanobis distance of each vector to the nearest mean."""
-        # Relative to a mean, so that little precision is lost where all vectors are alike.
+        # Subtract a mean first: far from the origin, squares in float32 would hide small distances.
         whitened, means = ((points - self.means[0]) @ self.whitening for points in (vectors, self.means))
         to_means = (means**2).sum(axis=1) - 2 * whitened @ means.T
         squared: np.ndarray = (whitened**2).sum(axis=1) + to_means.min(axis=1)
@@ -125,7 +125,7 @@ class OODDetector:
     def calibrate(self, images: Images, features: Vectors, rate: float) -> "OODDetector":
         """Return the detector with thresholds such that each of its two distances rejects this rate of the images.
 
-        If the rate is not a whole number of images, it is rounded down.
+        The number of rejected images is rounded down.
         """
         distances = self.distances(images, features)
         return replace(self, thresholds=np.quantile(distances, 1 - rate, axis=0, method="inverted_cdf"))

@@ -124,7 +124,7 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
     Raises:
         UserError: predictions do not fit the test set.
     """
-    before, after = base.rules.classes, head.rules.classes  # a class may be renamed, but not moved
+    before, after = base.rules.classes, head.rules.classes  # may be renamed, but not reordered
     same_classes = before == after or (len(before) == len(after) and set(before) != set(after))
     same_test_set = same_classes and base.test_set.same_as(head.test_set)
     rules = head.rules

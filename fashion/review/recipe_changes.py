@@ -43,14 +43,14 @@ def compare(base: Snapshot, head: Snapshot) -> dict[str, RecipeResult]:
             continue
         old, new = base.models[name].predictions, head.models[name].predictions
         if old and new and old.same_as(new):
-            continue  # the review shows no recipe of an unchanged model, so it is no further test either
+            continue  # the review shows no recipe of an unchanged model, so it must not count in Holm's correction
         if rules.judge == "model" and not before.recorded and not after.recorded:
             continue  # a project without a study
         verdict: RecipeVerdict = "not measured"
         problems = _unusable(name, base) + _unusable(name, head)
         if before.correct is not None and after.correct is not None:
             if before.correct.shape[1] != after.correct.shape[1]:
-                continue  # so have the predictions, which is reported
+                continue  # the predictions differ in number, too; that error is reported
             equal = np.array_equal(before.correct, after.correct)
             problems += _incomparable(before.settings, after.settings, "of the study differs between base and head")
             if equal:

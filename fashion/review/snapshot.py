@@ -138,7 +138,7 @@ class Snapshot:
 
 
 def scored(model: Model, predictions: Predictions | None, rules: Rules) -> Model:
-    """Return the model with these predictions and their metrics; unchanged without predictions."""
+    """Return the model with these predictions and their metrics; without predictions, return it unchanged."""
     if predictions is None:
         return model
     matrix = metrics.confusion_matrix(predictions)

@@ -89,9 +89,9 @@ def draw(table: "pd.DataFrame") -> "Figure":
         accuracy.invert_yaxis()
         accuracy.set_title(model.upper(), loc="left")
         time.barh(steps["step"], steps["time"])
-    panels[-1, 0].set_xlabel("validation accuracy, mean ± standard deviation over seeds")
+    panels[-1, 0].set_xlabel("validation accuracy")
     panels[-1, 0].xaxis.set_major_formatter(PercentFormatter(1))
-    panels[-1, 1].set_xlabel("processor time of training, relative to the first step")
+    panels[-1, 1].set_xlabel("training time, relative to the first step")
     return figure
 
 
