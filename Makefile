@@ -7,7 +7,7 @@
 # make doctor        check this machine
 # make bench         measure speed and cost against baselines: half an hour to an hour on an otherwise idle machine
 # make drill         break the pipeline, its inputs, the demo and a Ray cluster in many ways and check that they recover:
-#                    an hour, on Linux; some parts need root
+#                    50 minutes, on Linux; some parts need root
 # make format        format the code
 # make deps          write the dependencies of the stages into dvc.yaml
 # make lock          update requirements.lock

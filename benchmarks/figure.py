@@ -89,7 +89,7 @@ def draw(machines: Mapping[str, Mapping[str, tuple[float, float]]], published: M
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    from fashion.evaluation.figures import COLOURS
+    from fashion.evaluation.figures import COLOURS, GREY
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     measured, others = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
@@ -103,7 +103,9 @@ def draw(machines: Mapping[str, Mapping[str, tuple[float, float]]], published: M
         offset = {"demo": 7, "tutorial": -14}.get(name, -4)  # these two are close to each other
         measured.annotate(LABELS.get(name, name), point, (7, offset), textcoords="offset points")
     if len(machines) > 1:
-        measured.legend(loc="upper left")
+        legend = measured.legend(loc="upper left")
+        for number, handle in enumerate(legend.legend_handles):
+            handle.set(edgecolor=GREY, facecolor="none" if number else GREY)
     measured.set_xscale("log")
     measured.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
     measured.minorticks_off()

@@ -74,7 +74,7 @@ def test_folder(root: Path, colours: Path) -> None:
     }
     assert params.fetch.model_dump() == {"folder": "images", "unreadable": 0, "test_fraction": 0.2, "seed": 2017}
     assert params.validation.images == 5
-    assert params.export.representative_images == 37
+    assert params.export.representative_images == 42
     assert params.training.augmentation.flip is False
     assert params.training.test_time_augmentation.mirror is False
     assert params.review["min_accuracy"] == {}

@@ -251,7 +251,8 @@ def test_cnn_image_size() -> None:
 def test_cnn_of_tiny_images() -> None:
     """Without whitening, images may be smaller than a kernel."""
     params = small_params("cnn").model_copy(update={"filters": (4,), "whitening": False})
-    model = networks.load("cnn").build(params, Split(np.zeros((3, 2, 2, 1), np.uint8), np.arange(3, dtype=np.uint8)))
+    images = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)
+    model = networks.load("cnn").build(params, Split(images, np.arange(3, dtype=np.uint8)))
     assert model.output_shape == (None, 3)
 
 

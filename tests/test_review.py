@@ -587,7 +587,7 @@ def test_base_that_head_cannot_read(flowers: Flowers) -> None:
 
 
 def test_paths_of_rules(tmp_path: Path) -> None:
-    params = {"review": {**PARAMS["review"], "test_set": "./data//test/"}}
+    params = {"review": {**PARAMS["review"], "test_set": "./data//test/", "min_accuracy": {}}}
     params["review"]["models"] = {"a": {"predictions": "./p.csv", "metrics": "m/../m.json"}}
     Flowers(tmp_path).write_params(params)
     rules = load_rules(working_tree(tmp_path))
