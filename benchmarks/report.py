@@ -46,11 +46,10 @@ def _machine(results: Mapping[str, Any]) -> str:
         _time_to_accuracy(results),
     ]
     if deep := results.get("deep"):
-        epochs = " and ".join(map(str, deep["timed_epochs"]))
         parts.append(
             f"One training run of studies/deep takes {deep['seconds']:.0f} s, "
             f"{results['train_time_ratio']['deep']:.1f} times the T_ref of {deep['tutorial_seconds']:.0f} s "
-            f"measured with it; extrapolated to {deep['epochs']} epochs from training runs of {epochs}. "
+            f"measured with it; extrapolated from the first {deep['timed_epochs']} of {deep['epochs']} epochs. "
             f"(Commit {deep['commit']}.)"
         )
     parts += [

@@ -8,8 +8,6 @@
 `make test` also runs the command `check-temporary-folder`, and `make drill` the command `delete-damaged-bytecode`.
 """
 
-from __future__ import annotations  # so that an old Python gets as far as `check_python`
-
 import ast
 import fcntl
 import hashlib
@@ -108,8 +106,7 @@ def setup() -> None:
         if not _is_ready():
             check_disk()
             _install()
-        elif (version := _venv_version()) != platform.python_version():
-            other = platform.python_version()
+        elif (version := _venv_version()) != (other := "{}.{}".format(*sys.version_info)):
             print(
                 f".venv uses Python {version}; to use {other}, run `rm -r .venv`, then this command again", flush=True
             )
@@ -283,8 +280,9 @@ def _is_ready() -> bool:
 
 
 def _venv_version() -> str:
+    """Return the major and minor version of the Python in .venv; an update may change the rest in place."""
     lines = (VENV / "pyvenv.cfg").read_text(encoding="utf-8").splitlines()
-    return dict(line.split(" = ", 1) for line in lines)["version"]
+    return ".".join(dict(line.split(" = ", 1) for line in lines)["version"].split(".")[:2])
 
 
 def _install() -> None:

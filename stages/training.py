@@ -6,7 +6,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fashion import parent  # noqa: F401 - looks for DVC before TensorFlow is imported
-from fashion.errors import UserError
 from fashion.params import check_params_fit, load_params
 from fashion.validation import parse_settings
 
@@ -43,10 +42,7 @@ def train(network: ModuleType, args: argparse.Namespace) -> None:
     train, validation = dataset.load(args.train), dataset.load(args.validation)
     check_params_fit(train.image_shape, len(train.images))
     networks.check(params, train.image_shape)
-    try:
-        settings = networks.params_of(name, params, parse_settings(args.settings))
-    except UserError as error:  # params.yaml alone has just been checked
-        raise UserError(str(error).replace(f"params.yaml: models.{name}.", "--set: ")) from error
+    settings = networks.params_of(name, params, parse_settings(args.settings))
     data = {str(folder): list_folder(folder) for folder in (args.train, args.validation)}
 
     def write(history: "pd.DataFrame") -> None:

@@ -383,6 +383,7 @@ def test_retrain_worse(hub: Hub) -> None:
     runner = hub.clone("runner")
     done = runner.run(".ci/retrain", "model.columns=1", check=False)
     assert done.returncode == 1
+    assert "**flowers: worse.**" in done.stderr, "the review"
     assert "significantly worse" in done.stderr
     assert runner.run("git", "ls-remote", "--heads", "origin").stdout.count("\n") == 1
 

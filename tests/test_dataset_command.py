@@ -88,13 +88,15 @@ def test_folder(root: Path, colours: Path) -> None:
 
 
 def test_reader_that_goes_away(root: Path, colours: Path) -> None:
-    """If `fashion dataset ... | less` is quit early, both the images and params.yaml have changed, or neither."""
-    before = (root / "params.yaml").read_text()
+    """If `fashion dataset ... | less` is quit early, the images, params.yaml and about.md have all changed, or none."""
+    paths = [root / "params.yaml", root / "data" / "about.md"]
+    before = [path.read_text() for path in paths]
     lines = inspection.configure(root, colours, size=None, grey=False, flip=False, name="Colours")
     changed = set()
     for _ in lines:
-        changed.add(((root / "images").exists(), (root / "params.yaml").read_text() != before))
-    assert changed == {(False, False), (True, True)}
+        now = [path.read_text() != old for path, old in zip(paths, before, strict=True)]
+        changed.add(((root / "images").exists(), *now))
+    assert changed == {(False, False, False), (True, True, True)}
 
 
 def test_names_the_old_results(root: Path, colours: Path) -> None:

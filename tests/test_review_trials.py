@@ -271,7 +271,12 @@ def test_other_bins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("classes", "verdict"), [(("good", "wrong"), "within noise"), (("wrong", "right"), "not comparable")]
+    ("classes", "verdict"),
+    [
+        (("good", "wrong"), "within noise"),
+        (("wrong", "right"), "not comparable"),
+        (("wrong", "good"), "not comparable"),
+    ],
 )
 def test_renamed_and_moved_classes(classes: tuple[str, str], verdict: str) -> None:
     head = snapshot("head", {"a": some(0.9)}, classes=classes)

@@ -98,8 +98,8 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
     if files:
         found = _inspect_idx(path, files)
     else:
-        kept = values["fetch"] if in_place else {}
-        split = kept.get("test_fraction", TEST_FRACTION), kept.get("seed", SEED)
+        own = values["fetch"] if in_place else {}
+        split = own.get("test_fraction", TEST_FRACTION), own.get("seed", SEED)
         found = _inspect_folder(path, size, grey, *split)
     yield from found.lines
     yield ""
@@ -107,16 +107,18 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
     new = parse_yaml(text, "params.yaml")
     check_params(new, "params.yaml")
     described = about.read(root / about.PATH).header.name if (root / about.PATH).exists() else None
+    kept = described == name or (described is not None and in_place)
     added = list(_add_images(root, path)) if found.format == "folder" else []
-    write_text(root / "params.yaml", text)  # before printing, which may fail (`| less`): all or nothing
-    yield from added
+    write_text(root / "params.yaml", text)
+    if not kept:
+        write_text(root / about.PATH, about.skeleton(name))
+    yield from added  # only now: printing may fail (`| less`)
     yield from _changes(values, new)
     if described == name:
         yield f"{about.PATH}: kept"
-    elif described is not None and in_place:  # renamed
+    elif kept:  # renamed
         yield f"{about.PATH}: kept; change `name` in its header to {name}"
     else:
-        write_text(root / about.PATH, about.skeleton(name))
         replaced = f"replaced the description of {described}" if described else "written"
         yield f"{about.PATH}: {replaced}; fill in the lines marked TODO, for the model card"
     yield ""

@@ -30,7 +30,7 @@ class Result:
             was measured.
         train_time_commits: the commit of each of these ratios whose params have changed since, by precision.
         last_run: metrics of the root pipeline, as the evaluate stage writes them, if it trains this model.
-        commit: of the accuracies, if the code or the params of their training runs have changed since.
+        commit: of the accuracies, if the code, data or params of their training runs have changed since.
     """
 
     name: str

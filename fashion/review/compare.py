@@ -90,7 +90,8 @@ class ReviewResult:
     Attributes:
         models: each in base and in head.
         pairs: the models of head in pairs, the first in the place of base.
-        same_test_set: whether the models of base and head were compared: on the same test set, with as many classes.
+        same_test_set: whether the models of base and head were compared: on the same test set, with the same number and
+            order of classes.
         test_set_growth: number of test examples that only head has; on them, nothing is compared.
         accuracies: test accuracy of each model of head on all of head's test set, where it is known.
         data: differences between the data.
@@ -125,7 +126,9 @@ def compare(base: Snapshot, head: Snapshot) -> ReviewResult:
         UserError: predictions do not fit the test set.
     """
     before, after = base.rules.classes, head.rules.classes  # may be renamed, but not reordered
-    same_classes = before == after or (len(before) == len(after) and set(before) != set(after))
+    same_classes = len(before) == len(after) and all(
+        old == new or old not in after for old, new in zip(before, after, strict=True)
+    )
     same_test_set = same_classes and base.test_set.same_as(head.test_set)
     rules = head.rules
     base = replace(base, models={name: scored(model, model.predictions, rules) for name, model in base.models.items()})

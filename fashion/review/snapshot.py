@@ -190,17 +190,12 @@ def read(source: Revision, rules: Rules, *, rebuild: bool, own_rules: bool = Tru
     if rebuild and missing and source.commit and not source.rebuilt:
         with revision.rebuilt(source) as copy:
             return read(copy, rules, rebuild=False, own_rules=own_rules)
-    try:
-        test_set = _test_set(source, rules)
-        read_models = {
-            name: _model(source, name, test_set.labels, rules)
-            for name, files in rules.models.items()
-            if own_rules or source.recorded(files.predictions) is not None  # else it is older than the first review
-        }
-    except UserError:  # head's rules may not fit the files of base
-        if own_rules:
-            raise
-        test_set, read_models = TestSet(None, None, None, None), {}
+    test_set = _test_set(source, rules)
+    read_models = {
+        name: _model(source, name, test_set.labels, rules)
+        for name, files in rules.models.items()
+        if own_rules or source.recorded(files.predictions) is not None  # else it is older than the first review
+    }
     models = {name: model for name, model in read_models.items() if model}
     named = {model.test_set for model in models.values()}
     return Snapshot(
