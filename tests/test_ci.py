@@ -481,3 +481,10 @@ def test_long_comment(hub: Hub, commenting: Callable[..., list[dict[str, Any]]])
     assert 20 < len(kept) < 40
     assert "</details>\n\n_Cut here; " in body
     assert len(body) < 65536
+
+
+def test_review_without_common_ancestor(hub: Hub) -> None:
+    runner = hub.clone("runner", "main")
+    done = runner.run(".ci/review", "origin/nothing", "review", check=False)
+    assert done.returncode == 1
+    assert "error: origin/nothing and HEAD have no common ancestor in this clone" in done.stderr

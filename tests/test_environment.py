@@ -399,3 +399,11 @@ def test_index_of_dvc() -> None:
     folder = Path(subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout.strip())
     assert folder == Path(sys.prefix) / "dvc"
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_home_that_is_not_writable() -> None:
+    """Matplotlib keeps its list of fonts in .venv, so that it does not search for fonts in every process."""
+    command = [sys.executable, "-c", "import os; print(os.environ.get('MPLCONFIGDIR'))"]
+    for home, folder in ((os.environ["HOME"], "None"), ("/nowhere", f"{sys.prefix}/matplotlib")):
+        done = subprocess.run(command, env={**os.environ, "HOME": home}, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == folder
