@@ -150,8 +150,9 @@ def _is_whole(root: Path, content: bytes, committed: bytes | None) -> bool:
         except DvcException:  # a mistake in a dvc.yaml, which `dvc repro` reports
             return True
     if committed is not None and b"<<<<<<<" not in committed:
-        old = Lock.parse(committed, "dvc.lock of HEAD").stages.get(name, last)
-        declared &= {output["path"] for output in old.get("outs", ())}
+        old = Lock.parse(committed, "dvc.lock of HEAD").stages.get(name)
+        if old is not None:
+            declared &= {output["path"] for output in old.get("outs", ())}
     outputs = last.get("outs", ())
     return declared <= {output["path"] for output in outputs} and all(
         "size" in output and ("nfiles" in output or not output["md5"].endswith(".dir")) for output in outputs

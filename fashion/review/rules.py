@@ -10,9 +10,8 @@ from fashion.review.revision import Revision
 from fashion.validation import Name, StrictModel, matches, parse_yaml, raise_problems, validated
 
 ModelName = Annotated[str, matches("[A-Za-z0-9_.-]+", "letters, digits, _, . and -")]
-OutputPath = Annotated[
-    Name, AfterValidator(lambda path: str(PurePosixPath(path)))
-]  # as in dvc.lock: data/test, not ./data/test/
+# As in dvc.lock: data/test, not ./data/test/
+OutputPath = Annotated[Name, AfterValidator(lambda path: str(PurePosixPath(path)))]
 
 
 class ReviewedModel(StrictModel):
