@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from jaxtyping import Float32
 
 from fashion.data.dataset import Split
 from fashion.models import optimizers, processor
@@ -62,7 +63,6 @@ def train(
         initial_epoch=checkpoints.epochs,
         validation_data=batches(validation),
         shuffle=False,  # the sampler shuffles
-        class_weight=class_weights(params, train),
         callbacks=[
             TrainingMetrics(train, params.seed),
             progress,
@@ -132,23 +132,25 @@ def translated(images: keras.KerasTensor, pixels: int) -> keras.KerasTensor:
 
 
 def training_batches(train: Split, params: TrainingParams, sampler: HardExampleSampler) -> tf.data.Dataset:
-    """Return augmented batches of the sampler's current epoch.
+    """Return augmented batches of the sampler's current epoch: images, labels and, with class weights, those.
 
     Order and augmentation depend only on the seed, the epoch, the step and the ranking of the hard examples.
     """
     images = batches(train, params.batch_size, lambda: sampler.indices)
+    weights = class_weights(params, train)
 
     def position(step: np.int64) -> np.int64:
         return sampler.epoch * len(images) + step
 
-    def load(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def load(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         number = tf.ensure_shape(tf.numpy_function(position, [step], tf.int64, stateful=False), ())
-        return augment(batch[0], params.augmentation, (params.seed, number)), batch[1]
+        images, labels = augment(*batch, params.augmentation, (params.seed, number))
+        return (images, labels) if weights is None else (images, labels, tf.linalg.matvec(labels, weights))
 
     return images.enumerate().map(load).prefetch(1)
 
 
-def class_weights(params: TrainingParams, train: Split) -> dict[int, float] | None:
+def class_weights(params: TrainingParams, train: Split) -> Float32[np.ndarray, "classes"] | None:
     """Return the weight of each class in the training loss, None for equal weights.
 
     With `class_weights: balanced`, every class has the same total weight over the training split, and the mean weight
@@ -157,7 +159,8 @@ def class_weights(params: TrainingParams, train: Split) -> dict[int, float] | No
     if params.class_weights == "none":
         return None
     counts = np.bincount(train.labels)
-    return dict(enumerate((counts.sum() / (len(counts) * counts)).tolist()))
+    weights: np.ndarray = counts.sum() / (len(counts) * counts)
+    return weights.astype(np.float32)
 
 
 def dtype_policy(precision: str) -> str:
