@@ -42,7 +42,8 @@ def augment(
     if not params.cutmix:
         return hide()
     mixed = tf.random.stateless_uniform((), next(seeds)) < params.cutmix
-    return tf.cond(mixed, lambda: cutmix(images, labels, next(seeds)), hide)
+    changed: tuple[tf.Tensor, tf.Tensor] = tf.cond(mixed, lambda: cutmix(images, labels, next(seeds)), hide)
+    return changed
 
 
 def cutout(images: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
