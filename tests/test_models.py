@@ -22,6 +22,7 @@ from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.models import layers, networks, processor, saving, training
 from fashion.models.flops import inference_flops
+from fashion.models.hard_examples import HardExampleSampler
 from fashion.validation import merged
 from tests.conftest import MODELS, ROOT, SMALL_NETWORKS, draw_lines
 
@@ -280,8 +281,13 @@ def test_class_weights_as_in_scikit_learn() -> None:
     split = Split(TRAIN.images[: len(labels)], labels)
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     balanced = PARAMS.model_copy(update={"class_weights": "balanced"})
-    np.testing.assert_allclose(training.class_weights(balanced, split), expected, rtol=1e-6)
+    weights = training.class_weights(balanced, split)
+    assert weights is not None
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
     assert training.class_weights(PARAMS, split) is None
+    mixed = balanced.model_copy(update={"augmentation": PARAMS.augmentation.model_copy(update={"cutmix": 1.0})})
+    [(_, mixtures, of_images)] = training.training_batches(split, mixed, HardExampleSampler(mixed, split))
+    np.testing.assert_allclose(of_images, mixtures @ weights, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
