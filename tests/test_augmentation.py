@@ -52,11 +52,8 @@ def test_translate() -> None:
 def test_cutout() -> None:
     """Squares around all pixels, cut at the edges."""
     changed = images_of(NONE.model_copy(update={"cutout": 4}))
-    expected = np.arange(9) - 2
-    spans = {
-        axis: {(max(0, top), min(length, top + 4)) for top in expected[:length]} for axis, length in ((0, 7), (1, 9))
-    }
-    found: dict[int, set[tuple[int, int]]] = {0: set(), 1: set()}
+    spans = [{(max(0, start), min(length, start + 4)) for start in range(-2, length - 2)} for length in (7, 9)]
+    found: list[set[tuple[int, int]]] = [set(), set()]
     for image, before in zip(changed, IMAGES, strict=True):
         hidden = image != before
         assert (image[hidden] == 0).all()

@@ -287,7 +287,7 @@ def test_class_weights_as_in_scikit_learn() -> None:
     assert training.class_weights(PARAMS, split) is None
     mixed = balanced.model_copy(update={"augmentation": PARAMS.augmentation.model_copy(update={"cutmix": 1.0})})
     [(_, mixtures, of_images)] = training.training_batches(split, mixed, HardExampleSampler(mixed, split))
-    np.testing.assert_allclose(of_images, mixtures @ weights, rtol=1e-6)
+    np.testing.assert_allclose(of_images, mixtures.numpy() @ weights, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
