@@ -1,4 +1,4 @@
-"""Time DVC commands with nothing to do, and print the seconds as JSON.
+"""Time DVC commands when everything is up to date, and print the seconds as JSON.
 
     python -m benchmarks.dvc
 

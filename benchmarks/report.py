@@ -63,9 +63,9 @@ def _machine(results: Mapping[str, Any]) -> str:
     if scaling := results.get("scaling"):
         parts += [
             "### Scaling with the number of images",
-            f"Training of `{scaling['model']}` on copies of the training images, with hard-example "
-            "mining; then prediction, and the export's features and statistics. Splits are memory-mapped, so only "
-            f"anonymous memory is counted: its growth per added byte of images. (Commit {scaling['commit']}.)",
+            f"`{scaling['model']}` is trained, with hard-example mining, on copies of the training images; then it "
+            "predicts, and the export computes features and statistics. Splits are memory-mapped, so the memory is the "
+            f"growth of anonymous memory per added byte of images. (Commit {scaling['commit']}.)",
             _scaling(scaling["runs"]),
         ]
     seconds = results["overhead"]["help_seconds"].values()
@@ -161,8 +161,8 @@ def _dvc(results: Mapping[str, Any]) -> str:
         ),
     )
     return (
-        "Median seconds of DVC commands with nothing to do, in a clone of this project, in one without studies/ and in "
-        f"a project of one empty stage, measured in turns. (Commit {results['commit']}.)\n\n{table}"
+        "Median seconds of DVC commands when everything is up to date, measured in turns in a clone of this project, in "
+        f"one without studies/ and in a project of one empty stage. (Commit {results['commit']}.)\n\n{table}"
     )
 
 
@@ -226,7 +226,7 @@ def _side_by_side(pairs: Mapping[str, Any]) -> str:
 
 def _growth(growth: Mapping[str, Any]) -> str:
     table = _table(
-        ["Trials", "Nodes", "Time, s", "Start-up, s", "One training, s", "After start-up, s per trial"],
+        ["Trials", "Nodes", "Time, s", "Start-up, s", "One training run, s", "After start-up, s per trial"],
         (
             [
                 str(run["trials"]),
@@ -240,19 +240,20 @@ def _growth(growth: Mapping[str, Any]) -> str:
         ),
     )
     return (
-        f"Trials of `{growth['model']}` ({growth['timed_epochs']} epochs) on Ray clusters of this machine, in which a "
-        "node is one core. Start-up ends when the first training begins: Ray sends code and data, and a worker on each "
+        f"Trials of `{growth['model']}` ({growth['timed_epochs']} epochs) on Ray clusters on this machine, with one "
+        "core per node. Start-up ends when the first training run begins: Ray sends code and data, and a worker on each "
         f"node imports TensorFlow.\n\n{table}"
     )
 
 
 def _costs(costs: Mapping[str, float]) -> str:
     return (
-        f"On two nodes, a trial that does nothing takes {1000 * costs['dispatch_seconds']:.1f} ms of the driver. The "
+        f"On two nodes, an empty trial costs the driver {1000 * costs['dispatch_seconds']:.1f} ms. The "
         f"training and validation splits ({costs['data_bytes'] / 1e6:.0f} MB) reach the other node in "
-        f"{costs['transfer_seconds']:.2f} s, by the loopback device; each node gets them once. A checkpoint of "
-        f"{costs['checkpoint_bytes'] / 1e6:.1f} MB takes {costs['checkpoint_seconds']:.3f} s to the driver's node; a "
-        f"training sends one every {costs['checkpoint_interval']:.0f} s at most."
+        f"{costs['transfer_seconds']:.2f} s, by the loopback device; each node gets them once. Sending "
+        f"a checkpoint of {costs['checkpoint_bytes'] / 1e6:.1f} MB to the driver's node takes "
+        f"{costs['checkpoint_seconds']:.3f} s; a training run sends at most one every "
+        f"{costs['checkpoint_interval']:.0f} s."
     )
 
 
@@ -269,9 +270,9 @@ def _extrapolation(trials: Mapping[str, Any]) -> str:
     )
     busy = NODES[-1] * costs["checkpoint_seconds"] / costs["checkpoint_interval"]
     return (
-        f"Extrapolated from these figures, not measured: {TRIALS} trials of `{pairs['model']}` ({pairs['epochs']} "
-        f"epochs, {training:.0f} s) on nodes like a core of this machine, if the driver's node sends the splits to one "
-        f"node after the other at 1 Gbit/s. The checkpoints of {NODES[-1]} nodes would keep the driver's node busy for "
+        f"Extrapolated from these numbers, not measured: {TRIALS} trials of `{pairs['model']}` ({pairs['epochs']} "
+        f"epochs, {training:.0f} s each) on nodes with one core of this machine each, to which the driver's node sends "
+        f"the splits one after the other at 1 Gbit/s. The checkpoints of {NODES[-1]} nodes would keep the driver's node busy for "
         f"{busy:.1%} of the time.\n\n{table}"
     )
 

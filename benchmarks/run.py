@@ -33,7 +33,7 @@ PARTS = ("training", "deep", "scaling", "dvc", "trials", "serving", "load_test")
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3, help="trainings of each model and baseline (default: 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="training runs per model and baseline (default: 3)")
     parser.add_argument("--only", choices=PARTS, help="measure one part again and keep the other results")
     args = parser.parse_args()
     if subprocess.run(["dvc", "status", "--quiet", "dvc.yaml"], check=False).returncode:

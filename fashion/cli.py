@@ -98,15 +98,15 @@ def main() -> None:
         "--size",
         type=int,
         metavar="N",
-        help="height and width of the model input, in pixels (default: that of the images if all have one of at most "
-        "64, otherwise 32)",
+        help="height and width of the model input, in pixels (default: that of the images if it is the same for "
+        "all and at most 64, otherwise 32)",
     )
     dataset.add_argument("--grey", action="store_true", help="convert the images to greyscale")
     dataset.add_argument(
         "--flip",
         action="store_true",
-        help="flip images at random in training, and average predictions over mirror images; not if left and right "
-        "matter, as for digits",
+        help="flip images at random in training, and average predictions over mirror images; leave it out if "
+        "left and right matter, as for digits",
     )
     dataset.add_argument("--name", help="name of the data set (default: that of the folder)")
     dataset.set_defaults(command=configure_dataset)

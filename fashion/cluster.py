@@ -93,8 +93,8 @@ class Head:
             self._unreachable_since = self._unreachable_since or now
             if now - self._unreachable_since >= HEAD_TIMEOUT:
                 raise UserError(
-                    f"lost the head of the Ray cluster at {self._address} ({error}); start a cluster again, if "
-                    "RAY_ADDRESS is set, and run this again: the results so far are kept"
+                    f"lost the head of the Ray cluster at {self._address} ({error}); run this again, with "
+                    "RAY_ADDRESS after you have restarted the cluster: the results so far are kept"
                 ) from error
 
 

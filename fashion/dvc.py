@@ -105,7 +105,7 @@ class Lock:
         """
         stage = next((stage for stage in self.stages if path in self._files(stage, "outs")), None)
         if stage is None:
-            raise UserError(f"dvc.lock has no {path}; `dvc repro` makes the outputs of the pipeline")
+            raise UserError(f"{path} is not in dvc.lock; run `dvc repro`")
         return stage
 
     def upstream(self, path: str) -> list[str]:
@@ -157,7 +157,7 @@ def read_output(root: Path, lock: Lock, path: str) -> bytes:
     try:
         content = (root / path).read_bytes()
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; `dvc repro {stage}` makes it") from error
+        raise UserError(f"{path} is missing; run `dvc repro {stage}`") from error
     _compare(md5(content), lock, path, stage)
     return content
 
@@ -171,7 +171,7 @@ def check_folder(root: Path, lock: Lock, path: str) -> None:
     stage = lock.maker(path)
     files = list_folder(root / path)
     if not files:
-        raise UserError(f"{path} is missing; `dvc repro {stage}` makes it")
+        raise UserError(f"{path} is missing; run `dvc repro {stage}`")
     _compare(folder_md5(files), lock, path, stage)
 
 

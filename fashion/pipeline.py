@@ -183,7 +183,7 @@ def delete_damaged(root: Path) -> None:
             except FileNotFoundError:  # not in the cache, such as the metrics
                 continue
             except ObjectFormatError:
-                print(f"deleted {cache.oid_to_path(name)}: damaged; DVC makes it again")
+                print(f"deleted {cache.oid_to_path(name)}: damaged; DVC restores it")
             else:
                 if name.endswith(".dir"):
                     names += [entry["md5"] for entry in read_json(Path(cache.oid_to_path(name)))]

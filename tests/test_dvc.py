@@ -49,7 +49,7 @@ def test_upstream(lock: Lock) -> None:
 
 
 def test_read_output(lock: Lock, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="model is missing; `dvc repro fit` makes it"):
+    with pytest.raises(UserError, match="model is missing; run `dvc repro fit`"):
         read_output(tmp_path, lock, "model")
     (tmp_path / "model").write_bytes(b"world")
     assert read_output(tmp_path, lock, "model") == b"world"

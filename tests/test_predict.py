@@ -217,7 +217,7 @@ def test_missing_or_altered_model(project: Project, predict: Command) -> None:
     try:
         path.unlink()
         result = predict("--test-index", "0")
-        assert result == ("", f"error: {name} is missing; `dvc repro {stage}` makes it\n", 2)
+        assert result == ("", f"error: {name} is missing; run `dvc repro {stage}`\n", 2)
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         result = predict("--test-index", "0")
         assert result.code == 2

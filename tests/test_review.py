@@ -75,7 +75,7 @@ def test_waiver(worse: Flowers, tmp_path: Path) -> None:
     done = copy.review("--gate")
     assert done.returncode == 0, done.stderr
     assert "**flowers: worse.**" in done.stdout
-    assert "> A regression of flowers would be accepted: one column is \\| enough" in done.stdout
+    assert "> Waiver: a regression of flowers is accepted: one column is \\| enough" in done.stdout
     copy.change(strength=-1.0)
     done = copy.review("--base", "HEAD~1", "--gate")
     assert done.returncode == 1

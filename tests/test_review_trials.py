@@ -311,7 +311,7 @@ def test_code_that_the_study_does_not_know() -> None:
     result = compare(snapshot("base", {"a": before}), snapshot("head", {"a": after}))
     assert verdicts(result) == {"a": "not comparable"}
     (failure,) = gate.failures(result)
-    assert failure.endswith("cannot be compared: train.py changed, and the study does not depend on it")
+    assert failure.endswith("cannot be compared: train.py changed, but the study does not depend on it")
     result = compare(snapshot("base", {"a": before}), snapshot("head", {"a": before}))
     assert verdicts(result) == {"a": "unchanged"}
 

@@ -462,7 +462,7 @@ def test_lost_head(monkeypatch: pytest.MonkeyPatch) -> None:
         head.check()
     head.check()  # it may come back
     monkeypatch.setattr("fashion.cluster.HEAD_TIMEOUT", 0)
-    with pytest.raises(UserError, match=f"^lost the head of the Ray cluster at {address} .* start a cluster again"):
+    with pytest.raises(UserError, match=f"^lost the head of the Ray cluster at {address} .* run this again"):
         head.check()
 
 

@@ -54,7 +54,7 @@ def compare(base: Snapshot, head: Snapshot) -> dict[str, RecipeResult]:
             equal = np.array_equal(before.correct, after.correct)
             problems += _incomparable(before.settings, after.settings, "of the study differs between base and head")
             if equal:
-                unseen = "changed, and the study does not depend on it"
+                unseen = "changed, but the study does not depend on it"
                 problems += _incomparable(before.unknown, after.unknown, unseen)
             verdict = "not comparable" if problems else "unchanged"
             if not problems and not equal:

@@ -112,7 +112,7 @@ def _warnings(result: ReviewResult) -> list[str]:
     lines += [f"Recipe of {_few(names)}: {_sentence(problem)}." for problem, names in unmeasured.items()]
     compared = {model.name for model in result.models}
     lines += [
-        f"A regression of {escape(name)} would be accepted: {escape(why)}"
+        f"Waiver: a regression of {escape(name)} is accepted: {escape(why)}"
         if name in compared
         else f"The waiver for {escape(name)} has no effect: there is no such model"
         for name, why in result.waivers.items()

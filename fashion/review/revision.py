@@ -76,7 +76,7 @@ class Revision:
         """
         lock = self._lock("dvc.lock")
         if lock is None:
-            raise UserError(f"{self.name} has no dvc.lock: so it has no results; choose another revision")
+            raise UserError(f"{self.name} has no dvc.lock, so it has no results; choose another revision")
         return lock
 
     def _lock(self, path: str) -> Lock | None:
