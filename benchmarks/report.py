@@ -161,8 +161,8 @@ def _dvc(results: Mapping[str, Any]) -> str:
         ),
     )
     return (
-        "Median seconds of DVC commands when everything is up to date, measured in turns in a clone of this project, in "
-        f"one without studies/ and in a project of one empty stage. (Commit {results['commit']}.)\n\n{table}"
+        "Median seconds of DVC commands when everything is up to date, measured in turns in a clone of this project, "
+        f"in one without studies/ and in a project of one empty stage. (Commit {results['commit']}.)\n\n{table}"
     )
 
 
@@ -241,8 +241,8 @@ def _growth(growth: Mapping[str, Any]) -> str:
     )
     return (
         f"Trials of `{growth['model']}` ({growth['timed_epochs']} epochs) on Ray clusters on this machine, with one "
-        "core per node. Start-up ends when the first training run begins: Ray sends code and data, and a worker on each "
-        f"node imports TensorFlow.\n\n{table}"
+        "core per node. Start-up ends when the first training run begins: Ray sends code and data, and a worker on "
+        f"each node imports TensorFlow.\n\n{table}"
     )
 
 
@@ -272,8 +272,8 @@ def _extrapolation(trials: Mapping[str, Any]) -> str:
     return (
         f"Extrapolated from these numbers, not measured: {TRIALS} trials of `{pairs['model']}` ({pairs['epochs']} "
         f"epochs, {training:.0f} s each) on nodes with one core of this machine each, to which the driver's node sends "
-        f"the splits one after the other at 1 Gbit/s. The checkpoints of {NODES[-1]} nodes would keep the driver's node busy for "
-        f"{busy:.1%} of the time.\n\n{table}"
+        f"the splits one after the other at 1 Gbit/s. The checkpoints of {NODES[-1]} nodes would keep the "
+        f"driver's node busy for {busy:.1%} of the time.\n\n{table}"
     )
 
 

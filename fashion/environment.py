@@ -161,8 +161,8 @@ def check_processor() -> str:
     """Check that TensorFlow runs here: x86-64 processors need AVX instructions, and Macs an Arm processor."""
     if sys.platform == "darwin" and platform.machine() != "arm64":
         raise SetupError(
-            f"{sys.executable} is a Python for {platform.machine()}; on a Mac, TensorFlow needs Apple silicon and a Python "
-            "for arm64: make PYTHON=/path/to/python"
+            f"{sys.executable} is a Python for {platform.machine()}; on a Mac, TensorFlow needs Apple silicon and "
+            "a Python for arm64: make PYTHON=/path/to/python"
         )
     flags = CPUINFO.read_text(encoding="utf-8").split() if CPUINFO.exists() else []
     if platform.machine() == "x86_64" and flags and "avx" not in flags:
