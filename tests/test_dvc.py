@@ -56,7 +56,7 @@ def test_read_output(lock: Lock, tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(b"other")
     with pytest.raises(UserError, match=r"model was altered: .*; delete it and run `dvc repro fit`"):
         read_output(tmp_path, lock, "model")
-    with pytest.raises(UserError, match=r"dvc\.lock has no nothing"):
+    with pytest.raises(UserError, match=r"nothing is not in dvc\.lock"):
         read_output(tmp_path, lock, "nothing")
 
 
