@@ -210,12 +210,12 @@ class Project:
     folder: Path
     environment: Mapping[str, str]
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the clone; fail the test with its output if it fails."""
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command in the clone; with `check`, fail the test with its output if it fails."""
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
-        if done.returncode:
+        if check and done.returncode:
             pytest.fail(f"{' '.join(command)} exited {done.returncode}:\n{done.stdout}{done.stderr}")
         return done
 

@@ -1,6 +1,5 @@
 """The description of the data set, data/about.md."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -74,14 +73,10 @@ def test_stage(copied: Project) -> None:
     path.write_text(TEXT.replace("license: unknown", "licence: mit"))
     files = ("reports/audit.json", str(about.PATH), "card.md")
     for command in ([sys.executable, "-m", "stages.card", *files], [*FASHION, "run"]):
-        done = subprocess.run(
-            command, cwd=copied.folder, env=copied.environment, capture_output=True, text=True, check=False
-        )
+        done = copied.run(*command, check=False)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == "error: data/about.md: license: missing\n"
     assert not (copied.folder / "card.md").exists()
     path.unlink()
-    done = subprocess.run(
-        [*FASHION, "run"], cwd=copied.folder, env=copied.environment, capture_output=True, text=True, check=False
-    )
+    done = copied.run(*FASHION, "run", check=False)
     assert done.stderr == "error: data/about.md is missing; restore it from Git, or run `fashion dataset PATH`\n"

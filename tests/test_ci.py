@@ -248,18 +248,10 @@ def test_failing_review(hub: Hub) -> None:
 
 
 @pytest.mark.slow
-def test_review_without_remote(hub: Hub) -> None:
-    hub.propose(lambda author: author.change(columns=1), push=False)
-    (hub.folder / "storage").rename(hub.folder / "emptied")
-    done, text = hub.review()
-    assert "**flowers: worse.**" in text
-    assert done.returncode == 1
-
-
-@pytest.mark.slow
-def test_review_of_a_fork(hub: Hub) -> None:
+@pytest.mark.parametrize("url", ["../nowhere", "http://127.0.0.1:9/"])
+def test_review_without_remote(hub: Hub, url: str) -> None:
     def move(author: Flowers) -> None:
-        author.run("dvc", "remote", "modify", "storage", "url", "http://127.0.0.1:9/")
+        author.run("dvc", "remote", "modify", "storage", "url", url)
         author.change(columns=1)
 
     hub.propose(move, push=False)

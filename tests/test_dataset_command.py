@@ -399,13 +399,7 @@ def test_colour_idx() -> None:
 
 def test_other_image_size(copied: Project) -> None:
     copied.edit_params(lambda params: params["dataset"].update(height=21))
-    done = subprocess.run(
-        [sys.executable, "-m", "stages.preprocess", "data/raw", "a", "b", "c", "d"],
-        cwd=copied.folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = copied.run(sys.executable, "-m", "stages.preprocess", "data/raw", "a", "b", "c", "d", check=False)
     assert done.stderr == (
         "error: the training images have height 20, width 24 and channels 1, expected 21, 24 and 1: correct dataset in "
         "params.yaml\n"

@@ -17,6 +17,7 @@ from fashion.errors import UserError
 from fashion.models import networks
 from fashion.params import Params, TrainingParams
 from fashion.review.rules import Rules
+from fashion.validation import look_up
 from tests.conftest import MODELS, ROOT
 
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")
@@ -24,12 +25,8 @@ STAGES: dict[str, Any] = {name: entry.get("do", entry) for name, entry in PIPELI
 TREE = dvc_deps.SourceTree()
 
 
-def paths(entries: list[Any]) -> set[str]:
-    return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
-
-
 def outputs(stage: dict[str, Any]) -> set[str]:
-    return set().union(*(paths(stage.get(key, [])) for key in ("outs", "metrics", "plots")))
+    return set().union(*(dvc_deps._paths(stage.get(key, [])) for key in ("outs", "metrics", "plots")))
 
 
 @pytest.mark.parametrize("pipeline", dvc_deps.PIPELINES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -254,12 +251,6 @@ def test_lock_has_the_current_code() -> None:
         if dep["path"].startswith(("fashion/", "stages/")) and md5((ROOT / dep["path"]).read_bytes()) != dep["md5"]
     }
     assert stale == set(), "run `dvc repro` and commit dvc.lock with the reports"
-
-
-def look_up(params: Any, key: str) -> Any:
-    for part in key.split("."):
-        params = params[part]
-    return params
 
 
 def test_lock_has_the_current_params_and_stages() -> None:

@@ -280,10 +280,7 @@ def test_params_that_do_not_fit(copied: Project, tmp_path: Path, stage: str) -> 
     inputs = {"preprocess": ["data/raw"], "export": [f"models/{FIRST}/model.keras", *data]}.get(stage, data[:2])
     outputs = [output / str(n) for n in range({"preprocess": 4}.get(stage, 2))]
     copied.edit_params(lambda params: params["training"]["augmentation"].update(translate=20))
-    command = [sys.executable, "-m", f"stages.{stage}", *inputs, *map(str, outputs)]
-    done = subprocess.run(
-        command, cwd=copied.folder, env=copied.environment, capture_output=True, text=True, check=False
-    )
+    done = copied.run(sys.executable, "-m", f"stages.{stage}", *inputs, *map(str, outputs), check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == (
         f"error: params.yaml: models.{FIRST}.augmentation.translate: 20 pixels can move images of 20 x 24 pixels "
@@ -295,10 +292,7 @@ def test_params_that_do_not_fit(copied: Project, tmp_path: Path, stage: str) -> 
 def test_wrong_network_params(copied: Project) -> None:
     """`make` reports them before DVC deletes the outputs of a stage."""
     copied.edit_params(lambda params: params["models"][FIRST].update(layrs=3))
-    command = [*FASHION, "run"]
-    done = subprocess.run(
-        command, cwd=copied.folder, env=copied.environment, capture_output=True, text=True, check=False
-    )
+    done = copied.run(*FASHION, "run", check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"error: params.yaml: models.{FIRST}.layrs: unknown key\n"
     assert (copied.folder / "models" / FIRST / "model.keras").exists()
@@ -358,14 +352,8 @@ def test_failed_verification(project: Project, tmp_path: Path) -> None:
     """An export that predicts otherwise fails and leaves no file."""
     data = [f"data/{part}" for part in ("train", "validation", "test")]
     strict = "from fashion.export import verify; verify.TOLERANCE = 0; from stages.export import *; run_command(main)"
-    done = subprocess.run(
-        [sys.executable, "-c", strict, f"models/{FIRST}/model.keras", *data, tmp_path / "models", tmp_path / "f.json"],
-        cwd=project.folder,
-        env=project.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    files = [f"models/{FIRST}/model.keras", *data, str(tmp_path / "models"), str(tmp_path / "f.json")]
+    done = project.run(sys.executable, "-c", strict, *files, check=False)
     assert done.returncode == 1
     expected = rf"error: the LiteRT model made from models/{FIRST}/model\.keras does not match it: probabilities differ"
     assert re.match(expected, done.stderr.splitlines()[-1])

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -128,14 +127,7 @@ def test_more_images_than_a_batch(predict: Command, image_file: Path, monkeypatc
 def test_unprintable_file_name(project: Project, image_file: Path) -> None:
     name = os.fsencode(image_file.parent) + b"/\xff\x1b[2J.png"
     Path(os.fsdecode(name)).write_bytes(image_file.read_bytes())
-    done = subprocess.run(
-        [*FASHION, "predict", os.fsdecode(name), os.fsdecode(name + b"g")],
-        cwd=project.folder,
-        env=project.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = project.run(*FASHION, "predict", os.fsdecode(name), os.fsdecode(name + b"g"), check=False)
     assert done.returncode == 2
     assert done.stdout.startswith(rf"{image_file.parent}/\xff\x1b[2J.png: ")
     assert done.stderr == rf"error: {image_file.parent}/\xff\x1b[2J.pngg: No such file or directory" + "\n"

@@ -42,7 +42,7 @@ from fashion.validation import read_yaml, validated
 from studies.gate import pairs
 from studies.ladder import train
 from tests.conftest import ROOT, Project
-from tests.test_docs import LINKING_PAGES, PAGES, RESULTS, broken_links, missing_paths, read_page
+from tests.test_docs import RESULTS, read_page
 
 ABLATION, LADDER, TRANSFER = (ROOT / "studies" / name for name in ("ablation", "ladder", "transfer"))
 
@@ -75,16 +75,6 @@ def test_deletion(copied: Project) -> None:
             copied.run(*check)
     assert copied.run("python", "-m", "fashion.dvc_deps").stdout == ""
     assert not (copied.folder / "studies" / "seeds").exists()
-
-
-@pytest.mark.parametrize("page", LINKING_PAGES)
-def test_links(page: str) -> None:
-    assert list(broken_links(page)) == []
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_paths(page: str) -> None:
-    assert list(missing_paths(page)) == []
 
 
 def test_benchmarks() -> None:

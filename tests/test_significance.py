@@ -1,7 +1,6 @@
 """Tests between models, against statsmodels, SciPy, examples worked by hand and simulations."""
 
 from dataclasses import replace
-from math import comb
 
 import numpy as np
 import pytest
@@ -30,12 +29,6 @@ def test_mcnemar(both: int, fixed: int, broken: int, neither: int) -> None:
         assert found.p_value == pytest.approx(oracle_mcnemar([[both, broken], [fixed, neither]], exact=True).pvalue)
     else:
         assert found.p_value == 1
-
-
-def test_mcnemar_by_hand() -> None:
-    """Twelve images differ, ten of them fixed: the tails of twelve coin tosses."""
-    expected = 2 * (comb(12, 0) + comb(12, 1) + comb(12, 2)) / 2**12
-    assert significance.mcnemar(*correct(500, 10, 2, 30)).p_value == pytest.approx(expected)
 
 
 def test_holm_by_hand() -> None:

@@ -43,19 +43,6 @@ def test_recorded_logits(network: keras.Model, arrays: dict[str, np.ndarray]) ->
     np.testing.assert_allclose(logits(network, arrays)[:, :5], PYTORCH_LOGITS, atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize("size", [64, 96, 224])
-def test_logits_of_pytorch(size: int, arrays: dict[str, np.ndarray]) -> None:
-    """PyTorch and the package `efficientnet-lite-pytorch` are not dependencies of this project."""
-    torch = pytest.importorskip("torch")
-    original = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0").eval()
-    original.load_state_dict(torch.load(efficientnet.path()))
-    channels_first = np.ascontiguousarray(pixels(size).transpose(0, 3, 1, 2))
-    with torch.no_grad():
-        expected = original(torch.frombuffer(bytearray(channels_first), dtype=torch.float32).reshape(-1, 3, size, size))
-    actual = logits(efficientnet.pretrained(size), arrays)
-    np.testing.assert_allclose(actual, np.array(expected.tolist()), atol=1e-4, rtol=0)
-
-
 def test_all_weights_are_used(network: keras.Model, arrays: dict[str, np.ndarray]) -> None:
     weights = {
         name: array

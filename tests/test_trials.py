@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -258,14 +258,7 @@ def wait_for(condition: Callable[[], T], process: subprocess.Popen[str]) -> T:
 
 def failed(project: Project, **variables: str) -> tuple[str, str]:
     """Run the stage, which must exit with 1, and return its output and error messages."""
-    done = subprocess.run(
-        [sys.executable, *STAGE],
-        cwd=project.folder,
-        env={**project.environment, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = replace(project, environment={**project.environment, **variables}).run(sys.executable, *STAGE, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     return done.stdout, done.stderr
@@ -279,9 +272,7 @@ def test_resumed(small: Project) -> None:
     """
     command = [sys.executable, *STAGE, "--test", "data/test"]
     write_study(small.folder, variants={"b": {}, "bad": {"augmentation": {"translate": 200}}})
-    first = subprocess.run(
-        [*IN_TERMINAL, *command], cwd=small.folder, env=small.environment, capture_output=True, text=True, check=False
-    )
+    first = small.run(*IN_TERMINAL, *command, check=False)
     printed = re.sub(r"\x1b\[[\d;]*m", "", first.stdout)  # Ray may change the colour in front of any line
     assert first.returncode == 1
     assert "Traceback" not in printed

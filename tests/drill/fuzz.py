@@ -108,7 +108,7 @@ def main() -> None:
     with atheris.instrument_imports(include=["fashion", "PIL"]):
         from tests.drill import readers
 
-        seeds, read = readers.READERS[args.reader](args.folder)
+        seeds, read = getattr(readers, f"read_{args.reader}")(args.folder)
     seeds += [path.read_bytes() for path in sorted((CORPUS / args.reader).glob("*"))]
     corpus = args.folder / "corpus"
     corpus.mkdir(exist_ok=True)

@@ -232,16 +232,3 @@ def _tiny(seed: int) -> bytes:
 def _saved(image: "Image", file_format: str, **options: object) -> bytes:
     image.save(content := io.BytesIO(), file_format, **options)
     return content.getvalue()
-
-
-READERS: dict[str, Callable[[Path], Reader]] = {
-    "idx": read_idx,
-    "folder": read_folder,
-    "image": read_image,
-    "params": read_params,
-    "lock": read_lock,
-    "predictions": read_predictions,
-    "trials": read_trials,
-    "array": read_array,
-    "model": read_model,
-}
