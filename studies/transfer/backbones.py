@@ -31,21 +31,12 @@ class Backbone:
     last_frozen: str
 
 
-def _from_keras(application: Callable[..., keras.Model]) -> Callable[[int, Weights], keras.Model]:
-    def build(size: int, weights: Weights) -> keras.Model:
-        return application(include_top=False, pooling="avg", weights=weights, input_shape=(size, size, 3))
-
-    return build
-
-
 def _efficientnet_lite0(size: int, weights: Weights) -> keras.Model:
     return efficientnet.pretrained(size) if weights else efficientnet.build(size)
 
 
 BACKBONES = {
     "efficientnet_lite0": Backbone(_efficientnet_lite0, 1 / 128, -127 / 128, "block11"),
-    "mobilenet_v2": Backbone(_from_keras(keras.applications.MobileNetV2), 1 / 127.5, -1, "block_12_add"),
-    "efficientnet_v2_b0": Backbone(_from_keras(keras.applications.EfficientNetV2B0), 1, 0, "block5e_add"),
 }
 
 
