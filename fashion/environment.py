@@ -8,6 +8,8 @@
 `make test` also runs the command `check-temporary-folder`, and `make drill` the command `delete-damaged-bytecode`.
 """
 
+from __future__ import annotations  # Python 3.8 must get as far as `check_python`
+
 import ast
 import fcntl
 import hashlib
@@ -150,9 +152,13 @@ def check_python() -> str:
             "use 3.11, 3.12 or 3.13: make PYTHON=/path/to/python"
         )
     if missing := [name.lstrip("_") for name in STANDARD_MODULES if importlib.util.find_spec(name) is None]:
+        if set(missing) <= {"ensurepip", "venv"}:  # Debian and Ubuntu package them separately
+            advice = f"run `apt install python{sys.version_info.major}.{sys.version_info.minor}-venv`"
+        else:
+            advice = "it was built without the libraries they need; rebuild it"
         raise SetupError(
-            f"{sys.executable} lacks the standard modules {', '.join(missing)}; install them (Debian: "
-            "`apt install python3-venv`) or use another Python: make PYTHON=/path/to/python"
+            f"{sys.executable} lacks the standard modules {', '.join(missing)}; {advice}, or use another Python: "
+            "make PYTHON=/path/to/python"
         )
     return f"Python {platform.python_version()} at {sys.executable}"
 

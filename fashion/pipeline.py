@@ -11,7 +11,7 @@ from fashion.dvc import MD5_PATTERN, Lock, md5, read_committed
 from fashion.environment import exclusive
 from fashion.errors import STAGE_TIMES, UserError
 from fashion.files import atomic_write, read_json
-from fashion.params import Params, load_params
+from fashion.params import FolderParams, Params, load_params
 from fashion.validation import read_yaml
 
 
@@ -30,6 +30,10 @@ def run(root: Path) -> None:
     pipeline = read_yaml(root / "dvc.yaml")
     if not isinstance(pipeline, dict) or not isinstance(pipeline.get("stages"), dict):
         raise UserError("dvc.yaml has no stages; restore it: git checkout dvc.yaml")
+    if isinstance(params.fetch, FolderParams):
+        fetch = pipeline["stages"].get("fetch")
+        if isinstance(fetch, dict) and params.fetch.folder not in fetch.get("deps", []):
+            raise UserError(f"dvc.yaml: the stage fetch does not depend on {params.fetch.folder}; run `make deps`")
     stages = ", ".join(pipeline["stages"])
     scratch = root / ".dvc" / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -49,9 +53,10 @@ def run(root: Path) -> None:
     if folders := leftovers(root, params):
         print(f"No model in params.yaml uses these folders; delete them: {', '.join(folders)}\n", flush=True)
     if code:
+        images = f", in {params.fetch.folder}/ too" if isinstance(params.fetch, FolderParams) else ""
         raise UserError(
             "`dvc repro` failed; its message is above. Fix the cause and run `make` again, or undo all uncommitted "
-            "changes: git checkout . && .venv/bin/dvc checkout"
+            f"changes{images}: git checkout . && .venv/bin/dvc checkout"
         )
 
 

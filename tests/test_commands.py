@@ -42,7 +42,7 @@ def test_help(module: str) -> None:
         ),
         (["stages.evaluate", "nowhere.keras", "nowhere", "a", "b"], "error: nowhere: not a valid split"),
         (["stages.plot", *"abcdef"], "error: a: not a valid split"),
-        (["fashion.cli", "results", "--root", "nowhere"], "error: there is no params.yaml in "),
+        (["fashion.cli", "results", "--root", "nowhere"], "error: there is no "),
     ],
 )
 def test_missing_input(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

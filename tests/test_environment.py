@@ -120,7 +120,11 @@ def test_mac(monkeypatch: pytest.MonkeyPatch, machine: str, suitable: bool) -> N
 def test_incomplete_python(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Python built without a library has ssl.py, but not the module in C that it needs."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("_ssl", "_lzma") else name)
-    with pytest.raises(SetupError, match="lacks the standard modules lzma, ssl; install them"):
+    with pytest.raises(SetupError, match="lacks the standard modules lzma, ssl; it was built without the libraries"):
+        environment.check_python()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ensurepip" else name)
+    package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+    with pytest.raises(SetupError, match=f"ensurepip; run `apt install {package}`"):
         environment.check_python()
 
 

@@ -91,6 +91,28 @@ def test_own_test_set(split: Path) -> None:
     assert np.bincount(test.labels).tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "val")])
+def test_other_names_of_splits(split: Path, names: tuple[str, str]) -> None:
+    """Moving their images up would give the classes "Train" and "Test"."""
+    for old, new in zip(folder.PARTS, names, strict=True):
+        (split / old).rename(split / new)
+    lines = error_of(split).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [f"FOLDER/{name}" for name in sorted(names)]
+    assert all(
+        ": class folders in place of images; expected images in CLASS/, or in train/CLASS/" in line for line in lines
+    )
+
+
+def test_too_many_classes(tmp_path: Path) -> None:
+    path = write_texts(tmp_path / "texts", {f"{number:03}": 1 for number in range(257)})
+    assert error_of(path) == "FOLDER: 257 classes; the limit is 256"
+
+
+def test_space_in_front_of_a_name(flat: Path) -> None:
+    (flat / "green").rename(flat / " green")
+    assert error_of(flat) == "FOLDER/ green: the name starts or ends with a space; rename it"
+
+
 def draw(path: Path, seed: int = 1) -> dict[str, bool]:
     """Return whether each file, by its path in the folder, is a test image."""
     files = folder.scan(path).files

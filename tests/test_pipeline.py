@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,25 @@ def test_wrong_network_params(copied: Project) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"error: params.yaml: models.{FIRST}.layrs: unknown key\n"
     assert (copied.folder / "models" / FIRST / "model.keras").exists()
+
+
+def test_images_without_make_deps(copied: Project) -> None:
+    """DVC would not see changes in images/."""
+
+    def edit(params: Any) -> None:
+        params["dataset"]["format"] = "folder"
+        params["fetch"] = {"folder": "images", "unreadable": 0, "test_fraction": 0.2, "seed": 1}
+
+    copied.edit_params(edit)
+    done = copied.run(*FASHION, "run", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: dvc.yaml: the stage fetch does not depend on images; run `make deps`\n"
+
+
+def test_other_folder(copied: Project) -> None:
+    elsewhere = replace(copied, folder=copied.folder / "docs")
+    expected = f"error: there is no {elsewhere.folder}/params.yaml; run this in the project's folder\n"
+    assert elsewhere.run(*FASHION, "run", check=False).stderr == expected
 
 
 HOSTILE = {

@@ -24,8 +24,11 @@ from fashion.files import atomic_write
 
 LAYOUT = "expected images in CLASS/, or in train/CLASS/ and test/CLASS/"
 PARTS = ("train", "test")
+SPLITS = {*PARTS, "training", "testing", "val", "valid", "validation"}  # other names that these folders have elsewhere
 IGNORED = ("Thumbs.db", "desktop.ini")  # of Windows; names that start with a dot are ignored, too
 DECODED_TOGETHER = 64  # images
+DECODERS = min(8, os.cpu_count() or 1)  # threads; each needs memory for an image
+MAX_CLASSES = 256  # labels are unsigned bytes
 MAX_LINES = 20  # of a list of problems
 
 T = TypeVar("T")
@@ -74,6 +77,10 @@ def scan(folder: Path) -> ImageFolder:
         for part in PARTS:
             if not (folder / part).is_dir():
                 problems.add(folder / part, "no such folder; add it, or move the class folders up, beside each other")
+    for path in top if "" in parts else ():
+        if path.name.casefold() in SPLITS and any(child.is_dir() for child in _visible(path)):
+            problems.add(path, f"class folders in place of images; {LAYOUT}: rename it, or move its images")
+    problems.end()
     found: dict[str, dict[str, list[Path]]] = {}
     for part, path in parts.items():
         classes = problems.subfolders(path) if part else top
@@ -84,6 +91,8 @@ def scan(folder: Path) -> ImageFolder:
         raise UserError(f"{folder}: no images; {LAYOUT}")
     if len(names) < 2:
         raise UserError(f"{folder}: one class, {names[0]}; expected at least two; {LAYOUT}")
+    if len(names) > MAX_CLASSES:
+        raise UserError(f"{folder}: {len(names)} classes; the limit is {MAX_CLASSES}")
     files = tuple(
         ImageFile(path, names.index(name), part)
         for part, classes in found.items()
@@ -196,7 +205,7 @@ def decode_all(
         except UserError as error:
             return file, error
 
-    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(os.cpu_count()) as pool:  # about metadata
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(DECODERS) as pool:  # about metadata
         for start in range(0, len(files), DECODED_TOGETHER):
             yield from pool.map(decode, files[start : start + DECODED_TOGETHER])
 
@@ -292,6 +301,8 @@ class _Problems:
                 self.add(path, "neither a file nor a folder; remove it")  # reading a pipe would wait forever
             elif path.is_dir() != folders:
                 self.add(path, otherwise)
+            elif folders and path.name != path.name.strip():
+                self.add(path, "the name starts or ends with a space; rename it")
             else:
                 yield path
 

@@ -33,6 +33,7 @@ IMAGES = "images"  # the folder in the project
 MAX_IDX_BYTES = 2**31  # of a file, uncompressed
 OWN_SIZE = 64  # pixels; images of one size, at most this, keep it by default
 DEFAULT_SIZE = 32
+DARK = 15  # of 255: the brightest pixel of a 16-bit image that uses 12 bits
 MIN_STEPS = 30  # per epoch, for small data sets
 MIN_BATCH_SIZE = 16
 VALIDATION_FRACTION = 0.1
@@ -135,21 +136,22 @@ def _inspect_folder(path: Path, size: int | None, grey: bool, test_fraction: flo
     if large := [file.path for file in listed.files if file.path.stat().st_size > MAX_BYTES]:
         raise UserError(f"{large[0]}: more than {MAX_BYTES:,} bytes, the limit for an image; remove the file")
 
-    def describe(image: Image.Image) -> tuple[tuple[int, int], bool]:
+    def describe(image: Image.Image) -> tuple[tuple[int, int], bool, bool]:
         small = resize(image, (64, 64, 3))
-        return image.size, bool((small == small[..., :1]).all())
+        return image.size, bool((small == small[..., :1]).all()), bool(small.max() <= DARK)
 
     results = list(folder.decode_all(listed.files, describe))
     failures = {file.path: result for file, result in results if isinstance(result, UserError)}
     readable = [(file, *result) for file, result in results if not isinstance(result, UserError)]
-    files = [file for file, _, _ in readable]
+    files = [file for file, *_ in readable]
     unreadable = folder.shortened([f"{file}: {error}" for file, error in failures.items()])
     try:
         folder.check_counts(path, listed, files)
     except UserError as error:
         raise UserError("\n".join([str(error), *unreadable])) from error
-    sizes = Counter(pixels for _, pixels, _ in readable)
-    colour = sum(not is_grey for _, _, is_grey in readable)
+    sizes = Counter(pixels for _, pixels, _, _ in readable)
+    colour = sum(not is_grey for _, _, is_grey, _ in readable)
+    dark = sum(is_dark for *_, is_dark in readable)
     if size is None:
         first = next(iter(sizes))
         one_size = len(sizes) == 1 and min(first) >= 8 and max(first) <= OWN_SIZE
@@ -174,6 +176,7 @@ def _inspect_folder(path: Path, size: int | None, grey: bool, test_fraction: flo
         ),
         _describe_sizes(sizes),
         f"{colour:,} in colour, {len(files) - colour:,} greyscale",
+        *([f"{dark:,} almost black; if these are 16-bit images that use fewer bits, scale them"] if dark else []),
         *_describe_duplicates(files),
     ]
     if failures:

@@ -46,8 +46,9 @@ def check(names: Sequence[str]) -> None:
         if missing:
             characters = ", ".join(f"{character} (U+{ord(character):04X})" for character in dict.fromkeys(missing))
             problems.append(
-                f"params.yaml: dataset.classes.{index}: no installed font can draw {characters}; change the name or "
-                "install the Noto Sans font of its script (Debian: `apt install fonts-noto`)"
+                f"params.yaml: dataset.classes.{index}: no installed font can draw {characters}; change the name "
+                "(and that of its folder) or, for letters, install the Noto Sans font of the script (Debian: "
+                "`apt install fonts-noto`)"
             )
     if problems:
         raise UserError("\n".join(problems))

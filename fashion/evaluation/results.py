@@ -64,8 +64,6 @@ def read(root: Path) -> list[Result]:
     Raises:
         UserError: `root` is not a project or has no results.
     """
-    if not (root / "params.yaml").exists():
-        raise UserError(f"there is no params.yaml in {root.absolute()}; run this in the project's folder")
     params = read_yaml(root / "params.yaml")
     reports = {name: root / "reports" / name / "metrics.json" for name in params.get("models") or {}}
     runs = {name: read_json(path) for name, path in reports.items() if path.exists()}
