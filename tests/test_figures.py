@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -88,6 +89,22 @@ def test_long_names(name: str) -> None:
     assert [text for text, box in boxes.items() if box.x0 < 0 or box.x1 > figure.bbox.x1 or box.y0 < 0] == []
     level = [box for text, box in boxes.items() if text.get_rotation() == 0]
     assert [pair for pair in itertools.combinations(level, 2) if pair[0].shrunk(0.9, 0.9).overlaps(pair[1])] == []
+
+
+def test_unreadable_names_are_shortened() -> None:
+    _figure, axes = figures.grid(1, 1, cell=(1.5, 2.0), title="")
+    figures.caption(axes[0, 0], f"predicted: {'long ' * 20}\nconfidence 93%")
+    (text,) = axes[0, 0].texts
+    assert re.fullmatch(r"predicted: (long )+(l|lo|lon|long)?…\nconfidence 93%", text.get_text())
+    assert text.get_fontsize() == pytest.approx(figures.MIN_POINTS, rel=0.1)
+
+
+def test_many_classes() -> None:
+    """A figure with a number in each of 65,536 cells would need gigabytes."""
+    names = [f"class {number}" for number in range(256)]
+    figure = figures.confusion(np.ones((256, 256), np.int64), names, "")
+    assert max(figure.get_size_inches()) < 25
+    assert list(figure.axes[0].texts) == []
 
 
 def test_scripts() -> None:

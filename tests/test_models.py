@@ -23,6 +23,7 @@ from fashion.errors import UserError
 from fashion.models import layers, networks, processor, saving, training
 from fashion.models.flops import inference_flops
 from fashion.models.hard_examples import HardExampleSampler
+from fashion.params import TrainingParams
 from fashion.validation import merged
 from tests.conftest import MODELS, ROOT, SMALL_NETWORKS, draw_lines
 
@@ -285,9 +286,37 @@ def test_class_weights_as_in_scikit_learn() -> None:
     assert weights is not None
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
     assert training.class_weights(PARAMS, split) is None
-    mixed = balanced.model_copy(update={"augmentation": PARAMS.augmentation.model_copy(update={"cutmix": 1.0})})
-    [(_, mixtures, of_images)] = training.training_batches(split, mixed, HardExampleSampler(mixed, split))
-    np.testing.assert_allclose(of_images, mixtures.numpy() @ weights, rtol=1e-6)
+
+
+def test_class_weights_with_cutmix() -> None:
+    """Every class has the same total weight, whatever its labels are mixed with."""
+    labels = np.repeat([0, 1, 2], [200, 60, 40]).astype(np.uint8)
+    split, totals = Split(TRAIN.images, labels), np.zeros(3)
+    whole = PARAMS.hard_examples.model_copy(update={"epoch_fraction": 1.0})
+    cutmix = PARAMS.augmentation.model_copy(update={"cutmix": 1.0})
+    params = PARAMS.model_copy(update={"class_weights": "balanced", "hard_examples": whole, "augmentation": cutmix})
+    sampler = HardExampleSampler(params, split)
+    for sampler.epoch in range(5):
+        for _, mixed, weight in training.training_batches(split, params, sampler).as_numpy_iterator():
+            np.testing.assert_allclose(mixed.sum(axis=1), 1, rtol=1e-5)
+            totals += weight @ mixed
+    np.testing.assert_allclose(totals / totals.mean(), 1, atol=0.1)
+
+
+WITH_ACTIVATION = [keras.layers.Dense(3, activation="softmax", name="output")]
+
+
+@pytest.mark.parametrize("last", [WITH_ACTIVATION, [keras.layers.Dense(3), keras.layers.Softmax()]])
+def test_wrong_last_layers(last: list[keras.layers.Layer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test-time augmentation and the export would take probabilities for logits."""
+
+    def build(_params: TrainingParams, train: Split) -> keras.Model:
+        return keras.Sequential([keras.Input(train.image_shape), keras.layers.Flatten(), *last])
+
+    network = ModuleType("fashion.models.mine")
+    monkeypatch.setattr(network, "build", build, raising=False)
+    with pytest.raises(UserError, match=r"^fashion\.models\.mine: found the last layers .*, expected Dense\(classes, "):
+        training.build_and_compile(network, PARAMS, TRAIN)
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def scale_numbers(read: Read) -> Iterator[str]:
 
 def serving_numbers(read: Read) -> Iterator[str]:
     dnn, cnn = export_results(read).values()
-    yield f"the label of {dnn['int8']['label_changes']} (DNN) and {cnn['int8']['label_changes']} (CNN)"
+    yield f"the predicted class of {dnn['int8']['label_changes']} (DNN) and {cnn['int8']['label_changes']} (CNN)"
     largest = max(results["float32"]["largest_difference"] for results in (dnn, cnn))
     yield f"largest difference is {largest:.7f}"
     yield f"the detector rejects {dnn['ood_rate']:.1%} with the DNN and {cnn['ood_rate']:.1%} with the CNN"

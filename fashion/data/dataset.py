@@ -18,6 +18,7 @@ Shape = tuple[int, int, int]
 
 BLOCK_VALUES = 4_000_000  # pixel values per block
 PREDICTION_BATCH = 500  # images, of ordinary size; affects speed and memory
+COPIES = 6  # of an image, at most, in test-time augmentation
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def blocks(count: int, shape: Shape) -> Iterator[slice]:
 
 def prediction_batch(shape: Shape) -> int:
     """Return how many images to predict at a time: fewer if they are large."""
-    return max(1, min(PREDICTION_BATCH, BLOCK_VALUES // math.prod(shape)))
+    return max(1, min(PREDICTION_BATCH, BLOCK_VALUES // COPIES // math.prod(shape)))
 
 
 def histogram(images: Images) -> Int64[np.ndarray, "channels 256"]:

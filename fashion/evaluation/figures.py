@@ -26,6 +26,8 @@ COLOURS = ("#7b4fc9", "#0a94a8", "#e4632a", "#5a8f29")
 MIN_BIN_IMAGES = 10
 SAMPLES, PREDICTIONS = 12, 6  # images per row
 INK, GREY, CORRECT, WRONG = "#222222", "#8a8a8a", "#1b7837", "#c1272d"
+MAX_SIDE = 24  # inches, of a figure with a row per class
+MIN_POINTS = 5.0  # of legible text
 
 
 warnings.filterwarnings("ignore", "Glyph .* missing from font")  # `fonts.check` has checked the class names
@@ -100,32 +102,48 @@ def learning_curves(histories: Mapping[str, pd.DataFrame], quantity: str) -> Fig
 
 def confusion(matrix: Int64[np.ndarray, "classes classes"], classes: Sequence[str], title: str) -> Figure:
     """Draw a confusion matrix, actual classes in rows; colour is the fraction of the row, except on the diagonal."""
-    size = max(4.4, 1.6 + 0.56 * len(classes)) + max(0, widest(classes) - 1)
-    figure = Figure(figsize=(size + 0.4, size), layout="constrained")
-    ax = figure.subplots()
+    figure, ax, points = class_matrix(classes, 0.56)
     fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(fractions, 0)
     most = max(float(fractions.max()), 1e-9)
     ax.imshow(fractions, cmap="Oranges", vmin=0, vmax=most)
-    for row, column in np.argwhere(matrix):
+    for row, column in np.argwhere(matrix) if points else ():
         ax.text(
             column,
             row,
             f"{matrix[row, column]:,}",
             ha="center",
             va="center",
-            fontsize=9,
+            fontsize=points,
             fontweight="bold" if row == column else "normal",
             color="white" if fractions[row, column] > 0.6 * most else INK,
         )
-    ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(classes)), classes)
-    ax.set_xlabel("predicted")
-    ax.set_ylabel("actual")
     ax.set_title(title)
+    return figure
+
+
+def class_matrix(classes: Sequence[str], cell: float) -> tuple[Figure, Axes, float]:
+    """Return a figure for a matrix of actual and predicted classes, and the size of its numbers in points.
+
+    Args:
+        classes: names of the classes.
+        cell: size of a cell in inches; smaller if the figure would be larger than `MAX_SIDE`.
+
+    Returns:
+        The figure, its axes, and the size of the numbers: 0 if they would not be legible.
+    """
+    labels = max(0, widest(classes) - 1)
+    size = min(max(4.4, 1.6 + cell * len(classes)) + labels, MAX_SIDE)
+    scale = min(1.0, (size - labels - 1.6) / (cell * len(classes)))
+    figure = Figure(figsize=(size + 0.4, size), layout="constrained")
+    ax = figure.subplots()
+    ticks = {"fontsize": mpl.rcParams["font.size"] * scale}
+    ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor", **ticks)
+    ax.set_yticks(range(len(classes)), classes, **ticks)
+    ax.set(xlabel="predicted", ylabel="actual")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
-    return figure
+    return figure, ax, 9 * scale if 9 * scale >= MIN_POINTS else 0.0
 
 
 def predictions(
@@ -257,19 +275,34 @@ def show(ax: Axes, image: Image) -> None:
 
 def heading(ax: Axes, text: str) -> None:
     """Add a title above an image."""
-    ax.set_title(text, fontsize=_font_size(ax, text), fontweight="normal", pad=4)
+    text, size = _fitted(ax, text)
+    ax.set_title(text, fontsize=size, fontweight="normal", pad=4)
 
 
 def caption(ax: Axes, text: str, colour: str = INK, below: float = 0.05) -> None:
     """Add a caption under an image, at a distance of `below` times its height."""
-    size = _font_size(ax, text)
+    text, size = _fitted(ax, text)
     ax.text(0.5, -below, text, transform=ax.transAxes, ha="center", va="top", fontsize=size, color=colour)
 
 
-def _font_size(ax: Axes, text: str) -> float:
-    """Return the largest font size, up to 8.5 points, at which `text` is no wider than an image and its margin."""
+def _fitted(ax: Axes, text: str) -> tuple[str, float]:
+    """Return `text` and the largest font size, up to 8.5 points, at which it is no wider than an image and its margin.
+
+    Lines that need less than `MIN_POINTS` are shortened.
+    """
     room = 1.08 * ax.get_window_extent().width / ax.figure.dpi
-    return min(8.5, 8.5 * room / _width(text, 8.5))
+
+    def size(text: str) -> float:
+        return min(8.5, 8.5 * room / _width(text, 8.5))
+
+    lines = text.split("\n")
+    for index, line in enumerate(lines):
+        for length in range(len(line) - 1, 0, -1):
+            if size(lines[index]) >= MIN_POINTS:
+                break
+            lines[index] = f"{line[:length].rstrip()}…"
+    text = "\n".join(lines)
+    return text, size(text)
 
 
 def widest(names: Iterable[str]) -> float:

@@ -20,7 +20,7 @@ Labels = UInt8[np.ndarray, "n"]
 
 EPSILON = 1e-30
 REFERENCE_IMAGES = 10_000  # enough for the detector; the features of all training images take minutes
-MAX_VALUES = 4096  # per image, in the comparison by pixels; the covariance of more would be slow and large
+MAX_VALUES = 4096  # per image, of its pixels and of its features; the covariance of more would be slow and large
 SHRINKAGE = 0.001  # of the covariance towards a multiple of the identity: some pixels are always black
 
 
@@ -90,14 +90,18 @@ class Moments:
         return TiedGaussians((means + self._origin).astype(np.float32), whitening.astype(np.float32))
 
 
+def _thinned(features: Vectors) -> Vectors:
+    return features[:, :: math.ceil(features.shape[1] / MAX_VALUES)]
+
+
 @dataclass(frozen=True)
 class OODDetector:
     """Detects images that are unlike the training images.
 
     Attributes:
         pixels: of the reference images, reduced to at most `MAX_VALUES` values, a Gaussian per class.
-        features: of the reference images, a Gaussian per class.
-        background: of the features of all reference images, a single Gaussian.
+        features: of the reference images, every n-th so that there are at most `MAX_VALUES`, a Gaussian per class.
+        background: of these features of all reference images, a single Gaussian.
         thresholds: the distances in pixels and in features above which an image is out of distribution.
     """
 
@@ -117,7 +121,7 @@ class OODDetector:
         pixel_moments, feature_moments = Moments(classes), Moments(classes)
         for images, features, labels in batches:
             pixel_moments.add(block_means(images, MAX_VALUES), labels)
-            feature_moments.add(features, labels)
+            feature_moments.add(_thinned(features), labels)
         return cls(
             pixel_moments.fit_groups(), feature_moments.fit_groups(), feature_moments.fit_all(), np.full(2, np.inf)
         )
@@ -137,6 +141,7 @@ class OODDetector:
         all reference images (J. Ren et al., A simple fix to Mahalanobis distance for improving near-OOD detection,
         arXiv:2106.09022).
         """
+        features = _thinned(features)
         relative = self.features.distances(features) - self.background.distances(features)
         parts = (block_means(images[block], MAX_VALUES) for block in blocks(len(images), images.shape[1:]))
         pixels = np.concatenate([self.pixels.distances(part) for part in parts])

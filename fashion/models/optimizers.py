@@ -21,7 +21,7 @@ class ConvolutionalMuon(keras.optimizers.Muon):
     """
 
     def _should_use_adamw(self, variable: keras.Variable) -> bool:
-        return len(variable.shape) < 2 or OUTPUT in variable.path
+        return len(variable.shape) < 2 or OUTPUT in variable.path.split("/")
 
     def _muon_update_step(self, gradient: tf.Tensor, variable: tf.Variable, lr: tf.Tensor, m: keras.Variable) -> None:
         outputs = variable.shape[-1]

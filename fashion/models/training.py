@@ -11,6 +11,7 @@ import tensorflow as tf
 from jaxtyping import Float32
 
 from fashion.data.dataset import Split
+from fashion.errors import UserError
 from fashion.models import optimizers, processor
 from fashion.models.augmentation import augment
 from fashion.models.checkpoints import Checkpoints
@@ -81,7 +82,7 @@ def build_and_compile(network: ModuleType, params: TrainingParams, train: Split)
     """Return the untrained network with its optimiser, loss and metric; sets Keras' seed and dtype policy.
 
     Raises:
-        UserError: a line for each param that does not fit the images.
+        UserError: a line for each param that does not fit the images, or as for `check_last_layers`.
     """
     raise_problems(params.image_problems(train.image_shape))
     keras.backend.clear_session()  # restarts the numbering of the layers
@@ -89,6 +90,7 @@ def build_and_compile(network: ModuleType, params: TrainingParams, train: Split)
     tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(dtype_policy(params.precision))
     model: keras.Model = network.build(params, train)
+    check_last_layers(model, network)
     steps = math.ceil(images_per_epoch(params, len(train.images)) / params.batch_size) * params.epochs
     model.compile(
         optimizer=optimizers.create(params, steps),
@@ -97,6 +99,21 @@ def build_and_compile(network: ModuleType, params: TrainingParams, train: Split)
         steps_per_execution=STEPS_PER_EXECUTION,
     )
     return model
+
+
+def check_last_layers(model: keras.Model, network: ModuleType) -> None:
+    """Check that a network ends as test-time augmentation and the export expect.
+
+    Raises:
+        UserError: the layer `OUTPUT` is missing or no dense layer, or has an activation, or no softmax follows it.
+    """
+    output, last = [None, *model.layers][-2:]
+    linear = isinstance(output, keras.layers.Dense) and output.activation is keras.activations.linear
+    if not (linear and output.name == OUTPUT and isinstance(last, keras.layers.Softmax)):
+        raise UserError(
+            f"{network.__name__}: found the last layers {output!r} and {last!r}, expected Dense(classes, "
+            f"name={OUTPUT!r}) without an activation, then Softmax"
+        )
 
 
 def with_test_time_augmentation(model: keras.Model, params: TestTimeAugmentationParams) -> keras.Model:
@@ -145,7 +162,10 @@ def training_batches(train: Split, params: TrainingParams, sampler: HardExampleS
     def load(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         number = tf.ensure_shape(tf.numpy_function(position, [step], tf.int64, stateful=False), ())
         images, labels = augment(*batch, params.augmentation, (params.seed, number))
-        return (images, labels) if weights is None else (images, labels, tf.linalg.matvec(labels, weights))
+        if weights is None:
+            return images, labels
+        weight = tf.linalg.matvec(labels, weights)
+        return images, labels * weights / weight[:, None], weight  # each class has its weight in a mixed label, too
 
     return images.enumerate().map(load).prefetch(1)
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fashion.data.dataset import Images
-from fashion.evaluation.figures import COLOURS, CORRECT, GREY, INK, WRONG, caption, grid, heading, show, widest
+from fashion.evaluation.figures import COLOURS, CORRECT, GREY, INK, WRONG, caption, class_matrix, grid, heading, show
 from fashion.evaluation.metrics import confusion_matrix
 from fashion.review.compare import Comparison, PairedResult, ReviewResult
 
@@ -53,18 +53,12 @@ def _confusion_change(name: str, pair: PairedResult, classes: Sequence[str]) -> 
     change = confusion_matrix(pair.head) - confusion_matrix(pair.base)
     good = np.where(np.eye(len(classes), dtype=bool), change, -change)  # more on the diagonal, fewer elsewhere
     most = max(1, int(np.abs(change).max()))
-    size = max(4.4, 1.6 + 0.5 * len(classes)) + max(0, widest(classes) - 1)
-    figure = Figure(figsize=(size + 0.4, size), layout="constrained")
-    ax = figure.subplots()
+    figure, ax, points = class_matrix(classes, 0.5)
     ax.imshow(good, cmap="PiYG", vmin=-most, vmax=most)
-    for row, column in np.argwhere(change):
+    for row, column in np.argwhere(change) if points else ():
         ink = "white" if abs(change[row, column]) > 0.7 * most else INK
-        ax.text(column, row, f"{change[row, column]:+d}", ha="center", va="center", fontsize=9, color=ink)
-    ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(classes)), classes)
-    ax.set(xlabel="predicted", ylabel="actual", title=f"{name}: head minus base (green: better)")
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
+        ax.text(column, row, f"{change[row, column]:+d}", ha="center", va="center", fontsize=points, color=ink)
+    ax.set_title(f"{name}: head minus base (green: better)")
     return figure
 
 
