@@ -128,11 +128,11 @@ def train(
         one), seconds (processor time of the training, summed over threads) and errors (indices of the misclassified
         test images, separated by spaces; None without a test set).
     """
-    from fashion.models import networks, training
+    from fashion.models import checkpoints, networks, training
     from fashion.models.flops import inference_flops
     from fashion.models.input_pipeline import batches
 
-    started = time.process_time()
+    started = time.process_time() - checkpoints.seconds(store)
     network = network or networks.load(trial.model)
     model, _ = training.train(network, trial.settings, splits["train"], splits["validation"], store, callbacks)
     seconds = time.process_time() - started

@@ -71,6 +71,18 @@ def test_continued_after_each_epoch(name: str, tmp_path: Path, capsys: pytest.Ca
         assert printed.startswith(f"{name}: resumes after epoch {epoch}\n{name} epoch {epoch + 1}/4 ")
 
 
+@pytest.mark.usefixtures("every_epoch")
+def test_seconds() -> None:
+    """The processor time of a continued training includes that of the interrupted one."""
+    training.train(NETWORK, PARAMS, TRAIN, VALIDATION, store := MemoryStore())
+    first, *_, last = (checkpoints.seconds(MemoryStore([content])) for content in store.contents)
+    assert 0 < first < last
+    continued = MemoryStore(store.contents[-1:])
+    training.train(NETWORK, PARAMS.model_copy(update={"epochs": 6}), TRAIN, VALIDATION, continued)
+    assert checkpoints.seconds(continued) > last
+    assert checkpoints.seconds(None) == checkpoints.seconds(MemoryStore([b"damaged"])) == 0
+
+
 def test_no_checkpoint_of_a_short_training() -> None:
     training.train(NETWORK, PARAMS, TRAIN, VALIDATION, store := MemoryStore())
     assert store.contents == []

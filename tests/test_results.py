@@ -261,7 +261,7 @@ def review_rows(
         variants: of `study`, those with the recipe of base and of head, by model; None if it was not measured.
         study: trials.
     """
-    trials = pairs.read(io.StringIO(read(study)))
+    trials = pairs.read(io.StringIO(read(study)), 10_000)
     test_set = TestSet("md5", None, None, None)
     rules = rules_of({"models": {name: {} for name in changes}, "classes": ["right", "wrong"]})
 

@@ -145,7 +145,7 @@ def test_comparison_seed_by_seed() -> None:
 
 
 def test_simulated_effects_are_recovered() -> None:
-    effects = Effects(accuracy=0.9, image=0.8, seed=0.0005, correlation=0.9)
+    effects = Effects(accuracy=0.9, image=0.8, seed=0.0005, correlation=0.9, images=10_000)
     found = Effects.fit(*effects.draw(np.random.default_rng(0), 0.0, 40))
     assert found.accuracy == pytest.approx(0.9, abs=0.01)
     assert found.image == pytest.approx(0.8, abs=0.02)
@@ -157,7 +157,7 @@ def test_simulated_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large loss is found by both gates; the intervals are wide enough."""
     monkeypatch.setattr(simulate, "REPETITIONS", 20)
     monkeypatch.setattr(simulate, "CHANGES", {simulate.SAME_RECIPE: 0.0, "-2 points": -0.02})
-    effects = Effects(accuracy=0.9, image=0.9, seed=0.0, correlation=0.95)
+    effects = Effects(accuracy=0.9, image=0.9, seed=0.0, correlation=0.95, images=10_000)
     same, loss = simulate.gate_failures(effects)
     assert max(same["model"], same["recipe"]) <= 0.2
     assert (loss["model"], loss["recipe"]) == (1, 1)
@@ -166,11 +166,10 @@ def test_simulated_gate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pairs_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of models with 10, 11, 12 and 50 errors of 100, only the last one differs from the others."""
-    monkeypatch.setattr(pairs, "IMAGES", 100)
     monkeypatch.setattr(pairs, "CHANGES", [("a", "b")])
     errors = [" ".join(map(str, range(count))) for count in (10, 11, 50, 10, 11, 12)]
     table = pd.DataFrame({"variant": [*"aaabbb"], "errors": errors})
-    trials = pairs.read(io.StringIO(table.to_csv()))
+    trials = pairs.read(io.StringIO(table.to_csv()), 100)
     assert trials["a"].mean(axis=1).tolist() == [0.9, 0.89, 0.5]
     found = pairs.summarise(trials)[["base", "head", "pairs", "better", "worse"]]
     assert found.to_numpy().tolist() == [["a", "a", 3, 0, 2], ["b", "b", 3, 0, 0], ["a", "b", 9, 3, 0]]

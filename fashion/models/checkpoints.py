@@ -10,6 +10,7 @@ import pandas as pd
 
 from fashion.data.dataset import npz
 from fashion.errors import UserError
+from fashion.files import NPY_ERRORS
 from fashion.models.hard_examples import HardExampleSampler
 from fashion.stores import Store
 
@@ -20,7 +21,8 @@ HISTORY = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 class Checkpoints(keras.callbacks.Callback):
     """Saves the state of the training run after an epoch, if the last checkpoint is older than `INTERVAL`.
 
-    The state is all variables of the model and its optimiser, the ranking of the hard examples, and the history.
+    The state is all variables of the model and its optimiser, the ranking of the hard examples, the history, and the
+    processor time so far.
 
     Attributes:
         history: the logs of each epoch, in the order of `HISTORY`.
@@ -36,6 +38,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.sampler, self.store = sampler, store
         self.history: list[list[float]] = []
         self.saved = time.monotonic()
+        self.started = time.process_time() - seconds(store)
         model.optimizer.build(model.trainable_variables)
         if store and (content := store.read()):
             self._restore(model, content)
@@ -57,7 +60,8 @@ class Checkpoints(keras.callbacks.Callback):
             arrays = {f"variable{number}": np.asarray(value) for number, value in enumerate(_variables(self.model))}
             if self.sampler.ranking is not None:
                 arrays["ranking"] = self.sampler.ranking
-            self.store.write(npz({**arrays, "history": np.array(self.history)}))
+            arrays |= {"history": np.array(self.history), "seconds": np.array(time.process_time() - self.started)}
+            self.store.write(npz(arrays))
             self.saved = time.monotonic()
 
     def _restore(self, model: keras.Model, content: bytes) -> None:
@@ -73,6 +77,16 @@ class Checkpoints(keras.callbacks.Callback):
                 ".dvc/tmp/trials, and try again"
             ) from error
         print(f"{model.name}: resumes after epoch {self.epochs}", flush=True)
+
+
+def seconds(store: Store | None) -> float:
+    """Return the processor time of the training run up to the checkpoint in `store`; 0 without a valid one."""
+    content = store.read() if store else None
+    try:
+        with np.load(io.BytesIO(content or b""), allow_pickle=False) as arrays:
+            return float(arrays["seconds"])
+    except (*NPY_ERRORS, KeyError, zipfile.BadZipFile):
+        return 0.0
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

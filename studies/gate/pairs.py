@@ -9,6 +9,7 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fashion.data import dataset
 from fashion.errors import run_command
 from fashion.evaluation import recipes
 from fashion.evaluation.recipes import CorrectBySeed
@@ -17,7 +18,6 @@ from fashion.evaluation.significance import Correct, mcnemar
 if TYPE_CHECKING:
     import pandas as pd
 
-IMAGES = 10_000
 LEVEL = 0.05
 CHANGES = (
     ("dnn-no-augmentation", "dnn"),
@@ -32,21 +32,25 @@ def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m studies.gate.pairs", description=__doc__)
     parser.add_argument("trials", type=Path, help="trials of the study (.csv)")
+    parser.add_argument("test", type=Path, help="test split (folder)")
     parser.add_argument("pairs", type=Path, help="table to write, a row per change (.csv)")
     args = parser.parse_args()
 
     from fashion.files import write_text
 
-    write_text(args.pairs, summarise(read(args.trials)).to_csv(index=False, float_format="%.6g"))
+    write_text(
+        args.pairs,
+        summarise(read(args.trials, len(dataset.load(args.test).labels))).to_csv(index=False, float_format="%.6g"),
+    )
 
 
-def read(trials: Path | io.StringIO) -> dict[str, CorrectBySeed]:
-    """Return which test images each trial classifies correctly, by variant."""
+def read(trials: Path | io.StringIO, images: int) -> dict[str, CorrectBySeed]:
+    """Return which of the test images, `images` in number, each trial classifies correctly, by variant."""
     import pandas as pd
 
     table = pd.read_csv(trials, dtype=str, keep_default_na=False)
     groups = table.groupby("variant", sort=False)["errors"]
-    return {str(variant): recipes.correct_by_seed(list(errors), IMAGES) for variant, errors in groups}
+    return {str(variant): recipes.correct_by_seed(list(errors), images) for variant, errors in groups}
 
 
 def summarise(trials: Mapping[str, CorrectBySeed]) -> "pd.DataFrame":

@@ -17,11 +17,12 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import multivariate_normal, norm
 
+from fashion.data import dataset
 from fashion.errors import run_command
 from fashion.evaluation import recipes
 from fashion.evaluation.recipes import CorrectBySeed
 from fashion.evaluation.significance import mcnemar
-from studies.gate.pairs import IMAGES, LEVEL, read
+from studies.gate.pairs import LEVEL, read
 
 SEEDS = 5
 SAME_RECIPE = "none, same recipe"
@@ -43,6 +44,7 @@ def main() -> None:
     """Run the stage."""
     parser = argparse.ArgumentParser(prog="python -m studies.gate.simulate", description=__doc__.splitlines()[0])
     parser.add_argument("trials", type=Path, help="trials of the study (.csv)")
+    parser.add_argument("test", type=Path, help="test split (folder)")
     parser.add_argument("failures", type=Path, help="how often the gate fails, table to write (.csv)")
     parser.add_argument("coverage", type=Path, help="coverage of the intervals to write (.csv)")
     args = parser.parse_args()
@@ -51,7 +53,7 @@ def main() -> None:
 
     from fashion.files import write_text
 
-    trials = read(args.trials)
+    trials = read(args.trials, len(dataset.load(args.test).labels))
     other_recipe = Effects.fit(trials["dnn-no-augmentation"], trials["dnn"]).correlation
     effects = replace(Effects.fit(trials["cnn"], trials["cnn-more-epochs"]), correlation=other_recipe)
     print(effects)
@@ -68,12 +70,14 @@ class Effects:
         image: variance of the effect of the image.
         seed: variance of the effect of the seed.
         correlation: between the effects of an image in two recipes; 1 if they differ in the seed only.
+        images: number of test images.
     """
 
     accuracy: float
     image: float
     seed: float
     correlation: float
+    images: int
 
     @classmethod
     def fit(cls, base: CorrectBySeed, head: CorrectBySeed) -> "Effects":
@@ -85,12 +89,12 @@ class Effects:
         seed = np.mean([trials.mean(axis=1).var(ddof=1) - recipes.interaction(trials) for trials in (base, head)])
         slope = norm.pdf(norm.ppf(accuracy))
         correlation = _correlation(accuracy, float(across)) / image
-        return cls(accuracy, image, max(0.0, float(seed)) / slope**2, min(1.0, correlation))
+        return cls(accuracy, image, max(0.0, float(seed)) / slope**2, min(1.0, correlation), base.shape[1])
 
     def draw(self, rng: np.random.Generator, change: float, seeds: int) -> tuple[CorrectBySeed, CorrectBySeed]:
         """Return which images each of `seeds` models per recipe classifies correctly."""
-        image = rng.standard_normal(IMAGES, np.float32)
-        other = self.correlation * image + (1 - self.correlation**2) ** 0.5 * rng.standard_normal(IMAGES, np.float32)
+        image, rest = rng.standard_normal((2, self.images), np.float32)
+        other = self.correlation * image + (1 - self.correlation**2) ** 0.5 * rest
         return (
             self._correct(rng, self.accuracy, image, seeds),
             self._correct(rng, self.accuracy + change, other, seeds),
@@ -98,7 +102,7 @@ class Effects:
 
     def _correct(self, rng: np.random.Generator, accuracy: float, image: np.ndarray, seeds: int) -> CorrectBySeed:
         seed = self.seed**0.5 * rng.standard_normal((seeds, 1), np.float32)
-        rest = (1 - self.image - self.seed) ** 0.5 * rng.standard_normal((seeds, IMAGES), np.float32)
+        rest = (1 - self.image - self.seed) ** 0.5 * rng.standard_normal((seeds, len(image)), np.float32)
         return np.asarray(self.image**0.5 * image + seed + rest > -norm.ppf(accuracy))
 
 
@@ -134,7 +138,8 @@ def coverages(effects: Effects) -> Iterator[dict[str, Any]]:
     seeds and images (A. B. Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1 (2007)).
     """
     rng = np.random.default_rng(1)
-    weights = rng.multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), RESAMPLES).T.astype(np.float32) / IMAGES
+    images = effects.images
+    weights = rng.multinomial(images, np.full(images, 1 / images), RESAMPLES).T.astype(np.float32) / images
     slope = norm.pdf(norm.ppf(effects.accuracy))
     same = replace(effects, correlation=1.0)
     scenarios = {

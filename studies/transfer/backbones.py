@@ -41,16 +41,16 @@ BACKBONES = {
 
 
 def split(name: str, image_shape: tuple[int, int, int], size: int, weights: Weights) -> tuple[keras.Model, keras.Model]:
-    """Return a backbone for greyscale images in two parts, of which fine-tuning trains the second.
+    """Return a backbone in two parts, of which fine-tuning trains the second.
 
     Args:
         name: of the backbone.
-        image_shape: height, width and number of channels (1) of the images.
+        image_shape: height, width and number of channels (1 or 3) of the images.
         size: height and width that the images are resized to.
         weights: pretrained or random.
 
     Returns:
-        The frozen part: raw pixels (uint8, (n, height, width, 1)) in, feature maps (n, h, w, filters) out. The
+        The frozen part: raw pixels (uint8, (n, height, width, channels)) in, feature maps (n, h, w, filters) out. The
         trainable part: feature maps in, features (n, features) out.
 
     Raises:
@@ -63,6 +63,7 @@ def split(name: str, image_shape: tuple[int, int, int], size: int, weights: Weig
     maps = network.get_layer(backbone.last_frozen).output
     images = keras.Input(image_shape, dtype="uint8")
     resized = layers.Resizing(size, size)(images)
-    pixels = layers.Rescaling(backbone.scale, backbone.offset)(layers.Concatenate()([resized, resized, resized]))
+    colour = resized if image_shape[-1] == 3 else layers.Concatenate()([resized, resized, resized])
+    pixels = layers.Rescaling(backbone.scale, backbone.offset)(colour)
     frozen = keras.Model(images, keras.Model(network.input, maps, name="backbone")(pixels), name="frozen")
     return frozen, keras.Model(maps, network.output, name="trainable")

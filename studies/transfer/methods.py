@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from fashion.data.dataset import Images
 from fashion.errors import UserError
-from fashion.models import networks, training
+from fashion.models import checkpoints, networks, training
 from fashion.models.progress import Progress
 from fashion.stores import Store
 from fashion.trials import Trial
@@ -55,7 +55,7 @@ def train(trial: Trial, inputs: Inputs, store: Store) -> dict[str, Any]:
     keras.utils.set_random_seed(trial.seed)
     tf.config.experimental.enable_op_determinism()
     indices = subset(inputs.splits["train"].labels, trial.settings.images, trial.seed)
-    started = time.process_time()
+    started = time.process_time() - checkpoints.seconds(store)
     model, maps = METHODS.get(trial.model, train_own)(trial, inputs, indices, store)
     seconds = time.process_time() - started + maps * inputs.seconds
     validation, test = (_correct(model, inputs, name) for name in ("validation", "test"))
