@@ -177,7 +177,7 @@ def test_no_mapping(path: Path, text: str) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    assert "No such file" in error_of(lambda: load_params(tmp_path / "params.yaml"))
+    assert "run this in the project's folder" in error_of(lambda: load_params(tmp_path / "params.yaml"))
 
 
 def test_set_param(path: Path) -> None:
