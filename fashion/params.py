@@ -140,7 +140,6 @@ class AugmentationParams(StrictModel):
     flip: bool
     translate: Pixels
     cutout: Pixels
-    cutmix: Annotated[float, Field(ge=0, le=1)]
 
 
 class TestTimeAugmentationParams(StrictModel):

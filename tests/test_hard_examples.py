@@ -19,7 +19,7 @@ SPLIT = Split(np.arange(COUNT, dtype=np.uint8).repeat(4).reshape(COUNT, 2, 2, 1)
 
 def settings(fraction: float, hard: float, every: int, **changes: Any) -> TrainingParams:
     mining = HardExampleParams(epoch_fraction=fraction, hard_fraction=hard, refresh_every=every)
-    augmentation = AugmentationParams(flip=False, translate=0, cutout=0, cutmix=0.0)
+    augmentation = AugmentationParams(flip=False, translate=0, cutout=0)
     params: TrainingParams = PARAMS.model_copy(
         update={"hard_examples": mining, "augmentation": augmentation, "batch_size": 20, **changes}
     )

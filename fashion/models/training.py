@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from jaxtyping import Float32
 
 from fashion.data.dataset import Split
 from fashion.errors import UserError
@@ -64,6 +63,7 @@ def train(
         initial_epoch=checkpoints.epochs,
         validation_data=batches(validation),
         shuffle=False,  # the sampler shuffles
+        class_weight=class_weights(params, train),
         callbacks=[
             TrainingMetrics(train, params.seed),
             progress,
@@ -149,28 +149,23 @@ def translated(images: keras.KerasTensor, pixels: int) -> keras.KerasTensor:
 
 
 def training_batches(train: Split, params: TrainingParams, sampler: HardExampleSampler) -> tf.data.Dataset:
-    """Return augmented batches of the sampler's current epoch: images, labels and, with class weights, those.
+    """Return augmented batches of the sampler's current epoch.
 
     Order and augmentation depend only on the seed, the epoch, the step and the ranking of the hard examples.
     """
     images = batches(train, params.batch_size, lambda: sampler.indices)
-    weights = class_weights(params, train)
 
     def position(step: np.int64) -> np.int64:
         return sampler.epoch * len(images) + step
 
-    def load(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+    def load(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         number = tf.ensure_shape(tf.numpy_function(position, [step], tf.int64, stateful=False), ())
-        images, labels = augment(*batch, params.augmentation, (params.seed, number))
-        if weights is None:
-            return images, labels
-        weight = tf.linalg.matvec(labels, weights)
-        return images, labels * weights / weight[:, None], weight  # each class has its weight in a mixed label, too
+        return augment(batch[0], params.augmentation, (params.seed, number)), batch[1]
 
     return images.enumerate().map(load).prefetch(1)
 
 
-def class_weights(params: TrainingParams, train: Split) -> Float32[np.ndarray, "classes"] | None:
+def class_weights(params: TrainingParams, train: Split) -> dict[int, float] | None:
     """Return the weight of each class in the training loss, None for equal weights.
 
     With `class_weights: balanced`, every class has the same total weight over the training split, and the mean weight
@@ -179,8 +174,7 @@ def class_weights(params: TrainingParams, train: Split) -> Float32[np.ndarray, "
     if params.class_weights == "none":
         return None
     counts = np.bincount(train.labels)
-    weights: np.ndarray = counts.sum() / (len(counts) * counts)
-    return weights.astype(np.float32)
+    return dict(enumerate((counts.sum() / (len(counts) * counts)).tolist()))
 
 
 def dtype_policy(precision: str) -> str:
