@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from fashion.errors import UserError
+from fashion.errors import UserError, one_line
 
 TIMEOUT = 10  # seconds to connect to a cluster
 HEAD_TIMEOUT = 30  # seconds without contact after which the head counts as lost; after 60, Ray kills the process
@@ -58,7 +58,7 @@ def connect(packages: Collection[str]) -> Iterator[ModuleType]:
         if address == "local":
             raise
         cause = error.__cause__  # a traceback, whose last line is the error
-        reason = str(cause).strip().splitlines()[-1] if cause else " ".join(str(error).split())
+        reason = str(cause).strip().splitlines()[-1] if cause else one_line(error)
         raise UserError(
             f"cannot connect to a Ray cluster at RAY_ADDRESS={address} ({reason}); start a node on this machine with "
             "`ray start`, or unset RAY_ADDRESS to use this machine alone"

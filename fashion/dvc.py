@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from fashion.errors import UserError
+from fashion.errors import UserError, one_line
 from fashion.files import list_folder
 from fashion.yaml_limits import CONVERSION_ERRORS, check_limits
 
@@ -77,7 +77,7 @@ class Lock:
                     raise ValueError(f"{path}: expected an MD5 and a number of files, found {digest!r} and {count!r}")
         except (yaml.YAMLError, *CONVERSION_ERRORS) as error:
             raise UserError(
-                f"{name} cannot be read ({' '.join(str(error).split())}); if a merge left conflicts in it, run "
+                f"{name} cannot be read ({one_line(error)}); if a merge left conflicts in it, run "
                 "`git checkout --ours` on it and `dvc repro`; if DVC was killed, run `make`"
             ) from error
         return lock

@@ -51,6 +51,11 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     sys.exit(0)
 
 
+def one_line(error: object) -> str:
+    """Return the message of an error on one line."""
+    return " ".join(str(error).split())
+
+
 def print_error(message: str) -> None:
     """Print an error message to standard error, with control characters escaped."""
     print(f"error: {escaped(message)}", file=sys.stderr)

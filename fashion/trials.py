@@ -20,7 +20,7 @@ from tqdm import tqdm
 from fashion import cluster, parent
 from fashion.data import dataset
 from fashion.data.dataset import Split
-from fashion.errors import UserError
+from fashion.errors import UserError, one_line
 from fashion.files import list_folder, read_json, write_json
 from fashion.locks import locked
 from fashion.params import Params
@@ -96,7 +96,7 @@ def of_study(study: Study, params: Params, splits: Mapping[str, Path], cores: in
                 training.fix_precision(networks.params_of(model, params, {**own, "seed": seed})) for seed in study.seeds
             ]
         except UserError as error:
-            place = f"params.yaml: models.{model}."
+            place = f"models.{model}."
             problems += [f"{variant}: {line.removeprefix(place)}" for line in str(error).splitlines()]
         else:
             trials += [
@@ -303,5 +303,5 @@ def _failure(trial: Trial, error: Exception) -> str:
 
 def reason(error: BaseException) -> str:
     """Return what went wrong, on one line."""
-    message = " ".join(str(error).split())
+    message = one_line(error)
     return message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"

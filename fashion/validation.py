@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from fashion.errors import UserError, escaped
+from fashion.errors import UserError, escaped, one_line
 from fashion.yaml_limits import CONVERSION_ERRORS, check_limits
 
 
@@ -101,7 +101,7 @@ def parse_yaml(text: str, name: str) -> Any:
         check_limits(text, name)
         return YAML(typ="safe").load(text)
     except (yaml.YAMLError, YAMLError, *CONVERSION_ERRORS) as error:
-        raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{name} is not YAML: {one_line(error)}") from error
 
 
 def yaml_editor() -> YAML:

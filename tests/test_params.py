@@ -77,6 +77,8 @@ def test_model_overrides_training(path: Path, model: str) -> None:
     changes = parse_settings(["augmentation.translate=2", "seed=7", "augmentation.cutout=1"])
     changed = networks.params_of(model, params, changes)
     assert (changed.augmentation.translate, changed.augmentation.cutout, changed.seed, changed.epochs) == (2, 1, 7, 2)
+    line = error_of(lambda: networks.params_of(model, params, parse_settings(["epochs=0"])))
+    assert line == f"models.{model}.epochs: should be greater than 0, found 0"  # not an error in params.yaml
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -30,7 +30,7 @@ import psutil
 import truststore
 from tqdm import tqdm
 
-from fashion.errors import UserError, escaped
+from fashion.errors import UserError, escaped, one_line
 from fashion.files import atomic_write
 from fashion.params import RawFile
 
@@ -160,7 +160,7 @@ def _web_folder(url: str, timeout: float, retries: int) -> Reader:
             reason = error.reason if type(error) is URLError else error
             if isinstance(reason, TimeoutError):
                 raise SourceError(f"{archive}: no response within {timeout:g} seconds") from error
-            raise SourceError(f"{archive}: {' '.join(str(reason).split())}") from error
+            raise SourceError(f"{archive}: {one_line(reason)}") from error
 
     def read(file: RawFile) -> bytes:
         for _ in range(retries):

@@ -44,14 +44,14 @@ def params_of(name: str, params: Params, changes: Mapping[str, Any] | None = Non
         changes: values that override those of params.yaml; a nested section takes a mapping.
 
     Raises:
-        UserError: as for `load`, or one line per key that is unknown, missing, of the wrong type or out of bounds.
+        UserError: as for `load`, or one line per key that is unknown, missing, of the wrong type or out of bounds; the
+            line names params.yaml if there are no `changes`.
     """
     if name not in params.models:
         raise UserError(f"params.yaml has no section models.{name}; it has {', '.join(params.models)}")
     values = merged(params.models[name], changes or {})
-    params_of_network: TrainingParams = validated(
-        load(name).Params, values, f"params.yaml: models.{name}", separator="."
-    )
+    place = f"models.{name}" if changes else f"params.yaml: models.{name}"
+    params_of_network: TrainingParams = validated(load(name).Params, values, place, separator=".")
     return params_of_network
 
 

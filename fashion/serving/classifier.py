@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float32
 
 from fashion.data.dataset import Images
 from fashion.dvc import Lock, read_output
-from fashion.errors import UserError
+from fashion.errors import UserError, one_line
 from fashion.export.litert import LiteRTModel
 from fashion.export.ood import OODDetector
 from fashion.yaml_limits import CONVERSION_ERRORS, check_limits
@@ -81,7 +81,7 @@ def exported_models(root: Path, lock: Lock) -> list[str]:
         models = yaml.load(content, yaml.CSafeLoader)["models"]  # load_params would import pydantic, slowly
         names = [name for name in models if f"models/{name}/model.tflite" in lock.outputs]
     except (OSError, yaml.YAMLError, *CONVERSION_ERRORS) as error:
-        raise UserError(f"cannot read the section `models` of {path}: {' '.join(str(error).split())}") from error
+        raise UserError(f"cannot read the section `models` of {path}: {one_line(error)}") from error
     if not names:
         raise UserError("no exported models; run `dvc repro`")
     return names
