@@ -14,6 +14,6 @@ def inference_flops(model: keras.Model) -> int:
     """
     images = tf.TensorSpec((1, *model.input_shape[1:]), model.inputs[0].dtype)
     with silence_stderr():  # the profiler warns about deprecated TensorFlow code
-        graph = tf.function(model).get_concrete_function(images, training=False).graph
+        graph = tf.function(model, autograph=False).get_concrete_function(images, training=False).graph
         options = ProfileOptionBuilder(ProfileOptionBuilder.float_operation()).with_empty_output().build()
         return int(profile(graph, options=options).total_float_ops)
