@@ -30,7 +30,8 @@ def batches(
             part = indices()[part]
         return split.images[part], split.labels[part]
 
-    @tf.autograph.experimental.do_not_convert  # its temporary file would stay behind in a Ray worker
+    # AutoGraph's temporary file would stay behind in a Ray worker.
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def load(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Not stateful, nor with variables: TensorFlow would not prefetch those in deterministic mode.
         images, labels = tf.numpy_function(read, [start], [tf.uint8, tf.uint8], stateful=False)

@@ -158,7 +158,7 @@ def training_batches(train: Split, params: TrainingParams, sampler: HardExampleS
     def position(step: np.int64) -> np.int64:
         return sampler.epoch * len(images) + step
 
-    @tf.autograph.experimental.do_not_convert
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def load(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         number = tf.ensure_shape(tf.numpy_function(position, [step], tf.int64, stateful=False), ())
         return augment(batch[0], params.augmentation, (params.seed, number)), batch[1]
