@@ -1,5 +1,6 @@
 """Which trials of a study measure the recipe of a revision."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,12 @@ def test_measured(tmp_path: Path) -> None:
     assert found.unknown == {"evaluate.py": "4", "params.yaml: other": 1}
     expected = [[False, False, True, True], [True] * 4, [True, True, True, False]]
     np.testing.assert_array_equal(found.correct, expected)
+
+
+def test_study_reads_the_whole_section(tmp_path: Path) -> None:
+    trained = stage({"train.py": "1", "data": "2"}, {"model": "3"}, {"train.epochs": 1, "training": 2})
+    found = read(tmp_path, {**PIPELINE, "train": trained}, study(params={"train": {"epochs": 1}}))
+    assert found.unknown == {"evaluate.py": "4", "params.yaml: training": 2}
 
 
 @pytest.mark.parametrize(
@@ -294,6 +301,15 @@ def test_no_study_in_base() -> None:
     assert verdicts(result) == {"a": None}
     (failure,) = gate.failures(result)
     assert failure.startswith("the recipe of a cannot be compared; set review.models.a.seeds")
+
+
+def test_accuracy_that_is_no_number() -> None:
+    """Another project may write NaN to its metrics."""
+    head = snapshot("head", {"a": some(0.9)}, min_accuracy={"a": 0.5})
+    result = compare(snapshot("base", {}), head)
+    assert gate.failures(result) == []
+    (failure,) = gate.failures(replace(result, accuracies={"a": math.nan}))
+    assert failure == "a has an accuracy of nan%, below the minimum of 50.00%"
 
 
 def test_other_settings_of_the_study() -> None:

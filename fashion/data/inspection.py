@@ -99,8 +99,8 @@ def configure(root: Path, path: Path, size: int | None, grey: bool, flip: bool, 
     if files:
         found = _inspect_idx(path, files)
     else:
-        own = values["fetch"] if in_place else {}
-        split = own.get("test_fraction", TEST_FRACTION), own.get("seed", SEED)
+        own = values["fetch"]
+        split = (own["test_fraction"], own["seed"]) if in_place else (TEST_FRACTION, SEED)
         found = _inspect_folder(path, size, grey, *split)
     yield from found.lines
     yield ""
@@ -154,7 +154,7 @@ def _inspect_folder(path: Path, size: int | None, grey: bool, test_fraction: flo
     dark = sum(is_dark for *_, is_dark in readable)
     if size is None:
         first = next(iter(sizes))
-        one_size = len(sizes) == 1 and min(first) >= 8 and max(first) <= OWN_SIZE
+        one_size = len(sizes) == 1 and max(first) <= OWN_SIZE
         width, height = first if one_size else (DEFAULT_SIZE, DEFAULT_SIZE)
     else:
         height = width = size
@@ -363,15 +363,14 @@ def _edited(text: str, found: Found, name: str, flip: bool, in_place: bool) -> s
     return stream.getvalue()
 
 
-def _changes(old: Any, new: Any, key: str = "params.yaml: ") -> Iterator[str]:
-    """Yield a line for each value that differs."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in old | new:
-            prefix = key if key.endswith(": ") else f"{key}."
-            if name not in new:
-                yield f"{prefix}{name}: removed"
-            else:
-                yield from _changes(old.get(name), new[name], f"{prefix}{name}")
-    elif old != new:
-        after = json.dumps(new, ensure_ascii=False)
-        yield f"{key}: {after}" if old is None else f"{key}: {json.dumps(old, ensure_ascii=False)} -> {after}"
+def _changes(old: dict[str, Any], new: dict[str, Any], place: str = "params.yaml: ") -> Iterator[str]:
+    """Yield a line for each value that differs between two sections."""
+    for key in old | new:
+        before, after = old.get(key), new.get(key)
+        if key not in new:
+            yield f"{place}{key}: removed"
+        elif isinstance(before, dict) and isinstance(after, dict):
+            yield from _changes(before, after, f"{place}{key}.")
+        elif before != after:
+            start = "" if before is None else f"{json.dumps(before, ensure_ascii=False)} -> "
+            yield f"{place}{key}: {start}{json.dumps(after, ensure_ascii=False)}"

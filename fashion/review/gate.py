@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from fashion.review.compare import Comparison, PairedResult, ReviewResult
+from fashion.review.compare import Comparison, ReviewResult
 from fashion.review.revision import stale_message
 
 
@@ -26,7 +26,14 @@ def _failures(result: ReviewResult) -> Iterator[str]:
     for model in result.models:
         waived = model.name in result.waivers
         if not waived and model.paired and not model.paired.unchanged:
-            yield from _recipe(result, model) if rules.judge == "recipe" else _model(result, model, model.paired)
+            if rules.judge == "recipe":
+                yield from _recipe(result, model)
+            elif model.verdict == "worse":
+                broken, fixed = model.paired.accuracy.broken, model.paired.accuracy.fixed
+                yield (
+                    f"{model.name} is significantly worse: {broken} test examples broken, {fixed} fixed, "
+                    f"p = {model.p_adjusted:.2g} (level {rules.significance:g})"
+                )
         if model.verdict == "not comparable" and result.same_test_set:
             lacking = result.base if model.base and model.base.predictions is None else result.head
             remedy = "`fashion review --rebuild`" if lacking.commit else "`dvc pull` or `dvc repro`"
@@ -38,16 +45,8 @@ def _failures(result: ReviewResult) -> Iterator[str]:
         accuracy, minimum = result.accuracies.get(model.name), rules.min_accuracy.get(model.name)
         if accuracy is None:
             yield f"{model.name} has no accuracy; run `dvc repro`"
-        elif minimum is not None and accuracy < minimum:
+        elif minimum is not None and not accuracy >= minimum:  # NaN is below every minimum
             yield f"{model.name} has an accuracy of {accuracy:.2%}, below the minimum of {minimum:.2%}"
-
-
-def _model(result: ReviewResult, model: Comparison, paired: PairedResult) -> Iterator[str]:
-    if model.verdict == "worse":
-        yield (
-            f"{model.name} is significantly worse: {paired.accuracy.broken} test examples broken, "
-            f"{paired.accuracy.fixed} fixed, p = {model.p_adjusted:.2g} (level {result.head.rules.significance:g})"
-        )
 
 
 def _recipe(result: ReviewResult, model: Comparison) -> Iterator[str]:

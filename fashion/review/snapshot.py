@@ -125,15 +125,13 @@ class Snapshot:
 
     def at(self, indices: Int64[np.ndarray, "n"], test_set: TestSet) -> "Snapshot":
         """Return the snapshot restricted to `test_set`, whose examples are at `indices` of its own test set."""
-        models = {
-            name: replace(model, metrics={})
-            if model.predictions is None
-            else scored(model, model.predictions.take(indices), self.rules)
-            for name, model in self.models.items()
-        }
-        for name, model in models.items():
-            if model.trials and model.trials.correct is not None:
-                models[name] = replace(model, trials=replace(model.trials, correct=model.trials.correct[:, indices]))
+        models = {}
+        for name, model in self.models.items():
+            trials = model.trials
+            if trials and trials.correct is not None:
+                trials = replace(trials, correct=trials.correct[:, indices])
+            predictions = model.predictions and model.predictions.take(indices)
+            models[name] = scored(replace(model, metrics={}, trials=trials), predictions, self.rules)
         return replace(self, models=models, test_set=test_set)
 
 
@@ -187,7 +185,7 @@ def read(source: Revision, rules: Rules, *, rebuild: bool, own_rules: bool = Tru
         UserError: as for `take`.
     """
     missing = tuple(path for path in rules.files if source.lacks(path))
-    if rebuild and missing and source.commit and not source.rebuilt:
+    if rebuild and missing and source.commit:
         with revision.rebuilt(source) as copy:
             return read(copy, rules, rebuild=False, own_rules=own_rules)
     test_set = _test_set(source, rules)

@@ -89,7 +89,7 @@ def read(source: Revision, path: str, name: str, predictions: str, images: int) 
             for stage in stages
             for file, values in source.lock.params(stage).items()
             for key, value in values.items()
-            if key not in lock.params(study).get(file, {})
+            if not any(f"{key}.".startswith(f"{studied}.") for studied in lock.params(study).get(file, {}))
         },
     )
 

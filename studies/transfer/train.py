@@ -99,8 +99,9 @@ def compare(results: "pd.DataFrame") -> dict[str, Any]:
 
     base, head = COMPARED
     accuracies = results.pivot(index=["images", "seed"], columns="method", values="accuracy")
-    differences = (accuracies[head] - accuracies[base]).dropna().groupby("images").agg(["mean", "std"])
-    correct = results[results["images"] == TESTED].pivot(index="seed", columns="method", values="correct").map(unpack)
+    differences = (accuracies[head] - accuracies[base]).dropna().groupby("images").agg(["mean", "std"]).dropna()
+    tested = results[(results["images"] == TESTED) & results["method"].isin(COMPARED)]
+    correct = tested.pivot(index="seed", columns="method", values="correct").dropna().map(unpack)
     tests = {seed: mcnemar(row[base], row[head]) for seed, row in correct.iterrows()}
     adjusted = holm([test.p_value for test in tests.values()])
     return {
