@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.report import TITLES
 from fashion.errors import run_command
-from fashion.files import atomic_write, read_json
+from fashion.files import read_json, write_bytes
 from fashion.params import load_params
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def write() -> None:
         if machine["dataset"] == dataset
     }
     published = PUBLISHED if dataset == "Fashion-MNIST" else {}
-    with atomic_write(FIGURE) as file:
-        file.write(png(draw(machines, published)))
+    write_bytes(FIGURE, png(draw(machines, published)))
 
 
 def points(machine: Mapping[str, Any], accuracies: Mapping[str, float]) -> dict[str, tuple[float, float]]:

@@ -147,7 +147,7 @@ def show_results(args: argparse.Namespace) -> None:
 
 def show_review(args: argparse.Namespace) -> None:
     """Print what a change did to each model; with --gate, fail if the gate does."""
-    from fashion.files import atomic_write, write_text
+    from fashion.files import write_bytes, write_text
     from fashion.review import gate, report, snapshot
     from fashion.review.compare import compare
 
@@ -164,8 +164,7 @@ def show_review(args: argparse.Namespace) -> None:
         write_text(args.html, report.page(report.markdown(result, failures, inline)))
     links = {name: f"{args.figures.absolute().name}/{name}.png" for name in drawn} if args.figures else {}
     for name in links:
-        with atomic_write(args.figures / f"{name}.png") as file:
-            file.write(drawn[name])
+        write_bytes(args.figures / f"{name}.png", drawn[name])
     print(report.markdown(result, failures, links))
     if args.gate and failures:
         raise UserError("\n".join(failures))
@@ -205,11 +204,10 @@ def show_predictions(args: argparse.Namespace) -> None:
         images = []
     if predictions:
         from fashion.evaluation.figures import png
-        from fashion.files import atomic_write
+        from fashion.files import write_bytes
         from fashion.serving.figures import prediction_grid
 
-        with atomic_write(args.figure) as file:
-            file.write(png(prediction_grid(predictions)))
+        write_bytes(args.figure, png(prediction_grid(predictions)))
     if failed:
         sys.exit(2)
 

@@ -10,7 +10,7 @@ from fashion.data import about
 from fashion.dvc import MD5_PATTERN, Lock, md5, read_committed
 from fashion.environment import exclusive
 from fashion.errors import STAGE_TIMES, UserError
-from fashion.files import atomic_write, read_json
+from fashion.files import read_json, write_bytes
 from fashion.params import FolderParams, Params, load_params
 from fashion.validation import read_yaml
 
@@ -122,8 +122,7 @@ def restore_lock(root: Path) -> None:
         moved = path.replace(root / ".dvc" / "tmp" / "dvc.lock")
         action = "no commit has one, so DVC starts anew from its run cache"
         if committed is not None:
-            with atomic_write(path) as file:
-                file.write(committed)
+            write_bytes(path, committed)
             action = "restored the last committed version"
     print(f"dvc.lock was incomplete (moved to {moved}): {action}")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from fashion.files import atomic_write
+from fashion.files import write_bytes
 from fashion.locks import locked
 
 FOLDER = Path(".dvc", "tmp", "checkpoints")
@@ -35,8 +35,7 @@ class FileStore:
 
     def write(self, content: bytes) -> None:
         """Replace the checkpoint, atomically."""
-        with atomic_write(self.path) as file:
-            file.write(content)
+        write_bytes(self.path, content)
 
 
 @contextmanager

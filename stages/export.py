@@ -22,17 +22,16 @@ def main() -> None:
     import fashion.models  # noqa: F401 - TensorFlow, without its start-up messages
     from fashion.data import dataset
     from fashion.export.export import export
-    from fashion.files import atomic_write, write_json
+    from fashion.files import atomic_write, write_bytes, write_json
 
     train, validation, test = (dataset.load(path) for path in (args.train, args.validation, args.test))
-    check_params_fit(train.image_shape, len(train.images))
+    check_params_fit(params, train.image_shape, len(train.images))
     classes, bins = params.dataset.classes, params.evaluation.calibration_bins
     with atomic_write(args.models / "features.npy") as features:
         files, metrics = export(args.model, train, validation, test, classes, params.export, bins, features)
 
     for name, content in files.items():
-        with atomic_write(args.models / name) as file:
-            file.write(content)
+        write_bytes(args.models / name, content)
     write_json(args.metrics, metrics)
 
 

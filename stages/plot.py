@@ -22,7 +22,7 @@ def main() -> None:
     from fashion.data import dataset
     from fashion.evaluation import figures, report
     from fashion.evaluation.model_results import ModelResults
-    from fashion.files import atomic_write, read_json, write_text
+    from fashion.files import read_json, write_bytes, write_text
 
     splits = {name: dataset.load(getattr(args, name)) for name in ("train", "validation", "test")}
     data = report.Data(params.dataset.name, params.dataset.classes, splits, read_json(args.audit))
@@ -31,8 +31,7 @@ def main() -> None:
     drawn = {name: figures.png(figure) for name, figure in report.draw(data, models, bins).items()}
 
     for name, content in drawn.items():
-        with atomic_write(args.figures / f"{name}.png") as file:
-            file.write(content)
+        write_bytes(args.figures / f"{name}.png", content)
     write_text(args.page, report.page(data, models, drawn, bins))
 
 

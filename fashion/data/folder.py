@@ -20,12 +20,11 @@ from fashion.data.dataset import Shape, npy_header
 from fashion.data.images import MAX_BYTES, open_image, printable
 from fashion.data.resizing import resize
 from fashion.errors import UserError
-from fashion.files import atomic_write
+from fashion.files import IGNORED, atomic_write
 
 LAYOUT = "expected images in CLASS/, or in train/CLASS/ and test/CLASS/"
 PARTS = ("train", "test")
 SPLITS = {*PARTS, "training", "testing", "val", "valid", "validation"}  # other names that these folders have elsewhere
-IGNORED = ("Thumbs.db", "desktop.ini")  # of Windows; names that start with a dot are ignored, too
 DECODED_TOGETHER = 64  # images
 DECODERS = min(8, os.cpu_count() or 1)  # threads; each needs memory for an image
 MAX_CLASSES = 256  # labels are unsigned bytes

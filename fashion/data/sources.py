@@ -31,7 +31,7 @@ import truststore
 from tqdm import tqdm
 
 from fashion.errors import UserError, escaped, one_line
-from fashion.files import atomic_write
+from fashion.files import write_bytes
 from fashion.params import RawFile
 
 Reader = Callable[[RawFile], bytes]
@@ -102,8 +102,7 @@ def fetch(
             )
         )
     for key, payload in payloads.items():
-        with atomic_write(folder / f"{key}.idx") as output:
-            output.write(payload)
+        write_bytes(folder / f"{key}.idx", payload)
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def export(
     expected = calibration.probabilities(test_logits, temperature)
     probabilities, test_features = litert.LiteRTModel(float32, "model.tflite")(test.images)
     probabilities_int8, _ = litert.LiteRTModel(int8, "model.int8.tflite")(test.images)
-    verify.check(expected, probabilities, path)
+    difference = verify.check(expected, probabilities, path)
 
     def score(predicted: Probabilities, size: int) -> dict[str, float]:
         summary = metrics.summary(Predictions.of(predicted, test.labels, tuple(classes)), bins)
@@ -85,6 +85,6 @@ def export(
         "temperature": round(temperature, 6),
         "ood_rate": round(1 - float(detector.in_distribution(test.images, test_features).mean()), 6),
         "keras": score(calibration.probabilities(test_logits, 1.0), path.stat().st_size),
-        "float32": score(probabilities, len(float32)) | verify.differences(expected, probabilities),
+        "float32": score(probabilities, len(float32)) | difference,
         "int8": score(probabilities_int8, len(int8)) | verify.differences(expected, probabilities_int8),
     }

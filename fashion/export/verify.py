@@ -10,8 +10,11 @@ from fashion.evaluation.predictions import Probabilities
 TOLERANCE = 1e-4  # of a probability: the effect of rounding in float32, which grows with the size of the images
 
 
-def check(expected: Probabilities, found: Probabilities, model: Path) -> None:
+def check(expected: Probabilities, found: Probabilities, model: Path) -> dict[str, float]:
     """Compare the probabilities of an exported model with those of the Keras model at the path `model`.
+
+    Returns:
+        Their differences, as for `differences`.
 
     Raises:
         UserError: a label differs, or a probability by `TOLERANCE` or more.
@@ -23,6 +26,7 @@ def check(expected: Probabilities, found: Probabilities, model: Path) -> None:
             f"{difference['largest_difference']:.2g} (expected: less than {TOLERANCE:g}), and "
             f"{difference['label_changes']} of {len(found):,} labels differ (expected: 0)"
         )
+    return difference
 
 
 def differences(expected: Probabilities, found: Probabilities) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from fashion.errors import UserError
-from fashion.files import atomic_write, zip_archive
+from fashion.files import write_bytes, zip_archive
 
 
 def save(model: keras.Model, path: Path) -> None:
@@ -25,8 +25,7 @@ def save(model: keras.Model, path: Path) -> None:
     for name, content in contents.items():
         if name.endswith(".json"):
             contents[name] = json.dumps(_stable(json.loads(content), {})).encode()
-    with atomic_write(path) as file:
-        file.write(zip_archive(contents))
+    write_bytes(path, zip_archive(contents))
 
 
 def load(path: Path) -> keras.Model:

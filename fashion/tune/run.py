@@ -11,7 +11,7 @@ from fashion import cluster, trials
 from fashion.data.dataset import Split
 from fashion.errors import UserError
 from fashion.evaluation.figures import png
-from fashion.files import atomic_write, list_folder, read_json, write_json, write_text
+from fashion.files import list_folder, read_json, write_bytes, write_json, write_text
 from fashion.locks import locked
 from fashion.models import networks
 from fashion.params import load_params
@@ -53,8 +53,7 @@ def run(model: str, count: int, hours: float | None, fresh: bool, apply: bool) -
     best = confirmation.recommended(summaries).number
     written = [table, figure] = [REPORTS / f"{model}.csv", REPORTS / f"{model}.png"]
     write_text(table, report.table([*results, *confirmed]).to_csv(index=False))
-    with atomic_write(figure) as file:
-        file.write(png(report.draw(model, results, best)))
+    write_bytes(figure, png(report.draw(model, results, best)))
     print(f"\n{report.markdown(search_space, results, summaries)}\n")
     values = next(result.values for result in confirmed if result.number == best)
     if changes := search_space.changes(values):

@@ -22,12 +22,11 @@ def main() -> None:
     import pandas as pd
 
     from fashion.evaluation.figures import png
-    from fashion.files import atomic_write, write_text
+    from fashion.files import write_bytes, write_text
 
     table = compare(pd.read_csv(args.trials))
     write_text(args.table, table.to_csv(float_format="%.4g"))
-    with atomic_write(args.figure) as file:
-        file.write(png(draw(table)))
+    write_bytes(args.figure, png(draw(table)))
     print(markdown(pd.read_csv(args.table, index_col="variant")))
 
 

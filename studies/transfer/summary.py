@@ -34,14 +34,13 @@ def main() -> None:
     import pandas as pd
 
     from fashion.evaluation.figures import png
-    from fashion.files import atomic_write, read_json, write_text
+    from fashion.files import read_json, write_bytes, write_text
 
     results = pd.read_csv(args.results, dtype={"images": str})
     table = summarize(collect(results, pd.read_csv(args.seeds)))
     write_text(args.table, table.to_csv(index=False, float_format="%.4g"))
     for path, figure in ((args.curves, draw_curves(table)), (args.costs, draw_costs(table))):
-        with atomic_write(path) as file:
-            file.write(png(figure))
+        write_bytes(path, png(figure))
     print(markdown(pd.read_csv(args.table, dtype={"images": str}), read_json(args.comparison)))
 
 
