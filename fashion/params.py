@@ -316,17 +316,18 @@ def check_shared_keys(model: Mapping[str, Any], name: str) -> TrainingParams:
     return validated(TrainingParams, {key: model[key] for key in TrainingParams.model_fields}, name, separator=".")
 
 
-def check_params_fit(params: Params, image_shape: tuple[int, int, int], training_images: int) -> None:
+def check_params_fit(image_shape: tuple[int, int, int], training_images: int, path: Path = Path("params.yaml")) -> None:
     """Check the params whose limits depend on the images, including those of later stages.
 
     Args:
-        params: the whole of params.yaml.
         image_shape: height and width of the images, in pixels, and their number of channels.
         training_images: number of images in the training split.
+        path: params.yaml.
 
     Raises:
-        UserError: one line per key that does not fit.
+        UserError: one line per key that does not fit, or as for `load_params`.
     """
+    params = load_params(path)
     problems = [
         f"models.{name}.{line}"
         for name, model in params.models.items()
@@ -339,4 +340,4 @@ def check_params_fit(params: Params, image_shape: tuple[int, int, int], training
             f"export.representative_images: {params.export.representative_images:,} exceeds the {training_images:,} "
             "training images"
         )
-    raise_problems(f"params.yaml: {problem}" for problem in problems)
+    raise_problems(f"{path.name}: {problem}" for problem in problems)

@@ -25,7 +25,7 @@ def main() -> None:
     from fashion.files import atomic_write, write_bytes, write_json
 
     train, validation, test = (dataset.load(path) for path in (args.train, args.validation, args.test))
-    check_params_fit(params, train.image_shape, len(train.images))
+    check_params_fit(train.image_shape, len(train.images))
     classes, bins = params.dataset.classes, params.evaluation.calibration_bins
     with atomic_write(args.models / "features.npy") as features:
         files, metrics = export(args.model, train, validation, test, classes, params.export, bins, features)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from fashion.errors import UserError, run_command
-from fashion.params import check_params_fit, load_params
+from fashion.params import DatasetParams, check_params_fit, load_params
 
 
 def main() -> None:
@@ -32,16 +32,11 @@ def main() -> None:
             idx.read_split(args.raw / f"{part}_images.idx", args.raw / f"{part}_labels.idx", len(classes))
             for part in ("train", "test")
         )
-    expected = params.dataset.image_shape
-    for name, split in (("training", labelled), ("test", test)):
-        if split.image_shape != expected:
-            raise UserError(
-                "the {} images have height {}, width {} and channels {}, expected {}, {} and {}: correct dataset in "
-                "params.yaml".format(name, *split.image_shape, *expected)
-            )
+    check_image_shape("training", labelled.image_shape, params.dataset)
+    check_image_shape("test", test.image_shape, params.dataset)
     training, validation = stratified_split(labelled.labels, params.validation.images, params.validation.seed)
     fonts.check(classes)
-    check_params_fit(params, labelled.image_shape, len(training))
+    check_params_fit(labelled.image_shape, len(training))
 
     dataset.save(labelled, args.train, training)
     dataset.save(labelled, args.validation, validation)
@@ -50,6 +45,20 @@ def main() -> None:
     write_json(
         args.audit, audit(**splits, classes=classes, near_duplicate_distance=params.audit.near_duplicate_distance)
     )
+
+
+def check_image_shape(name: str, found: tuple[int, int, int], expected: DatasetParams) -> None:
+    """Check that images have the size and the channels in params.yaml.
+
+    Raises:
+        UserError: they do not.
+    """
+    if found != (expected.height, expected.width, expected.channels):
+        height, width, channels = found
+        raise UserError(
+            f"the {name} images have height {height}, width {width} and channels {channels}, expected "
+            f"{expected.height}, {expected.width} and {expected.channels}: correct dataset in params.yaml"
+        )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def train(network: ModuleType, args: argparse.Namespace) -> None:
 
     params, name = load_params(), network.__name__.rpartition(".")[2]
     train, validation = dataset.load(args.train), dataset.load(args.validation)
-    check_params_fit(params, train.image_shape, len(train.images))
+    check_params_fit(train.image_shape, len(train.images))
     networks.check(params, train.image_shape)
     settings = networks.params_of(name, params, parse_settings(args.settings))
     data = {str(folder): list_folder(folder) for folder in (args.train, args.validation)}

@@ -138,7 +138,7 @@ def test_wrong_classes(path: Path, classes: str, key: str, message: str) -> None
 )
 def test_does_not_fit_the_images(path: Path, setting: str, message: str) -> None:
     apply_overrides(str(path), ["export.representative_images=300", setting])
-    lines = error_of(lambda: check_params_fit(load_params(path), (20, 24, 1), 300)).splitlines()
+    lines = error_of(lambda: check_params_fit((20, 24, 1), 300, path)).splitlines()
     assert [line[: len(line.partition(message)[0]) + len(message)] for line in lines] == [
         f"params.yaml: models.{model}.{message}" for model in MODELS
     ]
@@ -146,15 +146,15 @@ def test_does_not_fit_the_images(path: Path, setting: str, message: str) -> None
 
 def test_too_many_representative_images(path: Path) -> None:
     apply_overrides(str(path), ["export.representative_images=301"])
-    line = error_of(lambda: check_params_fit(load_params(path), (20, 24, 1), 300))
+    line = error_of(lambda: check_params_fit((20, 24, 1), 300, path))
     assert line == "params.yaml: export.representative_images: 301 exceeds the 300 training images"
 
 
 def test_preprocessing_of_colour_images(path: Path) -> None:
-    line = error_of(lambda: check_params_fit(load_params(path), (28, 28, 3), 1000))
+    line = error_of(lambda: check_params_fit((28, 28, 3), 1000, path))
     assert line == "params.yaml: export.preprocessing: fashion-mnist makes greyscale images; use resize"
     apply_overrides(str(path), ["export.preprocessing=resize"])
-    check_params_fit(load_params(path), (28, 28, 3), 1000)
+    check_params_fit((28, 28, 3), 1000, path)
 
 
 def test_unknown_section(path: Path) -> None:
