@@ -309,7 +309,7 @@ def test_accuracy_that_is_no_number() -> None:
     result = compare(snapshot("base", {}), head)
     assert gate.failures(result) == []
     (failure,) = gate.failures(replace(result, accuracies={"a": math.nan}))
-    assert failure == "a has an accuracy of nan%, below the minimum of 50.00%"
+    assert failure == "a has no accuracy; run `dvc repro`"
 
 
 def test_other_settings_of_the_study() -> None:

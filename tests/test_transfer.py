@@ -326,12 +326,13 @@ def test_few_images_are_repeated(inputs: Inputs, monkeypatch: pytest.MonkeyPatch
 
 
 def test_comparison() -> None:
-    """Of the numbers of images with at least two seeds; other methods may have fewer seeds."""
+    """Numbers of images and seeds that only one of the two methods has, or with one seed, are left out."""
     generator = np.random.default_rng(1)
     rates = {("cnn", "100"): 0.8, ("finetuned", "100"): 0.9, ("cnn", "10"): 0.6, ("finetuned", "10"): 0.5}
     correct = {(*name, seed): generator.random(401) < rate for name, rate in rates.items() for seed in (1, 2)}
     one_seed = [("finetuned", "all"), ("probe", "100"), ("finetuned", "50"), ("cnn", "50")]
     correct |= {(*name, 1): correct["finetuned", "100", 1] for name in one_seed}
+    correct["finetuned", "100", 3] = correct["finetuned", "100", 1]
     rows = [(*name, flags.mean(), methods.pack(flags)) for name, flags in correct.items()]
     comparison = train.compare(pd.DataFrame(rows, columns=["method", "images", "seed", "accuracy", "correct"]))
     differences = [correct["finetuned", "10", seed].mean() - correct["cnn", "10", seed].mean() for seed in (1, 2)]

@@ -1,5 +1,6 @@
 """The gate of a review: whether a change may be merged as far as the models are concerned."""
 
+import math
 from collections.abc import Iterator
 
 from fashion.review.compare import Comparison, ReviewResult
@@ -43,9 +44,9 @@ def _failures(result: ReviewResult) -> Iterator[str]:
                 yield f"{model.name} was removed"
             continue
         accuracy, minimum = result.accuracies.get(model.name), rules.min_accuracy.get(model.name)
-        if accuracy is None:
+        if accuracy is None or math.isnan(accuracy):
             yield f"{model.name} has no accuracy; run `dvc repro`"
-        elif minimum is not None and not accuracy >= minimum:  # NaN is below every minimum
+        elif minimum is not None and accuracy < minimum:
             yield f"{model.name} has an accuracy of {accuracy:.2%}, below the minimum of {minimum:.2%}"
 
 
